@@ -1,0 +1,228 @@
+"""From one definition, both registrations of a bilinear op.
+
+PyTorch has two ways to teach autograd a new function, and neither covers everything (checked on
+2.11 to 2.15):
+
+- a custom op (`torch.library`) compiles, but its forward-mode tangent is silently zero and
+  `torch.func.grad` refuses it;
+- an `autograd.Function` with `setup_context`, `jvp` and `vmap` serves forward mode and
+  `torch.func`, but does not compile.
+
+So each op is made both ways and the call picks by `torch.compiler.is_compiling()`. Every formula
+here is written in terms of a family of ops (`Ops`), and each family differentiates into itself
+only: a Function whose backward used custom ops would give a silently zero Hessian.
+
+All ops have one form, `f(layouts, p, q, reduce)`: bilinear in p (B or 1, ...) and q (B or 1, ...),
+with one leading batch dimension that broadcasts from 1. With `reduce` the result is summed over
+the batch (and has batch size 1), which is what the gradient of a broadcast argument needs.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sparsetorch_kernels.layout import Layout
+
+Layouts = tuple[Layout, ...]
+
+
+class Call(Protocol):
+    """A product: (layouts, p, q, reduce) -> Tensor."""
+
+    def __call__(
+        self, layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False, /
+    ) -> Tensor: ...
+
+
+Ops = Mapping[str, Call]
+Pullback = Callable[[Ops, Layouts, Tensor, Tensor, bool], Tensor]
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """What has to be said about one op; everything else is derived.
+
+    name: the op's name, also within its family.
+    layouts: how many layouts it takes.
+    forward: the computation, without derivatives: (layouts, p, q, reduce) -> Tensor.
+    shape: the result's shape without batch, (layouts, p, q) -> tuple.
+    pull_p: gradient of p, from (ops, layouts, gradient of the result, q, reduce).
+    pull_q: gradient of q, from (ops, layouts, gradient of the result, p, reduce).
+    """
+
+    name: str
+    layouts: int
+    forward: Callable[[Layouts, Tensor, Tensor, bool], Tensor]
+    shape: Callable[[Layouts, Tensor, Tensor], Sequence[int]]
+    pull_p: Pullback
+    pull_q: Pullback
+
+
+def register(namespace: str, definitions: Sequence[Bilinear]) -> dict[str, Call]:
+    """Register the definitions, a set closed under differentiation, and return the calls."""
+    eager: dict[str, Call] = {}
+    traced: dict[str, Call] = {}
+    for op in definitions:
+        eager[op.name] = _function(op, eager)
+        traced[op.name] = _custom_op(namespace, op, traced)
+    return {op.name: _pick(eager[op.name], traced[op.name]) for op in definitions}
+
+
+def _pick(eager: Call, traced: Call) -> Call:
+    def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
+        if torch.compiler.is_compiling():
+            return traced(layouts, p, q, reduce)
+        return eager(layouts, p, q, reduce)
+
+    return call
+
+
+# Rules shared by both registrations
+
+
+def _pull(
+    rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tensor, like: Tensor
+) -> Tensor:
+    """The gradient of one argument, `like`, given the other one."""
+    batch = like.shape[0]
+    inner = _batch(grad, other)
+    result = rule(ops, layouts, grad, other, batch == 1 and inner != 1)
+    # The batch was summed away in the forward: each of its members has the same gradient.
+    return result if result.shape[0] == batch else result.expand(batch, *result.shape[1:])
+
+
+def _push(call: Call, layouts: Layouts, p: Tensor, q: Tensor, dp: Any, dq: Any, reduce: bool):
+    """The tangent of the result: f(dp, q) + f(p, dq)."""
+    terms = []
+    if dp is not None:
+        terms.append(call(layouts, dp, q, reduce))
+    if dq is not None:
+        terms.append(call(layouts, p, dq, reduce))
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+def _vmap(call: Call, size: int, args: tuple[Layouts, Tensor, Tensor, bool], in_dims: tuple):
+    """Merge the mapped dimension into the batch dimension; the result's is in front."""
+    layouts, p, q, reduce = args
+    layout_dims, p_dim, q_dim, _ = in_dims
+    if any(dim is not None for layout in layout_dims for dim in layout):
+        raise ValueError(
+            "vmap over a sparsity pattern is not possible; map over values or operands"
+        )
+    p_batch, q_batch = (
+        t.shape[0] if dim is None else t.movedim(dim, 0).shape[1]
+        for t, dim in ((p, p_dim), (q, q_dim))
+    )
+    inner = q_batch if p_batch == 1 else p_batch
+
+    def merge(t: Tensor, dim: int | None) -> Tensor:
+        if dim is None and t.shape[0] == 1:
+            return t  # broadcast over the mapped dimension and the batch alike
+        t = t.unsqueeze(0) if dim is None else t.movedim(dim, 0)
+        return t.expand(size, inner, *t.shape[2:]).reshape(size * inner, *t.shape[2:])
+
+    out = call(layouts, merge(p, p_dim), merge(q, q_dim), False).unflatten(0, (size, inner))
+    return (out.sum(1, keepdim=True) if reduce else out), 0
+
+
+def _batch(p: Tensor, q: Tensor) -> int:
+    return q.shape[0] if p.shape[0] == 1 else p.shape[0]
+
+
+# The autograd.Function: eager mode, forward mode, torch.func
+
+
+def _function(op: Bilinear, ops: Ops) -> Call:
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*args):
+            return op.forward(*args)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            layouts, p, q, reduce = inputs
+            ctx.layouts, ctx.reduce = layouts, reduce
+            ctx.save_for_forward(p, q)
+            ctx.save_for_backward(p, q)
+
+        @staticmethod
+        def backward(ctx, grad):
+            p, q = ctx.saved_tensors
+            _, need_p, need_q, _ = ctx.needs_input_grad
+            return (
+                None,
+                _pull(op.pull_p, ops, ctx.layouts, grad, q, p) if need_p else None,
+                _pull(op.pull_q, ops, ctx.layouts, grad, p, q) if need_q else None,
+                None,
+            )
+
+        @staticmethod
+        def jvp(ctx, _layouts, dp, dq, _reduce):
+            p, q = ctx.saved_tensors
+            return _push(ops[op.name], ctx.layouts, p, q, dp, dq, ctx.reduce)
+
+        @staticmethod
+        def vmap(info, in_dims, layouts, p, q, reduce):
+            return _vmap(ops[op.name], info.batch_size, (layouts, p, q, reduce), in_dims)
+
+    # `apply` asks for the signature on every call; computing it costs as much as a small product.
+    Function.forward.__signature__ = inspect.signature(Function.forward)  # pyright: ignore
+    Function.__name__ = Function.__qualname__ = op.name
+    return Function.apply
+
+
+# The custom op: torch.compile
+
+_LAYOUT_SCHEMA = (
+    "Tensor {0}_crow, Tensor {0}_col, Tensor? {0}_perm, "
+    "Tensor {0}_t_crow, Tensor {0}_t_col, Tensor? {0}_t_perm, "
+    "SymInt {0}_n_rows, SymInt {0}_n_cols"
+)
+
+
+def _custom_op(namespace: str, op: Bilinear, ops: Ops) -> Call:
+    width = len(Layout._fields)
+
+    def parse(args: Sequence[Any]) -> tuple[Layouts, Tensor, Tensor, bool]:
+        ends = range(width, op.layouts * width + 1, width)
+        return tuple(Layout(*args[end - width : end]) for end in ends), *args[-3:]
+
+    def setup_context(ctx, inputs, output):
+        ctx.layouts, p, q, _ = parse(inputs)
+        ctx.save_for_backward(p, q)
+
+    def backward(ctx, grad):
+        p, q = ctx.saved_tensors
+        *_, need_p, need_q, _ = ctx.needs_input_grad
+        return (
+            *(None,) * (op.layouts * width),
+            _pull(op.pull_p, ops, ctx.layouts, grad, q, p) if need_p else None,
+            _pull(op.pull_q, ops, ctx.layouts, grad, p, q) if need_q else None,
+            None,
+        )
+
+    def fake(*args):
+        layouts, p, q, reduce = parse(args)
+        return p.new_empty((1 if reduce else _batch(p, q), *op.shape(layouts, p, q)))
+
+    def vmap(info, in_dims, *args):
+        return _vmap(ops[op.name], info.batch_size, parse(args), parse(in_dims))
+
+    def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
+        return custom(*(x for layout in layouts for x in layout), p, q, reduce)
+
+    arguments = [_LAYOUT_SCHEMA.format("abc"[i]) for i in range(op.layouts)]
+    custom = torch.library.custom_op(
+        f"{namespace}::{op.name}",
+        lambda *args: op.forward(*parse(args)),
+        mutates_args=(),
+        schema=f"({', '.join(arguments)}, Tensor p, Tensor q, bool reduce) -> Tensor",
+    )
+    custom.register_fake(fake)
+    custom.register_autograd(backward, setup_context=setup_context)
+    custom.register_vmap(vmap)
+    return call

@@ -1,0 +1,84 @@
+"""Which implementation runs: by device, the fastest one that is there.
+
+Every product has the form that `_register` expects, (layouts, p, q, reduce) -> Tensor, with one
+batch dimension, and sums the result over it if `reduce`.
+"""
+
+import functools
+import importlib.util
+from types import ModuleType
+
+from torch import Tensor
+
+from sparsetorch_kernels import _native
+from sparsetorch_kernels._register import Layouts
+from sparsetorch_kernels.csr import reference
+
+
+def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool) -> Tensor:
+    """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B or 1, n_rows, k)."""
+    (a,) = layouts
+    if values.is_cpu:
+        if (native := _cpu_ops()) is not None:
+            return native.spmm(a.crow, a.col, a.perm, values, x, a.n_cols, reduce)
+    elif values.is_cuda and (kernels := _triton()) is not None:
+        return _reduced(kernels.spmm(a, values, x), reduce)
+    return _reduced(reference.spmm(a, values, x), reduce)
+
+
+def sddmm(layouts: Layouts, u: Tensor, v: Tensor, reduce: bool) -> Tensor:
+    """u (B or 1, n_rows, k), v (B or 1, n_cols, k) -> (B or 1, nnz)."""
+    (a,) = layouts
+    if u.is_cpu:
+        if (native := _cpu_ops()) is not None:
+            return native.sddmm(a.crow, a.col, a.perm, u, v, a.n_cols, reduce)
+    elif u.is_cuda and (kernels := _triton()) is not None:
+        return _reduced(kernels.sddmm(a, u, v), reduce)
+    return _reduced(reference.sddmm(a, u, v), reduce)
+
+
+def spgemm(layouts: Layouts, a_values: Tensor, b_values: Tensor, reduce: bool) -> Tensor:
+    """a_values (B or 1, nnz_a), b_values (B or 1, nnz_b) -> (B or 1, nnz_c)."""
+    a, b, c = layouts
+    if a_values.is_cpu:
+        if (native := _cpu_ops()) is not None:
+            return native.spgemm(*a[:3], *b[:6], *c[:3], a_values, b_values, reduce)
+    elif a_values.is_cuda and (kernels := _triton()) is not None:
+        return _reduced(kernels.spgemm(a, a_values, b, b_values, c), reduce)
+    return _reduced(reference.spgemm(a, a_values, b, b_values, c), reduce)
+
+
+def backend_info() -> dict[str, str]:
+    """Which implementation serves each kind of device: {"cpu": ..., "cuda": ...}, in words."""
+    return {
+        "cpu": _native.status(),
+        "cuda": "triton" if _triton() is not None else "reference (triton is not installed)",
+    }
+
+
+class _Overloads:
+    """The native operators, resolved once: attribute look-ups on `torch.ops` cost microseconds."""
+
+    def __init__(self, namespace: ModuleType):
+        self.spmm = namespace.spmm.default
+        self.sddmm = namespace.sddmm.default
+        self.spgemm = namespace.spgemm.default
+
+
+@functools.cache
+def _cpu_ops() -> _Overloads | None:
+    namespace = _native.ops()
+    return None if namespace is None else _Overloads(namespace)
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None  # normal for PyTorch's CPU builds
+    from sparsetorch_kernels.csr import triton
+
+    return triton
+
+
+def _reduced(out: Tensor, reduce: bool) -> Tensor:
+    return out.sum(0, keepdim=True) if reduce else out

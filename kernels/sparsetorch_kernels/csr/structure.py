@@ -1,0 +1,86 @@
+"""Structure without values: the transpose of a pattern and the pattern of a product.
+
+On CPU both use SciPy's compiled routines, on other devices sorting in PyTorch. Index dtypes are
+kept; nothing here has a gradient.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from sparsetorch_kernels.csr.checks import check_layout, check_product
+from sparsetorch_kernels.csr.reference import row_ids, scalar_products
+from sparsetorch_kernels.layout import Layout
+
+
+def transpose_structure(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Transpose a CSR pattern.
+
+    crow (n_rows + 1,), col (nnz,), both int32 or both int64, describe an (n_rows, n_cols) pattern.
+    Returns (t_crow (n_cols + 1,), t_col (nnz,), t_perm (nnz,)), same dtype: the transposed pattern
+    with sorted columns, and the position in the original order of each of its entries. Equivalent
+    to `scipy.sparse.csr_array.tocsc` on a matrix whose values are 0, 1, 2, ...
+    """
+    transpose = transpose_by_scipy if col.device.type == "cpu" else transpose_by_sorting
+    return transpose(crow, col, n_cols)
+
+
+def spgemm_structure(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
+    """The pattern of the product A B, cancellation ignored.
+
+    a (n, m), b (m, p) -> (crow (n + 1,), col (nnz,)), sorted and unique, in a's index dtype.
+    Raises ValueError or TypeError for layouts that do not fit each other, and ValueError when the
+    product has more entries than the index dtype can count.
+    """
+    check_layout("a", a)
+    check_product(a, b)
+    product = product_by_scipy if a.col.device.type == "cpu" else product_by_sorting
+    crow, col = product(a, b)
+    dtype = a.col.dtype
+    if col.numel() > torch.iinfo(dtype).max:
+        raise ValueError(
+            f"the product has {col.numel()} entries, more than {dtype} can count; build the "
+            "patterns with int64 indices"
+        )
+    return crow.to(dtype), col.to(dtype)
+
+
+def transpose_by_scipy(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`transpose_structure` by a counting sort in C++."""
+    order = np.arange(col.numel(), dtype=np.int32 if col.dtype == torch.int32 else np.int64)
+    shape = (crow.numel() - 1, n_cols)
+    turned = sparse.csr_array((order, col.numpy(), crow.numpy()), shape=shape).tocsc()
+    # SciPy picks an index dtype by size; the kernels expect the caller's.
+    t_crow, t_col, t_perm = map(torch.from_numpy, (turned.indptr, turned.indices, turned.data))
+    return t_crow.to(col.dtype), t_col.to(col.dtype), t_perm
+
+
+def transpose_by_sorting(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`transpose_structure` by a stable sort of the columns."""
+    ordered, order = torch.sort(col, stable=True)
+    bounds = torch.arange(n_cols + 1, dtype=col.dtype, device=col.device)
+    t_crow = torch.searchsorted(ordered, bounds)
+    return t_crow.to(col.dtype), row_ids(crow)[order].to(col.dtype), order.to(col.dtype)
+
+
+def product_by_scipy(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
+    """`spgemm_structure` as a product of booleans, whose sums are "or": nothing cancels."""
+    left, right = (
+        sparse.csr_array(
+            (np.ones(x.col.numel(), dtype=np.bool_), x.col.numpy(), x.crow.numpy()),
+            shape=(x.n_rows, x.n_cols),
+        )
+        for x in (a, b)
+    )
+    product = sparse.csr_array(left @ right)
+    product.sort_indices()
+    return torch.from_numpy(product.indptr), torch.from_numpy(product.indices)
+
+
+def product_by_sorting(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
+    """`spgemm_structure` by sorting every scalar product; memory grows with their number."""
+    row, col, _, _ = scalar_products(a, b)
+    keys = torch.unique(row * b.n_cols + col)
+    bounds = torch.arange(a.n_rows + 1, device=keys.device) * b.n_cols
+    return torch.searchsorted(keys, bounds), keys % max(b.n_cols, 1)

@@ -1,0 +1,59 @@
+// Products of dense rows at the entries of a pattern: out_e = <u_row(e), v_col(e)>.
+#pragma once
+
+#include "csr.h"
+#include "vector.h"
+
+namespace sparsetorch {
+
+// One product, or the sum of `terms` products whose operands lie `u_step` and `v_step` apart.
+template <typename T, typename I>
+struct Sddmm {
+  Csr<I> a;
+  const T* u;
+  const T* v;
+  int64_t k;
+  int64_t terms;
+  int64_t u_step;
+  int64_t v_step;
+};
+
+template <typename T>
+inline T dot(const T* u, const T* v, int64_t k) {
+  constexpr int W = kWidth<T>;
+  if (k < W) {
+    T total = 0;
+    for (int64_t j = 0; j < k; ++j) total += u[j] * v[j];
+    return total;
+  }
+  Vec<T, W> acc[2] = {};
+  int64_t j = 0;
+  for (; j + 2 * W <= k; j += 2 * W) {
+    acc[0] += load<T, W>(u + j) * load<T, W>(v + j);
+    acc[1] += load<T, W>(u + j + W) * load<T, W>(v + j + W);
+  }
+  if (j + W <= k) acc[0] += load<T, W>(u + j) * load<T, W>(v + j), j += W;
+  T total = sum<T, W>(acc[0] + acc[1]);
+  for (; j < k; ++j) total += u[j] * v[j];
+  return total;
+}
+
+// The entries between two cuts. Terms are the outer loop: the piece of the result stays in cache.
+template <bool kOneColumn, typename T, typename I>
+void sddmm_piece(const Sddmm<T, I>& p, const Cut& from, const Cut& to, T* out) {
+  for (int64_t term = 0; term < p.terms; ++term) {
+    const T* u = p.u + term * p.u_step;
+    const T* v = p.v + term * p.v_step;
+    for_each_row_part(p.a, from, to, [&](int64_t row, int64_t first, int64_t last) {
+      const T* u_row = u + row * p.k;
+      for (int64_t e = first; e < last; ++e) {
+        const int64_t col = p.a.col[e];
+        const T product = kOneColumn ? *u_row * v[col] : dot(u_row, v + col * p.k, p.k);
+        T& target = out[p.a.place(e)];
+        target = term == 0 ? product : target + product;
+      }
+    });
+  }
+}
+
+}  // namespace sparsetorch

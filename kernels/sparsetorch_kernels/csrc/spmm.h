@@ -1,0 +1,72 @@
+// Sparse times dense, y = A x, for two columns or more.
+#pragma once
+
+#include "csr.h"
+#include "vector.h"
+
+namespace sparsetorch {
+
+// One product, or the sum of `terms` products whose operands lie `values_step` and `x_step` apart.
+template <typename T, typename I>
+struct Spmm {
+  Csr<I> a;
+  const T* values;
+  const T* x;
+  int64_t k;
+  int64_t terms;
+  int64_t values_step;
+  int64_t x_step;
+};
+
+// Columns j .. j + N of sum over the entries first .. last of values * x[col], in registers.
+template <int N, bool kPerm, typename T, typename I>
+inline void tile(const Spmm<T, I>& p, int64_t first, int64_t last, int64_t j, T* to) {
+  constexpr int kLanes = std::min(N, kWidth<T>);
+  constexpr int kVectors = N / kLanes;
+  Vec<T, kLanes> acc[kVectors] = {};
+  for (int64_t term = 0; term < p.terms; ++term) {
+    const T* values = p.values + term * p.values_step;
+    const T* x = p.x + term * p.x_step + j;
+    for (int64_t e = first; e < last; ++e) {
+      const T value = values[kPerm ? static_cast<int64_t>(p.a.perm[e]) : e];
+      const T* row = x + static_cast<int64_t>(p.a.col[e]) * p.k;
+      for (int m = 0; m < kVectors; ++m) acc[m] += value * load<T, kLanes>(row + m * kLanes);
+    }
+  }
+  for (int m = 0; m < kVectors; ++m) store<T, kLanes>(to + j + m * kLanes, acc[m]);
+}
+
+// All k columns. What is left after the wide tiles is covered by a tile that overlaps the previous
+// one: it computes a few columns twice and needs no loop over single columns.
+template <bool kPerm, typename T, typename I>
+inline void row_part(const Spmm<T, I>& p, int64_t first, int64_t last, T* to) {
+  const int64_t k = p.k;
+  int64_t j = 0;
+  for (; k - j >= 64; j += 64) tile<64, kPerm>(p, first, last, j, to);
+  if (k - j >= 32) tile<32, kPerm>(p, first, last, j, to), j += 32;
+  if (k - j >= 16) tile<16, kPerm>(p, first, last, j, to), j += 16;
+  if (j == k) return;
+  if (k >= 16) {
+    tile<16, kPerm>(p, first, last, k - 16, to);
+  } else if (k >= 8) {
+    tile<8, kPerm>(p, first, last, 0, to);
+    if (k > 8) tile<8, kPerm>(p, first, last, k - 8, to);
+  } else if (k >= 4) {
+    tile<4, kPerm>(p, first, last, 0, to);
+    if (k > 4) tile<4, kPerm>(p, first, last, k - 4, to);
+  } else {
+    tile<2, kPerm>(p, first, last, 0, to);
+    if (k > 2) tile<2, kPerm>(p, first, last, k - 2, to);
+  }
+}
+
+// One piece of the work. A row is written by the piece in which it begins; the part of a row that
+// began earlier goes to `carry` (k values), to be added afterwards.
+template <bool kPerm, typename T, typename I>
+void spmm_piece(const Spmm<T, I>& p, const Cut& from, const Cut& to, T* out, T* carry) {
+  for_each_row_part(p.a, from, to, [&](int64_t row, int64_t first, int64_t last) {
+    row_part<kPerm>(p, first, last, first == p.a.crow[row] ? out + row * p.k : carry);
+  });
+}
+
+}  // namespace sparsetorch

@@ -1,0 +1,113 @@
+// Tensors as the kernels take them: checked, contiguous, kept alive while a kernel runs.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "csr.h"
+
+namespace sparsetorch {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+// Calls f(T{}, I{}) with the C++ types of the values and the indices.
+template <typename F>
+void dispatch(const Tensor& values, const Tensor& index, F&& f) {
+  const ScalarType value_type = values.scalar_type(), index_type = index.scalar_type();
+  STD_TORCH_CHECK(value_type == ScalarType::Float || value_type == ScalarType::Double,
+                  "values must be float32 or float64");
+  STD_TORCH_CHECK(index_type == ScalarType::Int || index_type == ScalarType::Long,
+                  "indices must be int32 or int64");
+  const bool wide = index_type == ScalarType::Long;
+  if (value_type == ScalarType::Double) {
+    wide ? f(double{}, int64_t{}) : f(double{}, int32_t{});
+  } else {
+    wide ? f(float{}, int64_t{}) : f(float{}, int32_t{});
+  }
+}
+
+// The tensors of a CSR pattern.
+struct Pattern {
+  Tensor crow, col;
+  MaybeTensor perm;
+
+  Pattern(const Tensor& crow_, const Tensor& col_, const MaybeTensor& perm_)
+      : crow(torch::stable::contiguous(crow_)), col(torch::stable::contiguous(col_)) {
+    if (perm_) perm = torch::stable::contiguous(*perm_);
+    STD_TORCH_CHECK(crow.is_cpu() && col.is_cpu(), "the pattern must be on the CPU");
+    STD_TORCH_CHECK(crow.scalar_type() == col.scalar_type(), "crow and col differ in dtype");
+    STD_TORCH_CHECK(crow.dim() == 1 && crow.numel() > 0 && col.dim() == 1,
+                    "crow must have one more entry than there are rows");
+    if (perm) {
+      STD_TORCH_CHECK(perm->scalar_type() == col.scalar_type() && perm->numel() == col.numel(),
+                      "perm must have the shape and dtype of col");
+    }
+  }
+
+  template <typename I>
+  Csr<I> view() const {
+    return {crow.const_data_ptr<I>(), col.const_data_ptr<I>(),
+            perm ? perm->const_data_ptr<I>() : nullptr, crow.numel() - 1, col.numel()};
+  }
+};
+
+// A dense operand (batch, first[, second]).
+struct Operand {
+  Tensor tensor;
+  int64_t batch;
+  int64_t step;  // from one batch to the next; 0 where the only one serves all
+
+  Operand(const Tensor& t, const Tensor& like, int64_t dim, int64_t first, int64_t second = 1)
+      : tensor(torch::stable::contiguous(t)), batch(t.size(0)), step(first * second) {
+    STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == like.scalar_type() && t.dim() == dim &&
+                        t.size(1) == first && (dim == 2 || t.size(2) == second),
+                    "an operand does not fit the pattern");
+    if (batch == 1) step = 0;
+  }
+
+  template <typename T>
+  const T* data() const {
+    return tensor.const_data_ptr<T>();
+  }
+};
+
+// A batch of products: so many results, each the sum of so many products.
+struct Batch {
+  int64_t results;
+  int64_t terms;
+
+  Batch(const Operand& p, const Operand& q, bool reduce) {
+    STD_TORCH_CHECK(p.batch == q.batch || p.batch == 1 || q.batch == 1,
+                    "the batch sizes do not broadcast");
+    const int64_t size = p.batch == 1 ? q.batch : p.batch;
+    results = reduce ? 1 : size;
+    terms = reduce ? size : 1;
+  }
+};
+
+// A result (batch, first[, second]). Large ones ask for huge pages: the kernel writes all of
+// it once, and 4 KiB page faults would cost more than the arithmetic.
+inline Tensor make_output(const Tensor& like, std::vector<int64_t> sizes) {
+  Tensor out = torch::stable::new_empty(like, sizes);
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kHuge = uintptr_t{1} << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(out.data_ptr());
+  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
+  const uintptr_t last = (begin + out.numel() * out.element_size()) / kHuge * kHuge;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+  return out;
+}
+
+}  // namespace sparsetorch

@@ -1,0 +1,45 @@
+"""The structure of one sparse matrix and of its transpose, as the kernels read it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Layout(NamedTuple):
+    """A sparsity pattern in CSR form together with its transpose.
+
+    `values` always live in the order of the base pattern, the one whose `perm` is None. A view in
+    another order, such as the transpose, reads them through its permutation, so transposing a
+    matrix never moves a value.
+
+    crow: (n_rows + 1,) int32 or int64, row pointers, from 0 to nnz.
+    col: (nnz,) same dtype, column indices, increasing and unique within each row.
+    perm: (nnz,) same dtype, or None for the identity: entry k of this view is `values[perm[k]]`.
+    t_crow, t_col, t_perm: the transposed pattern in the same form.
+    n_rows, n_cols: the shape.
+
+    The contents are trusted: whoever builds a Layout has checked them (`sparsetorch.Pattern` does).
+    """
+
+    crow: Tensor
+    col: Tensor
+    perm: Tensor | None
+    t_crow: Tensor
+    t_col: Tensor
+    t_perm: Tensor | None
+    n_rows: int
+    n_cols: int
+
+    @property
+    def T(self) -> "Layout":
+        """The transposed layout; it shares every array with this one."""
+        return Layout(
+            self.t_crow,
+            self.t_col,
+            self.t_perm,
+            self.crow,
+            self.col,
+            self.perm,
+            self.n_cols,
+            self.n_rows,
+        )
