@@ -1,0 +1,134 @@
+"""Patterns and values from other forms of a sparse matrix: COO triplets, SciPy, dense."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from sparsetorch.algebra import Sparse
+from sparsetorch.checks import check_index, checked_shape
+from sparsetorch.pattern import Pattern
+from sparsetorch.structure import entry_keys, index_dtype, split_keys
+from sparsetorch_kernels import spmv
+
+
+class Assembly(NamedTuple):
+    """Where COO triplets go: keep it to assemble new values on a known structure without sorting.
+
+    order: (n,) triplets in row-major order. groups: the pattern of the (nnz, n) 0/1 matrix that
+    sums the ordered triplets of each entry, or None when no two triplets meet.
+    """
+
+    pattern: Pattern
+    order: Tensor
+    groups: Pattern | None
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(*batch, n) triplet values -> (*batch, nnz), differentiable.
+
+        Duplicates are summed in the order in which they were given, so the result is the same in
+        every run, on every number of threads and on every device.
+        """
+        values = values.index_select(-1, self.order)
+        if self.groups is None:
+            return values
+        return spmv(self.groups.layout, values.new_ones(values.shape[-1]), values)
+
+
+def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
+    """Plan the assembly of COO triplets, in any order and with duplicates.
+
+    row, col: (n,) int32 or int64.
+
+    Raises:
+        ValueError: not 1-D integer tensors of one length on one device, or an index out of range.
+    """
+    shape = checked_shape(shape)
+    check_index("row", row, shape[0])
+    check_index("col", col, shape[1])
+    if row.shape != col.shape or row.device != col.device:
+        raise ValueError(
+            f"col: expected {row.numel()} indices on {row.device} like row, got {col.numel()} on "
+            f"{col.device}"
+        )
+    keys, order = torch.sort(entry_keys(row, col, shape), stable=True)
+    is_first = torch.ones_like(keys, dtype=torch.bool)
+    is_first[1:] = keys[1:] != keys[:-1]
+    pattern = Pattern.trusted(*split_keys(keys[is_first], shape), shape)
+    groups = None
+    if pattern.nnz < keys.numel():
+        dtype = index_dtype((pattern.nnz, keys.numel()), keys.numel())
+        starts = torch.nonzero(is_first)[:, 0]
+        ends = torch.cat([starts, starts.new_full((1,), keys.numel())]).to(dtype)
+        members = torch.arange(keys.numel(), dtype=dtype, device=keys.device)
+        groups = Pattern.trusted(ends, members, (pattern.nnz, keys.numel()))
+    return Assembly(pattern, order, groups)
+
+
+def from_coo(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
+    """Assemble COO triplets: row and col (n,), values (*batch, n)."""
+    if values.ndim < 1 or values.shape[-1] != row.numel():
+        raise ValueError(
+            f"values: expected {row.numel()} in the last dimension like row, got shape "
+            f"{tuple(values.shape)}"
+        )
+    if values.device != row.device:
+        raise ValueError(f"values: expected on {row.device} like row, got {values.device}")
+    plan = assembly(row, col, shape)
+    return Sparse(plan.pattern, plan.sum(values))
+
+
+def from_scipy(
+    matrix: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> Sparse:
+    """Copy any SciPy sparse matrix or array.
+
+    Duplicates are summed and columns sorted; explicit zeros stay. Without `dtype`, values keep the
+    matrix's own.
+    """
+    if not sp.issparse(matrix):
+        raise TypeError(
+            f"matrix: expected a SciPy sparse matrix or array, got {type(matrix).__name__}; "
+            "use from_dense for a dense tensor"
+        )
+    if matrix.ndim != 2:
+        raise ValueError(f"matrix: expected 2 dimensions, got shape {matrix.shape}")
+    if dtype is None and matrix.dtype.kind not in "fc":
+        raise TypeError(
+            f"matrix: its values are {matrix.dtype}, which cannot be differentiated; pass dtype, "
+            "for example dtype=torch.float64"
+        )
+    csr = sp.csr_array(matrix, copy=True)
+    csr.sum_duplicates()
+    shape = (matrix.shape[0], matrix.shape[1])
+    indices = index_dtype(shape, csr.nnz)
+    crow = torch.from_numpy(csr.indptr).to(device, indices)
+    col = torch.from_numpy(csr.indices).to(device, indices)
+    values = torch.from_numpy(np.ascontiguousarray(csr.data)).to(device, dtype)
+    return Sparse(Pattern(crow, col, shape), values)
+
+
+def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
+    """The entries of x (*batch, n, m) on a pattern, by default where any matrix is not zero."""
+    if x.ndim < 2:
+        raise ValueError(f"x: expected (*batch, n, m), got shape {tuple(x.shape)}")
+    if pattern is None:
+        stored = (x != 0).reshape(-1, *x.shape[-2:]).any(0)
+        shape = (x.shape[-2], x.shape[-1])
+        pattern = Pattern.trusted(*split_keys(torch.nonzero(stored.flatten())[:, 0], shape), shape)
+    elif pattern.shape != x.shape[-2:]:
+        raise ValueError(f"pattern: expected shape {tuple(x.shape[-2:])}, got {pattern.shape}")
+    elif pattern.device != x.device:
+        raise ValueError(f"pattern: expected on {x.device} like x, got {pattern.device}")
+    place = pattern.row.long() * pattern.shape[1] + pattern.col
+    return Sparse(pattern, x.flatten(-2).index_select(-1, place))
+
+
+def diagonal_pattern(n: int, device: torch.device | str | None = None) -> Pattern:
+    """The pattern of an n x n diagonal matrix."""
+    crow = torch.arange(n + 1, dtype=index_dtype((n, n), n), device=device)
+    return Pattern.trusted(crow, crow[:n], (n, n))

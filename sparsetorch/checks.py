@@ -1,0 +1,87 @@
+"""Is this a sparsity pattern? The checks that every public way to make one goes through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsetorch.structure import expand_rows
+
+REMEDY = "; CSRTensor.from_coo sorts and sums entries that come in any order"
+
+
+def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """The shape as a tuple of two ints.
+
+    Raises:
+        ValueError: it is anything but two non-negative integers.
+    """
+    sizes = tuple(shape)
+    if len(sizes) != 2 or any(int(n) != n or n < 0 for n in sizes):
+        raise ValueError(f"shape: expected (n_rows, n_cols), got {shape}")
+    return int(sizes[0]), int(sizes[1])
+
+
+def check_integers(name: str, tensor: Tensor) -> None:
+    """Raise ValueError unless `tensor` is a 1-D int32 or int64 tensor."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.ndim != 1 or tensor.dtype not in (torch.int32, torch.int64):
+        raise ValueError(
+            f"{name}: expected a 1-D int32 or int64 tensor, got {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}"
+        )
+
+
+def check_index(name: str, index: Tensor, size: int) -> None:
+    """Raise ValueError unless `index` is a 1-D integer tensor with entries from 0 to size - 1."""
+    check_integers(name, index)
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= size):
+        raise ValueError(
+            f"{name}: expected indices from 0 to {size - 1}, got {int(index.min())} to "
+            f"{int(index.max())}"
+        )
+
+
+def checked_pattern(crow: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[int, int]:
+    """Check the arguments of a pattern, and return the shape as a tuple of ints.
+
+    Raises:
+        ValueError: naming the argument, what came, what was expected, and what to do.
+    """
+    shape = checked_shape(shape)
+    check_integers("crow", crow)
+    check_index("col", col, shape[1])
+    if crow.device != col.device:
+        raise ValueError(f"col: expected on {crow.device} like crow, got {col.device}")
+    _check_row_pointers(crow, shape[0], col.numel())
+    _check_order(crow, col)
+    return shape
+
+
+def _check_row_pointers(crow: Tensor, n_rows: int, nnz: int) -> None:
+    if crow.numel() != n_rows + 1:
+        raise ValueError(
+            f"crow: expected {n_rows + 1} row pointers for {n_rows} rows, got {crow.numel()}"
+        )
+    if int(crow[0]) != 0 or int(crow[-1]) != nnz:
+        raise ValueError(
+            f"crow: expected to run from 0 to nnz = {nnz}, got {int(crow[0])} to {int(crow[-1])}"
+        )
+    lengths = crow.diff()
+    if n_rows and int(lengths.min()) < 0:
+        raise ValueError(
+            f"crow: expected row pointers that never decrease, got {int(crow[lengths.argmin()])} "
+            f"before {int(crow[lengths.argmin() + 1])} at row {int(lengths.argmin())}{REMEDY}"
+        )
+
+
+def _check_order(crow: Tensor, col: Tensor) -> None:
+    row = expand_rows(crow, col.numel())
+    unordered = (row[1:] == row[:-1]) & (col[1:] <= col[:-1])
+    if bool(unordered.any()):
+        place = int(unordered.int().argmax())
+        raise ValueError(
+            f"col: expected increasing, unique columns in each row, got {int(col[place])} before "
+            f"{int(col[place + 1])} in row {int(row[place])}{REMEDY}"
+        )

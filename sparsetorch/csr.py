@@ -1,0 +1,363 @@
+"""CSRTensor: a sparse matrix, or a batch of them, as a pattern and a tensor of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sparsetorch import algebra, build
+from sparsetorch.algebra import Sparse
+from sparsetorch.pattern import Index, Pattern, Selection
+
+# What `torch` functions do with a CSRTensor; `torch_functions` fills it.
+TORCH_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+
+Scalar = int | float | complex | np.number | Tensor
+
+
+class CSRTensor:
+    """A sparse matrix whose values carry gradients and whose structure is shared.
+
+    pattern: which entries exist. values: (*batch, nnz), any floating or complex dtype, in the
+    pattern's order; leading dimensions are batches of matrices with one pattern. Neither is copied,
+    so `values` may be an `nn.Parameter` or the output of a network, and gradients end up in
+    `values.grad`.
+
+    A CSRTensor is a pytree with `values` as its leaf: it passes through `torch.compile`,
+    `torch.vmap` and `torch.func`. Inside compiled code write `A.matmul(x)` or `torch.matmul(A, x)`:
+    there PyTorch confuses `A @ x` with `x @ A`, and `@` raises instead.
+
+    Raises:
+        ValueError: the values do not fit the pattern or are on another device.
+        TypeError: the values are not floating or complex numbers.
+    """
+
+    pattern: Pattern
+    values: Tensor
+    # NumPy then leaves `number * A` and `array @ A` to the methods of this class.
+    __array_ufunc__ = None
+
+    def __init__(self, pattern: Pattern, values: Tensor):
+        if values.ndim < 1 or values.shape[-1] != pattern.nnz:
+            raise ValueError(
+                f"values: expected (*batch, {pattern.nnz}) for {pattern!r}, got shape "
+                f"{tuple(values.shape)}"
+            )
+        if values.device != pattern.device:
+            raise ValueError(
+                f"values: expected on {pattern.device} like the pattern, got {values.device}; "
+                "move one with .to(device)"
+            )
+        if not (values.is_floating_point() or values.is_complex()):
+            raise TypeError(f"values: expected floating or complex numbers, got {values.dtype}")
+        self.pattern = pattern
+        self.values = values
+        if not torch.compiler.is_compiling():
+            _ = pattern.layout  # compiled code can read the structure but not compute it
+
+    # Construction
+
+    @classmethod
+    def from_coo(
+        cls, row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]
+    ) -> CSRTensor:
+        """Assemble triplets in any order; duplicates are summed. Differentiable in `values`.
+
+        row, col: (n,) int32 or int64. values: (*batch, n). To assemble new values again and again,
+        keep `sparsetorch.assembly(row, col, shape)`.
+
+        Raises:
+            ValueError: lengths or devices differ, or an index is out of range.
+        """
+        return cls(*build.from_coo(row, col, values, shape))
+
+    @classmethod
+    def from_scipy(
+        cls,
+        matrix: Any,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        requires_grad: bool = False,
+    ) -> CSRTensor:
+        """Copy a SciPy sparse matrix or array of any format; its dtype stays unless one is given.
+
+        Duplicates are summed, columns sorted, explicit zeros kept.
+
+        Raises:
+            TypeError: not a SciPy sparse matrix, or integer values and no `dtype`.
+        """
+        A = cls(*build.from_scipy(matrix, dtype, device))
+        return A.requires_grad_() if requires_grad else A
+
+    @classmethod
+    def from_dense(cls, x: Tensor, pattern: Pattern | None = None) -> CSRTensor:
+        """The entries of x (*batch, n, m) on `pattern`, or where x is not zero; differentiable.
+
+        Raises:
+            ValueError: x is not a matrix, or the pattern's shape or device differs.
+        """
+        return cls(*build.from_dense(x, pattern))
+
+    @classmethod
+    def eye(
+        cls, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> CSRTensor:
+        """The n x n identity."""
+        return cls.diag(torch.ones(n, dtype=dtype, device=device))
+
+    @classmethod
+    def diag(cls, d: Tensor) -> CSRTensor:
+        """The diagonal matrix of d (*batch, n); differentiable."""
+        return cls(build.diagonal_pattern(d.shape[-1], d.device), d)
+
+    def with_values(self, values: Tensor) -> CSRTensor:
+        """The matrix with this pattern and other values, (*batch, nnz)."""
+        return CSRTensor(self.pattern, values)
+
+    # Attributes
+
+    @property
+    def shape(self) -> torch.Size:
+        """(*batch, n_rows, n_cols)."""
+        return torch.Size((*self.values.shape[:-1], *self.pattern.shape))
+
+    @property
+    def ndim(self) -> int:
+        """2 plus the number of batch dimensions."""
+        return self.values.ndim + 1
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries of each matrix."""
+        return self.pattern.nnz
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the values."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where pattern and values are."""
+        return self.values.device
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the values do."""
+        return self.values.requires_grad
+
+    def requires_grad_(self, requires_grad: bool = True) -> CSRTensor:
+        """Ask for gradients of the values, in place."""
+        self.values.requires_grad_(requires_grad)
+        return self
+
+    def detach(self) -> CSRTensor:
+        """The same matrix, cut from the graph of its values."""
+        return self.with_values(self.values.detach())
+
+    def to(self, *args: Any, **kwargs: Any) -> CSRTensor:
+        """Another dtype or device, with the arguments of `torch.Tensor.to`."""
+        values = self.values.to(*args, **kwargs)
+        return CSRTensor(self.pattern.to(values.device), values)
+
+    # Conversion
+
+    def to_dense(self) -> Tensor:
+        """(*batch, n_rows, n_cols), differentiable."""
+        return algebra.to_dense(self._sparse)
+
+    def to_scipy(self) -> sp.csr_array:
+        """A copy as a `scipy.sparse.csr_array`.
+
+        Raises:
+            ValueError: this is a batch of matrices.
+        """
+        self._refuse_batch("to_scipy")
+        arrays = (self.values.detach(), self.pattern.col, self.pattern.crow)
+        copies = tuple(array.cpu().numpy().copy() for array in arrays)
+        return sp.csr_array(copies, shape=self.pattern.shape)
+
+    # Products
+
+    def matvec(self, x: Tensor) -> Tensor:
+        """`A x` for each vector of a batch: x (*batch, n_cols) -> (*batch, n_rows)."""
+        return algebra.matvec(self._sparse, x)
+
+    def rmatvec(self, x: Tensor) -> Tensor:
+        """`A^T x` for each vector of a batch: x (*batch, n_rows) -> (*batch, n_cols)."""
+        return algebra.matvec(self._sparse, x, transpose=True)
+
+    @overload
+    def matmul(self, other: Tensor) -> Tensor: ...
+    @overload
+    def matmul(self, other: CSRTensor) -> CSRTensor: ...
+    def matmul(self, other: Tensor | CSRTensor) -> Tensor | CSRTensor:
+        """`A @ other`: a vector (n_cols,), matrices (*batch, n_cols, k), or a CSRTensor.
+
+        As in `torch.matmul`, a 1-D operand is a vector and anything longer is matrices, so that a
+        batch of vectors goes through `matvec`. The structure of a sparse product is found once and
+        kept on the pattern.
+
+        Raises:
+            ValueError: sizes or devices differ.
+            TypeError: dtypes differ, or `other` is neither a tensor nor a CSRTensor.
+        """
+        if isinstance(other, CSRTensor):
+            return CSRTensor(*algebra.product(self._sparse, other._sparse))
+        if not isinstance(other, Tensor):
+            raise TypeError(f"@: expected a tensor or a CSRTensor, got {type(other).__name__}")
+        if other.ndim == 1:
+            return algebra.matvec(self._sparse, other)
+        return algebra.matmat(self._sparse, other)
+
+    def rmatmul(self, other: Tensor) -> Tensor:
+        """`other @ A`: a vector (n_rows,) or matrices (*batch, k, n_rows); raises like `matmul`."""
+        if not isinstance(other, Tensor):
+            raise TypeError(f"@: expected a tensor or a CSRTensor, got {type(other).__name__}")
+        if other.ndim == 1:
+            return algebra.matvec(self._sparse, other, transpose=True)
+        return algebra.matmat(self._sparse, other.mT, transpose=True).mT
+
+    __matmul__ = matmul
+    __rmatmul__ = rmatmul
+
+    # Sums and scaling
+
+    def add(self, other: CSRTensor) -> CSRTensor:
+        """`A + other` on the union of the two patterns.
+
+        Raises:
+            TypeError: `other` is not a CSRTensor; a number would fill the places not stored.
+        """
+        if not isinstance(other, CSRTensor):
+            raise TypeError(
+                f"only a CSRTensor can be added to or subtracted from a CSRTensor, got "
+                f"{type(other).__name__}: anything else would fill the places that are not stored. "
+                "To change the stored entries only, use A.with_values(...); otherwise A.to_dense()"
+            )
+        return CSRTensor(*algebra.add(self._sparse, other._sparse))
+
+    def neg(self) -> CSRTensor:
+        """`-A`."""
+        return self.with_values(-self.values)
+
+    def sub(self, other: CSRTensor) -> CSRTensor:
+        """`A - other` on the union of the two patterns; same errors as `add`."""
+        return self.add(other.neg() if isinstance(other, CSRTensor) else other)
+
+    def mul(self, scalar: Scalar) -> CSRTensor:
+        """`scalar * A`, for a number or a 0-d tensor; differentiable in both."""
+        return self.with_values(self.values * _checked_scalar(scalar))
+
+    def div(self, scalar: Scalar) -> CSRTensor:
+        """`A / scalar`, for a number or a 0-d tensor; differentiable in both."""
+        return self.with_values(self.values / _checked_scalar(scalar))
+
+    __add__ = __radd__ = add
+    __sub__ = sub
+    __neg__ = neg
+    __mul__ = __rmul__ = mul
+    __truediv__ = div
+
+    def __rsub__(self, other: Any) -> CSRTensor:
+        return self.neg().add(other)
+
+    def scale_rows(self, d: Tensor) -> CSRTensor:
+        """`diag(d) A`, d (*batch, n_rows)."""
+        return CSRTensor(*algebra.scale_rows(self._sparse, d))
+
+    def scale_cols(self, d: Tensor) -> CSRTensor:
+        """`A diag(d)`, d (*batch, n_cols)."""
+        return CSRTensor(*algebra.scale_cols(self._sparse, d))
+
+    # Structure
+
+    @property
+    def T(self) -> CSRTensor:
+        """The transpose; its values are in the order of the transposed pattern."""
+        return CSRTensor(*algebra.transpose(self._sparse))
+
+    def diagonal(self) -> Tensor:
+        """(*batch, min(n_rows, n_cols)); zero where nothing is stored."""
+        return algebra.diagonal(self._sparse)
+
+    def submatrix(self, rows: Index, cols: Index) -> CSRTensor:
+        """`A[rows][:, cols]`, for slices or 1-D index tensors in any order, which may repeat.
+
+        To extract the same places of many matrices, keep `A.pattern.submatrix(rows, cols)` and use
+        `select`.
+
+        Raises:
+            ValueError: an index tensor is not 1-D and integer, or an index is out of range.
+        """
+        return self.select(self.pattern.submatrix(rows, cols))
+
+    def select(self, selection: Selection) -> CSRTensor:
+        """The submatrix that a selection made on this matrix's pattern describes."""
+        return CSRTensor(selection.pattern, self.values.index_select(-1, selection.positions))
+
+    @property
+    def _sparse(self) -> Sparse:
+        return Sparse(self.pattern, self.values)
+
+    def _refuse_batch(self, operation: str) -> None:
+        if self.values.ndim > 1:
+            raise ValueError(
+                f"{operation}: expected one matrix, got a batch of shape "
+                f"{tuple(self.values.shape[:-1])}; take one with A.with_values(A.values[i])"
+            )
+
+    def __repr__(self) -> str:
+        gradient = ", requires_grad=True" if self.requires_grad else ""
+        return (
+            f"CSRTensor(shape={tuple(self.shape)}, nnz={self.nnz}, dtype={self.dtype}, "
+            f"device='{self.device}'{gradient})"
+        )
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        operation = TORCH_FUNCTIONS.get(func)
+        if operation is None:
+            raise TypeError(
+                f"{getattr(func, '__name__', func)} is not defined for a CSRTensor; apply it to "
+                "A.values (the stored entries) or to A.to_dense()"
+            )
+        return operation(*args, **(kwargs or {}))
+
+
+def _checked_scalar(scalar: Scalar) -> int | float | complex | Tensor:
+    if isinstance(scalar, np.number):
+        return scalar.item()
+    is_number = isinstance(scalar, int | float | complex)
+    if not is_number and not (isinstance(scalar, Tensor) and scalar.ndim == 0):
+        kind = type(scalar).__name__
+        shape = f" of shape {tuple(scalar.shape)}" if isinstance(scalar, Tensor) else ""
+        raise TypeError(
+            f"expected a number or a 0-d tensor to scale a CSRTensor, got {kind}{shape}; use "
+            "scale_rows or scale_cols for a vector, @ for a product of matrices"
+        )
+    return scalar
+
+
+def _unflatten(leaves: Any, pattern: Any) -> CSRTensor:
+    # Transformations put placeholders in the place of values: nothing can be checked here.
+    (values,) = leaves
+    A = object.__new__(CSRTensor)
+    A.pattern, A.values = pattern, values
+    return A
+
+
+pytree.register_pytree_node(
+    CSRTensor,
+    lambda A: ([A.values], A.pattern),
+    _unflatten,
+    serialized_type_name="sparsetorch.CSRTensor",
+)

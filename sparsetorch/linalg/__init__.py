@@ -1,0 +1,22 @@
+"""Solve sparse systems, and differentiate through the solution."""
+
+from sparsetorch.linalg.cg import cg
+from sparsetorch.linalg.direct import Factorization, factorized
+from sparsetorch.linalg.fgmres import fgmres
+from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.richardson import richardson
+from sparsetorch.linalg.solution import Solution, SolveError, Status
+from sparsetorch.linalg.solve import solve
+
+__all__ = [
+    "Factorization",
+    "Solution",
+    "SolveError",
+    "Status",
+    "cg",
+    "factorized",
+    "fgmres",
+    "gmres",
+    "richardson",
+    "solve",
+]

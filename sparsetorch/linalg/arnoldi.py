@@ -1,0 +1,171 @@
+"""The core of GMRES and flexible GMRES: Arnoldi's basis and its least-squares problem.
+
+Both minimise |b - A x| over x0 + span{z_1, ..., z_m}, z_j = M v_j, where A Z_m = V_{m+1} H_m with
+orthonormal V (Saad and Schultz 1986; Saad 1993 for M that changes from step to step).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsetorch.linalg.krylov import Monitor, Operator, Outcome
+from sparsetorch.linalg.solution import Status
+
+
+class Basis:
+    """Vectors (n,) as the rows of one matrix that doubles when it is full."""
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._size = 0
+
+    def append(self, vector: Tensor) -> None:
+        """Add a row."""
+        if self._rows is None:
+            self._rows = vector.new_empty(16, vector.shape[0])
+        elif self._size == self._rows.shape[0]:
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
+        self._rows[self._size] = vector
+        self._size += 1
+
+    @property
+    def rows(self) -> Tensor:
+        """The vectors so far, (size, n)."""
+        assert self._rows is not None
+        return self._rows[: self._size]
+
+
+class HessenbergLeastSquares:
+    """min |beta e_1 - H y|, updated by Givens rotations as columns of H arrive; on the host."""
+
+    def __init__(self, beta: float, precision: float):
+        self._precision = precision
+        self._rhs = [beta]
+        self._columns: list[list[float]] = []
+        self._rotations: list[tuple[float, float]] = []
+
+    @property
+    def residual(self) -> float:
+        """The minimum so far."""
+        return abs(self._rhs[-1])
+
+    def append(self, column: list[float]) -> bool:
+        """Add column j of H, its j + 2 entries; False, and no change, if that makes H singular."""
+        scale = math.hypot(*column)
+        for i, (c, s) in enumerate(self._rotations):
+            upper, lower = column[i], column[i + 1]
+            column[i], column[i + 1] = c * upper + s * lower, c * lower - s * upper
+        pivot = math.hypot(column[-2], column[-1])
+        if pivot <= 10 * self._precision * scale:
+            return False
+        c, s = column[-2] / pivot, column[-1] / pivot
+        self._rotations.append((c, s))
+        self._columns.append([*column[:-2], pivot])
+        last = self._rhs.pop()
+        self._rhs += [c * last, -s * last]
+        return True
+
+    def solve(self) -> list[float]:
+        """The minimiser y, by back substitution."""
+        y = self._rhs[: len(self._columns)]
+        for j in reversed(range(len(y))):
+            y[j] /= self._columns[j][j]
+            for i in range(j):
+                y[i] -= self._columns[j][i] * y[j]
+        return y
+
+
+def minimise_residual(
+    multiply: Operator,
+    precondition: Operator,
+    b: Tensor,
+    x: Tensor,
+    monitor: Monitor,
+    *,
+    restart: int | None,
+    flexible: bool,
+) -> Outcome:
+    """Right-preconditioned GMRES from x, in cycles of `restart` steps (all in one if None).
+
+    `flexible` keeps every z_j = M v_j, for an M that changes; otherwise M is applied once more to
+    the sum of the v_j, which halves the memory.
+    """
+    r = b - multiply(x)
+    residual = float(r.norm())
+    status = monitor.record(residual)
+    while status is None:
+        steps = restart or b.shape[0]
+        images = Basis() if flexible else None
+        correction, status = _cycle(
+            multiply, precondition, r / residual, residual, monitor, steps, images
+        )
+        x = x + correction
+        if status is None:
+            r = b - multiply(x)
+            residual = float(r.norm())
+            if residual <= monitor.tolerance:
+                status = Status.CONVERGED
+    return Outcome(x, status)
+
+
+def _cycle(
+    multiply: Operator,
+    precondition: Operator,
+    v: Tensor,
+    beta: float,
+    monitor: Monitor,
+    steps: int,
+    images: Basis | None,
+) -> tuple[Tensor, Status | None]:
+    """Up to `steps` steps from the residual beta v: the correction of x, and a reason to stop."""
+    basis = Basis()
+    basis.append(v)
+    problem = HessenbergLeastSquares(beta, torch.finfo(v.dtype).eps)
+    status = None
+    for _ in range(steps):
+        z = precondition(v)
+        w, column = _orthogonalise(multiply(z), basis.rows)
+        if not all(map(math.isfinite, column)):
+            monitor.record(math.nan)
+            status = Status.DIVERGED
+            break
+        if not problem.append(column):
+            status = Status.BREAKDOWN
+            break
+        if images is not None:
+            images.append(z)
+        status = monitor.record(problem.residual)
+        if status is not None:
+            break
+        v = w / column[-1]
+        basis.append(v)
+    y = basis.rows.new_tensor(problem.solve())
+    if images is not None and y.numel():
+        return y @ images.rows, status
+    combined = y @ basis.rows[: y.numel()]
+    return (precondition(combined) if y.numel() else combined), status
+
+
+def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[float]]:
+    """Remove from w its components in the basis.
+
+    Returns the rest of w, and the column of H: the components and the norm of the rest, which is
+    zero when the rest is nothing but rounding.
+
+    Classical Gram-Schmidt done twice: as orthogonal as the modified form with one
+    reorthogonalisation (Giraud, Langou and Rozloznik 2005), in four matrix-vector products
+    instead of 2 j dot products.
+    """
+    before = w.norm()
+    first = basis @ w
+    w = w - first @ basis
+    second = basis @ w
+    w = w - second @ basis
+    numbers = torch.cat([first + second, torch.stack([w.norm(), before])]).tolist()
+    *column, before_norm = numbers
+    if column[-1] <= 10 * torch.finfo(w.dtype).eps * before_norm:
+        column[-1] = 0.0
+    return w, column

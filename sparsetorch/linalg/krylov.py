@@ -1,0 +1,240 @@
+"""The frame of every Krylov method: operators, right-hand sides, the stopping rule, the history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.solution import Solution, Status
+
+Operator = Callable[[Tensor], Tensor]
+Callback = Callable[[int, float], Any]
+
+DEFAULT_RTOL = {torch.float32: 1e-6, torch.float64: 1e-10}
+# Conjugate gradients may raise the residual by up to the square root of the condition number on
+# the way; what grows beyond this is not on a way to anything.
+GROWTH_LIMIT = 1e8
+
+
+class Applicable(Protocol):
+    """A linear operator as an object with `apply`."""
+
+    def apply(self, r: Tensor, /) -> Tensor:
+        """The image of a vector (n,)."""
+        ...
+
+
+Preconditioner = Operator | Applicable | CSRTensor
+
+
+class Outcome(NamedTuple):
+    """How the iteration for one right-hand side ended."""
+
+    x: Tensor
+    status: Status
+    detail: str = ""
+
+
+class Monitor:
+    """The stopping rule and the residual history of one right-hand side.
+
+    Stops when the residual norm is at most max(rtol |b|, atol).
+    """
+
+    def __init__(
+        self, b_norm: float, rtol: float, atol: float, maxiter: int, callback: Callback | None
+    ):
+        self.tolerance = max(rtol * b_norm, atol)
+        self.b_norm = b_norm
+        self.maxiter = maxiter
+        self.callback = callback
+        self.residuals: list[float] = []
+
+    @property
+    def iterations(self) -> int:
+        """Iterations done; the first residual is that of the initial guess."""
+        return len(self.residuals) - 1
+
+    def record(self, residual: float) -> Status | None:
+        """Note the residual norm after an iteration; a status means stop."""
+        self.residuals.append(residual)
+        if self.callback is not None:
+            self.callback(self.iterations, residual)
+        if residual <= self.tolerance:
+            return Status.CONVERGED
+        if not residual <= GROWTH_LIMIT * max(self.b_norm, self.residuals[0]):  # NaN, too
+            return Status.DIVERGED
+        return Status.MAXITER if self.iterations >= self.maxiter else None
+
+
+class Iteration(Protocol):
+    """A Krylov method for one right-hand side (n,), starting at x."""
+
+    def __call__(
+        self, multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
+    ) -> Outcome:
+        """Iterate until the monitor says stop."""
+        ...
+
+
+@torch.no_grad()
+def run(
+    iteration: Iteration,
+    A: CSRTensor | Operator,
+    b: Tensor,
+    *,
+    preconditioner: Preconditioner | None,
+    rtol: float | None,
+    atol: float,
+    maxiter: int | None,
+    x0: Tensor | None,
+    callback: Callback | None,
+) -> Solution:
+    """Run an iteration on each column of b, without recording gradients."""
+    check_right_hand_side(A, b)
+    if x0 is not None and (x0.shape, x0.dtype, x0.device) != (b.shape, b.dtype, b.device):
+        raise ValueError(
+            f"x0: expected {b.dtype} of shape {tuple(b.shape)} on {b.device} like b, got "
+            f"{x0.dtype} of shape {tuple(x0.shape)} on {x0.device}"
+        )
+    multiply = as_operator("A", A)
+    precondition = _identity if preconditioner is None else as_operator("M", preconditioner)
+    rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
+    maxiter = 10 * b.shape[0] if maxiter is None else maxiter
+    start = torch.zeros_like(b) if x0 is None else x0.detach()
+    outcomes: list[Outcome] = []
+    histories: list[list[float]] = []
+    for column, guess in zip(_columns(b.detach()), _columns(start)):
+        monitor = Monitor(float(column.norm()), rtol, atol, maxiter, callback)
+        if monitor.b_norm == 0:
+            outcomes.append(Outcome(torch.zeros_like(column), Status.CONVERGED))
+            histories.append([0.0])
+            continue
+        outcomes.append(_refined(iteration, multiply, precondition, column, guess.clone(), monitor))
+        histories.append(monitor.residuals)
+    return _combine(b, outcomes, histories)
+
+
+def _refined(
+    iteration: Iteration,
+    multiply: Operator,
+    precondition: Operator,
+    b: Tensor,
+    x: Tensor,
+    monitor: Monitor,
+) -> Outcome:
+    """Iterate, and again from there while b - A x is larger than the iteration believed.
+
+    The two drift apart by rounding; starting anew closes the gap as far as the precision allows.
+    """
+    before = math.inf
+    while True:
+        outcome = iteration(multiply, precondition, b, x, monitor)
+        residual = float((b - multiply(outcome.x)).norm())
+        monitor.residuals[-1] = residual
+        if outcome.status is not Status.CONVERGED or residual <= monitor.tolerance:
+            return outcome
+        if residual > 0.5 * before:
+            # A gap beyond the square root of the precision is more than rounding.
+            allowed = math.sqrt(torch.finfo(b.dtype).eps) * monitor.b_norm
+            accurate = residual <= max(allowed, 10 * monitor.tolerance)
+            return outcome if accurate else outcome._replace(status=Status.INACCURATE)
+        x, before = outcome.x, residual
+        monitor.residuals.pop()  # the next round records this residual as its first
+
+
+def _combine(b: Tensor, outcomes: list[Outcome], histories: list[list[float]]) -> Solution:
+    """One solution from those of the columns: the first failure counts."""
+    if not outcomes:
+        return Solution(torch.zeros_like(b), Status.CONVERGED, 0, [])
+    failures = [i for i, outcome in enumerate(outcomes) if outcome.status is not Status.CONVERGED]
+    column = failures[0] if failures else 0
+    _, status, detail = outcomes[column]
+    x = outcomes[0].x
+    if b.ndim == 2:
+        x = torch.stack([outcome.x for outcome in outcomes], dim=1)
+        detail = ", ".join(filter(None, [f"column {column}" if failures else "", detail]))
+    longest = max(map(len, histories))
+    held = [history + history[-1:] * (longest - len(history)) for history in histories]
+    residuals = [max(step) for step in zip(*held)]
+    return Solution(x, status, longest - 1, residuals, detail)
+
+
+def as_operator(name: str, operator: Preconditioner) -> Operator:
+    """A callable x -> y from a CSRTensor, a callable, or an object with `apply`."""
+    if isinstance(operator, CSRTensor):
+        return operator.detach().matvec
+    # An nn.Module has an `apply` of another meaning, so callables come first.
+    if callable(operator):
+        return operator
+    if hasattr(operator, "apply"):
+        return operator.apply
+    raise TypeError(
+        f"{name}: expected a CSRTensor, a callable r -> z or an object with apply(r), got "
+        f"{type(operator).__name__}"
+    )
+
+
+def check_right_hand_side(A: CSRTensor | Operator, b: Tensor) -> None:
+    """Check b, (n,) or (n, k), by itself and against the matrix.
+
+    Raises:
+        TypeError: b is not a float32 or float64 tensor, or not of the matrix's dtype.
+        ValueError: a batch of matrices, one that is not square, a shape or device that does not
+            fit, or NaN or infinity in b.
+    """
+    if isinstance(A, CSRTensor):
+        check_system(A, b)
+    else:
+        _check_form(b)
+    if not bool(b.isfinite().all()):
+        raise ValueError(
+            "b: expected finite numbers, got NaN or infinity (in a backward pass, b is the "
+            "gradient of the solution)"
+        )
+
+
+def check_system(A: CSRTensor, b: Tensor) -> None:
+    """Check that a matrix and a right-hand side belong together, without reading their values.
+
+    Raises:
+        TypeError: A is not a CSRTensor, b not a float32 or float64 tensor, or the dtypes differ.
+        ValueError: a batch of matrices, one that is not square, or sizes or devices that differ.
+    """
+    if not isinstance(A, CSRTensor):
+        raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
+    if A.ndim != 2:
+        raise ValueError(
+            f"A: expected one matrix, got a batch of shape {tuple(A.shape[:-2])}; use "
+            "torch.vmap(lambda values, b: solve(A.with_values(values), b))(A.values, b)"
+        )
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"A: expected a square matrix, got shape {tuple(A.shape)}")
+    _check_form(b)
+    if b.shape[0] != A.shape[0]:
+        raise ValueError(f"b: expected {A.shape[0]} rows like A, got shape {tuple(b.shape)}")
+    if b.dtype != A.dtype:
+        raise TypeError(f"b: expected {A.dtype} like A, got {b.dtype}; convert one with .to(dtype)")
+    if b.device != A.device:
+        raise ValueError(f"b: expected on {A.device} like A, got {b.device}; move one with .to")
+
+
+def _check_form(b: Tensor) -> None:
+    if not isinstance(b, Tensor) or b.dtype not in DEFAULT_RTOL:
+        kind = b.dtype if isinstance(b, Tensor) else type(b).__name__
+        raise TypeError(f"b: expected a float32 or float64 tensor, got {kind}")
+    if b.ndim not in (1, 2):
+        raise ValueError(f"b: expected shape (n,) or (n, k), got {tuple(b.shape)}")
+
+
+def _columns(b: Tensor) -> tuple[Tensor, ...]:
+    return b.unbind(1) if b.ndim == 2 else (b,)
+
+
+def _identity(r: Tensor) -> Tensor:
+    return r

@@ -1,0 +1,203 @@
+"""The differentiable solve: one implicit adjoint for every method.
+
+With x = A^-1 b and a gradient g of x,
+
+    lambda = A^-T g,    gradient of b = lambda,    gradient of A = -lambda x^T on A's pattern,
+
+and the tangent is dx = A^-1 (db - dA x). Both are made of solves and sparse products that are
+differentiable themselves, so derivatives of every order are exact up to the solver's tolerance.
+Nothing is differentiated through an iteration, and the preconditioner has no gradient: the solution
+does not depend on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import torch
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.cg import cg
+from sparsetorch.linalg.fgmres import fgmres
+from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.krylov import Callback, Preconditioner, check_system
+from sparsetorch.linalg.solution import Solution
+from sparsetorch.linalg.solvers import DirectSolver, KrylovSolver, Solver, product
+from sparsetorch_kernels import Layout, sddmm
+
+Method = Literal["direct", "cg", "gmres", "fgmres"]
+METHODS = {"cg": cg, "gmres": gmres, "fgmres": fgmres}
+
+
+class Options(TypedDict, total=False):
+    """The options of the iterative methods, as `solve` describes them."""
+
+    preconditioner: Preconditioner | None
+    preconditioner_T: Preconditioner | None
+    rtol: float | None
+    atol: float
+    maxiter: int | None
+    x0: Tensor | None
+    restart: int | None
+    callback: Callback | None
+
+
+@overload
+def solve(
+    A: CSRTensor,
+    b: Tensor,
+    method: Method = ...,
+    *,
+    full_output: Literal[True],
+    **options: Unpack[Options],
+) -> Solution: ...
+@overload
+def solve(
+    A: CSRTensor,
+    b: Tensor,
+    method: Method = ...,
+    *,
+    full_output: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> Tensor: ...
+def solve(
+    A: CSRTensor,
+    b: Tensor,
+    method: Method = "direct",
+    *,
+    preconditioner: Preconditioner | None = None,
+    preconditioner_T: Preconditioner | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    x0: Tensor | None = None,
+    restart: int | None = None,
+    callback: Callback | None = None,
+    full_output: bool = False,
+) -> Tensor | Solution:
+    """Solve A x = b, differentiably in `A.values` and `b`, in reverse and forward mode.
+
+    A: one square CSRTensor, float32 or float64. b: (n,) or (n, k), same dtype and device.
+    method: "direct" (LU on the CPU, factorized once for all right-hand sides, the adjoint and
+    higher derivatives), "cg" (symmetric positive definite A), "gmres", or "fgmres" (for a
+    preconditioner that changes). The iterative methods take b column by column and stop at
+    |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in float64 by default, or after
+    maxiter (10 n) iterations; `restart`, for gmres and fgmres, is the number of steps per cycle.
+    Adjoint and tangent solves use the same tolerances. x0 and callback(iteration, residual norm)
+    serve the forward solve only. For a batch of matrices, apply `torch.vmap` to this function.
+
+    preconditioner: approximates A^-1; a callable r -> z on (n,), an object with `apply(r)`, or a
+    CSRTensor. The adjoint solve is preconditioned by `preconditioner_T` if given, by the same
+    preconditioner for "cg" (where it has to be symmetric), by `preconditioner.T` if there is one,
+    and otherwise not at all.
+
+    Returns x like b, or with `full_output` the Solution, whatever its status.
+
+    Raises:
+        SolveError: the solve, or later its adjoint, failed; the message says what to try.
+        ValueError: a batch of matrices, a matrix that is not square, sizes, devices or options that
+            do not fit, or NaN or infinity in b (or, for "direct", in A).
+        TypeError: dtypes that differ or are not float32 or float64.
+    """
+    check_system(A, b)
+    solver: Solver
+    if method == "direct":
+        krylov_options = (preconditioner, preconditioner_T, rtol, maxiter, x0, restart, callback)
+        if atol != 0.0 or any(option is not None for option in krylov_options):
+            raise ValueError("method: 'direct' takes no options of the iterative methods")
+        solver = DirectSolver(A.pattern)
+    elif method in METHODS:
+        options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
+        if restart is not None:
+            if method == "cg":
+                raise ValueError("restart: 'cg' does not restart; this is for gmres and fgmres")
+            options["restart"] = restart
+        if preconditioner_T is None:
+            preconditioner_T = _transposed(preconditioner, method)
+        solver = KrylovSolver(
+            A.pattern, METHODS[method], options, preconditioner, preconditioner_T, x0, callback
+        )
+    else:
+        raise ValueError(f"method: expected 'direct', 'cg', 'gmres' or 'fgmres', got {method!r}")
+    record: list[Solution] | None = [] if full_output else None
+    x = _Solve.apply(A.values, b, solver, record)
+    return x if record is None else replace(record[0], x=x)
+
+
+def _transposed(preconditioner: Preconditioner | None, method: Method) -> Preconditioner | None:
+    if method == "cg":
+        return preconditioner
+    return getattr(preconditioner, "T", None)
+
+
+class _Solve(torch.autograd.Function):
+    """x = A^-1 b. With a record, the outcome goes there; without one, failures raise."""
+
+    @staticmethod
+    def forward(values: Tensor, b: Tensor, solver: Solver, record: list[Solution] | None) -> Tensor:
+        solution = solver.solve(values, b)
+        if record is None:
+            return solution.checked().x
+        record.append(solution)
+        return solution.x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        values, _, ctx.solver, _ = inputs
+        ctx.save_for_backward(values, output)
+        ctx.save_for_forward(values, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, x = ctx.saved_tensors
+        multiplier = _Solve.apply(values, grads[0], ctx.solver.adjoint, None)
+        need_values = ctx.needs_input_grad[0]
+        gradient = -_outer_product(ctx.solver.layout, multiplier, x) if need_values else None
+        return gradient, multiplier, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        values, x = ctx.saved_tensors
+        d_values, d_b, _, _ = tangents
+        right = torch.zeros_like(x) if d_b is None else d_b
+        if d_values is not None:
+            right = right - product(ctx.solver.layout, d_values, x)
+        return _Solve.apply(values, right, ctx.solver.again, None)
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        values: Tensor,
+        b: Tensor,
+        solver: Solver,
+        record: list[Solution] | None,
+    ) -> tuple[Tensor, int]:
+        if record is not None:
+            raise ValueError("full_output: not available under torch.vmap")
+        values_dim, b_dim = in_dims[:2]
+        if values_dim is None:
+            # One matrix: the mapped dimension joins the columns, and one factorization serves all.
+            assert b_dim is not None  # something is mapped
+            columns = b.movedim(b_dim, -1)
+            x = _Solve.apply(values, columns.flatten(1), solver.again, None)
+            return x.reshape(columns.shape), columns.ndim - 1
+        solutions = [
+            _Solve.apply(
+                values.select(values_dim, i),
+                b if b_dim is None else b.select(b_dim, i),
+                solver.independent(),
+                None,
+            )
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(solutions), 0
+
+
+def _outer_product(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
+    """`u v^T` on the pattern, (nnz,), for (n,) or (n, k) operands."""
+    if u.ndim == 1:
+        u, v = u[:, None], v[:, None]
+    return sddmm(layout, u, v)

@@ -1,0 +1,149 @@
+"""A solver: one system with one way to solve it, and the same for its adjoint.
+
+The two classes share an interface, which differentiation (`solve.py`) is written against:
+`solve(values, b)` on plain tensors, `adjoint` for the transposed matrix, `again` for further
+right-hand sides of the same matrix, and `independent` for other values on the same pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.direct import Factorization, factorized
+from sparsetorch.linalg.krylov import Callback, Preconditioner
+from sparsetorch.linalg.solution import Solution, SolveError, Status
+from sparsetorch.pattern import Pattern
+from sparsetorch_kernels import Layout, spmm, spmv
+
+
+class Solver(Protocol):
+    """What `solve` needs from a solver."""
+
+    @property
+    def layout(self) -> Layout:
+        """The matrix, or its transpose if that is what is solved with."""
+        ...
+
+    @property
+    def adjoint(self) -> Solver:
+        """The solver of the transposed system."""
+        ...
+
+    @property
+    def again(self) -> Solver:
+        """The solver of the same system for further right-hand sides."""
+        ...
+
+    def independent(self) -> Solver:
+        """A solver of the same kind that has seen no values yet."""
+        ...
+
+    def solve(self, values: Tensor, b: Tensor) -> Solution:
+        """Solve with these values (nnz,) and right-hand side (n,) or (n, k)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DirectSolver:
+    """LU factors, made by the first solve and shared with the adjoint."""
+
+    pattern: Pattern
+    transposed: bool = False
+    factors: list[Factorization] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        """See `Solver`."""
+        return self.pattern.layout.T if self.transposed else self.pattern.layout
+
+    @property
+    def adjoint(self) -> DirectSolver:
+        """See `Solver`."""
+        return replace(self, transposed=not self.transposed)
+
+    @property
+    def again(self) -> DirectSolver:
+        """See `Solver`."""
+        return self
+
+    def independent(self) -> DirectSolver:
+        """See `Solver`."""
+        return replace(self, factors=[])
+
+    def solve(self, values: Tensor, b: Tensor) -> Solution:
+        """See `Solver`."""
+        A = CSRTensor(self.pattern, values)
+        try:
+            if not self.factors:
+                self.factors.append(factorized(A))
+        except SolveError as error:
+            return replace(error.solution, x=torch.full_like(b, float("nan")))
+        x = self.factors[0].solve(b, self.transposed)
+        if not bool(x.isfinite().all()):
+            return Solution(x, Status.SINGULAR, 0, [], "the solution overflows")
+        residual = torch.linalg.vector_norm(b - product(self.layout, values, x), dim=0).max()
+        return Solution(x, Status.CONVERGED, 0, [float(residual)])
+
+
+@dataclass(frozen=True)
+class KrylovSolver:
+    """An iteration, its options, and preconditioners for the system and for its adjoint.
+
+    Initial guess and callback belong to the first solve only.
+    """
+
+    pattern: Pattern
+    iterate: Callable[..., Solution]
+    options: dict[str, Any]
+    preconditioner: Preconditioner | None
+    preconditioner_T: Preconditioner | None
+    x0: Tensor | None = None
+    callback: Callback | None = None
+    transposed: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """See `Solver`."""
+        return self.pattern.layout.T if self.transposed else self.pattern.layout
+
+    @property
+    def adjoint(self) -> KrylovSolver:
+        """See `Solver`."""
+        return replace(
+            self.again,
+            preconditioner=self.preconditioner_T,
+            preconditioner_T=self.preconditioner,
+            transposed=not self.transposed,
+        )
+
+    @property
+    def again(self) -> KrylovSolver:
+        """See `Solver`."""
+        return replace(self, x0=None, callback=None)
+
+    def independent(self) -> KrylovSolver:
+        """See `Solver`."""
+        return self.again
+
+    def solve(self, values: Tensor, b: Tensor) -> Solution:
+        """See `Solver`."""
+        A = CSRTensor(self.pattern, values.detach())
+        return self.iterate(
+            A.rmatvec if self.transposed else A,
+            b,
+            preconditioner=self.preconditioner,
+            x0=self.x0,
+            callback=self.callback,
+            **self.options,
+        )
+
+
+def product(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
+    """The matrix times x, (n,) or (n, k)."""
+    return spmv(layout, values, x) if x.ndim == 1 else spmm(layout, values, x)

@@ -1,0 +1,333 @@
+"""Pattern: which entries of a sparse matrix exist, and what follows from that alone.
+
+Forward, backward, every training step and every matrix of a batch share one pattern, so whatever
+depends on structure only is computed once and kept here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsetorch.checks import check_index, checked_pattern
+from sparsetorch.per_partner import PerPartner
+from sparsetorch.structure import (
+    entry_keys,
+    expand_rows,
+    index_dtype,
+    merge_keys,
+    select_entries,
+    split_keys,
+)
+from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
+
+Index = Tensor | slice
+
+
+class Diagonal(NamedTuple):
+    """The stored diagonal entries: entry positions[k] of the values is at (rows[k], rows[k])."""
+
+    rows: Tensor  # (n_stored,)
+    positions: Tensor  # (n_stored,)
+
+
+class PatternUnion(NamedTuple):
+    """The union of two patterns, and where the entries of each went in it."""
+
+    pattern: Pattern
+    left: Tensor  # (nnz of the first,)
+    right: Tensor  # (nnz of the second,)
+
+
+class Selection(NamedTuple):
+    """A submatrix: its pattern, and which entry of the whole matrix each of its entries is."""
+
+    pattern: Pattern
+    positions: Tensor  # (nnz of the submatrix,)
+
+
+class Pattern:
+    """The structure of an (n_rows, n_cols) sparse matrix in CSR form; immutable, equal by identity.
+
+    crow: (n_rows + 1,) row pointers, from 0 to nnz. col: (nnz,) columns, increasing and unique in
+    each row. Both are stored as int32 when that can count rows, columns and entries, else as int64;
+    `dtype=torch.int64` keeps them long. They are not copied when they have that dtype already: do
+    not write to them afterwards.
+
+    Raises:
+        ValueError: an argument is not as described here; the message says which and what to do.
+
+    Compiled code (`torch.compile`) reads structure but cannot compute it: run a function once
+    before compiling it, or touch the attributes that it needs.
+    """
+
+    _crow: Tensor
+    _col: Tensor
+    _shape: tuple[int, int]
+
+    def __init__(
+        self, crow: Tensor, col: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
+    ):
+        shape = checked_pattern(crow, col, shape)
+        dtype = dtype or index_dtype(shape, col.numel())
+        self._assign(crow.to(dtype), col.to(dtype), shape)
+
+    @classmethod
+    def trusted(cls, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
+        """A pattern from arrays known to be right; nothing is checked or converted.
+
+        Wrong arrays make kernels read memory that is not theirs; use `Pattern(...)` when in doubt.
+        """
+        self = object.__new__(cls)
+        self._assign(crow, col, shape)
+        return self
+
+    def _assign(self, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> None:
+        self._crow, self._col, self._shape = crow, col, shape
+        self._row: Tensor | None = None
+        self._layout: Layout | None = None
+        self._diagonal: Diagonal | None = None
+        self._symmetric: bool | None = None
+        # A pattern owns its transpose, which knows its origin only weakly: no reference cycle.
+        self._transpose: Pattern | None = None
+        self._origin: weakref.ref[Pattern] | None = None
+        self._products: PerPartner[Pattern] = PerPartner()
+        self._unions: PerPartner[tuple[Pattern | None, Tensor, Tensor]] = PerPartner()
+        self._copies: weakref.WeakValueDictionary[torch.device, Pattern] = (
+            weakref.WeakValueDictionary()
+        )
+
+    @property
+    def crow(self) -> Tensor:
+        """Row pointers, (n_rows + 1,)."""
+        return self._crow
+
+    @property
+    def col(self) -> Tensor:
+        """Column of each entry, (nnz,)."""
+        return self._col
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, n_cols)."""
+        return self._shape
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries."""
+        return self._col.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the index arrays are."""
+        return self._col.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the indices, int32 or int64."""
+        return self._col.dtype
+
+    @property
+    def row(self) -> Tensor:
+        """Row of each entry, (nnz,)."""
+        if self._row is None:
+            _refuse_in_compiled_code("row")
+            self._row = expand_rows(self._crow, self.nnz)
+        return self._row
+
+    @property
+    def layout(self) -> Layout:
+        """This pattern and its transpose, in the form that the kernels take."""
+        if self._layout is None:
+            _refuse_in_compiled_code("layout")
+            n_rows, n_cols = self._shape
+            transposed = transpose_structure(self._crow, self._col, n_cols)
+            self._layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
+        return self._layout
+
+    @property
+    def T(self) -> Pattern:
+        """The transposed pattern; `pattern.T.T is pattern`."""
+        origin = self._origin() if self._origin is not None else None
+        if origin is not None:
+            return origin
+        if self._transpose is None:
+            _refuse_in_compiled_code("T")
+            self._transpose = self._transposed()
+        return self._transpose
+
+    def _transposed(self) -> Pattern:
+        layout = self.layout
+        t_perm = layout.t_perm
+        assert t_perm is not None
+        inverse = torch.empty_like(t_perm)
+        inverse[t_perm.long()] = torch.arange(self.nnz, dtype=t_perm.dtype, device=t_perm.device)
+        transpose = Pattern.trusted(layout.t_crow, layout.t_col, (layout.n_cols, layout.n_rows))
+        transpose._layout = layout.T._replace(perm=None, t_perm=inverse)
+        transpose._origin = weakref.ref(self)
+        return transpose
+
+    @property
+    def diagonal(self) -> Diagonal:
+        """The stored diagonal entries: their rows and their positions among the values."""
+        if self._diagonal is None:
+            _refuse_in_compiled_code("diagonal")
+            positions = torch.nonzero(self.row == self._col)[:, 0].to(self.dtype)
+            self._diagonal = Diagonal(self.row[positions], positions)
+        return self._diagonal
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether entry (j, i) is stored wherever entry (i, j) is."""
+        if self._symmetric is None:
+            _refuse_in_compiled_code("is_symmetric")
+            layout = self.layout
+            self._symmetric = (
+                layout.n_rows == layout.n_cols
+                and torch.equal(layout.crow, layout.t_crow)
+                and torch.equal(layout.col, layout.t_col)
+            )
+        return self._symmetric
+
+    def matmul(self, other: Pattern) -> Pattern:
+        """The pattern of a product, cancellation ignored; kept while `other` lives.
+
+        Raises:
+            ValueError: the inner dimensions, the devices or the index dtypes differ.
+        """
+        product = self._products.get(other)
+        if product is None:
+            _refuse_in_compiled_code("matmul")
+            if self._shape[1] != other._shape[0]:
+                raise ValueError(f"matmul: inner dimensions differ: {self._shape} @ {other._shape}")
+            self._check_partner("matmul", other)
+            crow, col = spgemm_structure(self.layout, other.layout)
+            product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
+            self._products.put(other, product)
+        return product
+
+    def union(self, other: Pattern) -> PatternUnion:
+        """The pattern of a sum of two matrices; kept while `other` lives.
+
+        The result's pattern is this one when it contains the other.
+
+        Raises:
+            ValueError: the shapes, the devices or the index dtypes differ.
+        """
+        plan = self._unions.get(other)
+        if plan is None:
+            _refuse_in_compiled_code("union")
+            if self._shape != other._shape:
+                raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
+            self._check_partner("union", other)
+            merged = merge_keys(self._keys(), other._keys())
+            # None stands for this pattern, which must not be kept alive by its own cache.
+            pattern = None
+            if merged.keys.numel() > self.nnz:
+                pattern = self._derived(*split_keys(merged.keys, self._shape), self._shape)
+            plan = (pattern, merged.left.to(self.dtype), merged.right.to(self.dtype))
+            self._unions.put(other, plan)
+        pattern, left, right = plan
+        return PatternUnion(self if pattern is None else pattern, left, right)
+
+    def submatrix(self, rows: Index, cols: Index) -> Selection:
+        """The structure of `A[rows][:, cols]`: keep it to extract new values without searching.
+
+        rows, cols: slices, or 1-D integer tensors in any order, which may repeat.
+
+        Raises:
+            ValueError: an index tensor is not 1-D and integer, or an index is out of range.
+        """
+        _refuse_in_compiled_code("submatrix")
+        row_list = self._index_list("rows", rows, 0)
+        col_list = self._index_list("cols", cols, 1)
+        crow, col, positions = select_entries(
+            self._crow, self._col, self._shape[1], row_list, col_list
+        )
+        shape = (row_list.numel(), col_list.numel())
+        return Selection(self._derived(crow, col, shape), positions)
+
+    def _index_list(self, name: str, index: Index, axis: int) -> Tensor:
+        size = self._shape[axis]
+        if isinstance(index, slice):
+            return torch.arange(size, device=self.device)[index]
+        if not isinstance(index, Tensor):
+            raise ValueError(f"{name}: expected a slice or a 1-D integer tensor, got {index!r}")
+        check_index(name, index, size)
+        return index.to(self.device, torch.int64)
+
+    def _derived(self, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
+        """A pattern with this one's index dtype, from arrays in the smallest dtype that fits."""
+        if (crow.dtype, self.dtype) == (torch.int64, torch.int32):
+            raise ValueError(
+                f"the result has {col.numel()} entries, more than int32 can count; build the "
+                "patterns with int64 indices: Pattern(crow, col, shape, dtype=torch.int64)"
+            )
+        return Pattern.trusted(crow.to(self.dtype), col.to(self.dtype), shape)
+
+    def _keys(self) -> Tensor:
+        return entry_keys(self.row, self._col, self._shape)
+
+    def _check_partner(self, operation: str, other: Pattern) -> None:
+        if self.device != other.device:
+            raise ValueError(
+                f"{operation}: the patterns are on {self.device} and {other.device}; move one with "
+                ".to(device)"
+            )
+        if self.dtype != other.dtype:
+            raise ValueError(
+                f"{operation}: the patterns have {self.dtype} and {other.dtype} indices; "
+                "build both with the same dtype: Pattern(crow, col, shape, dtype=torch.int64)"
+            )
+
+    def to(self, device: torch.device | str) -> Pattern:
+        """This pattern on a device; a copy there is found again as long as it lives."""
+        device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        if device == self.device:
+            return self
+        copy = self._copies.get(device)
+        if copy is None:
+            copy = Pattern.trusted(self._crow.to(device), self._col.to(device), self._shape)
+            if self._layout is not None:
+                copy._layout = _moved(self._layout, copy)
+            self._copies[device] = copy
+        return copy
+
+    def __reduce__(self):
+        return Pattern.trusted, (self._crow, self._col, self._shape)
+
+    def __copy__(self) -> Pattern:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Pattern:
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"Pattern(shape={self._shape}, nnz={self.nnz}, dtype={self.dtype}, "
+            f"device='{self.device}')"
+        )
+
+
+def _moved(layout: Layout, copy: Pattern) -> Layout:
+    """The layout of a copy on another device: what is known is moved, not computed again."""
+    device = copy.device
+    t_perm = layout.t_perm
+    return layout._replace(
+        crow=copy.crow,
+        col=copy.col,
+        t_crow=layout.t_crow.to(device),
+        t_col=layout.t_col.to(device),
+        t_perm=None if t_perm is None else t_perm.to(device),
+    )
+
+
+def _refuse_in_compiled_code(name: str) -> None:
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"Pattern.{name} is not known yet, and compiled code cannot compute structure: "
+            "call the function once before compiling it"
+        )

@@ -1,0 +1,39 @@
+"""Jacobi: the inverse of the diagonal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+
+
+class Jacobi:
+    """The preconditioner z = D^-1 r, D the diagonal of A; its own transpose.
+
+    A: one square CSRTensor. Applied outside a solver it is differentiable in `A.values` and r.
+
+    Raises:
+        ValueError: A is a batch or not square, or its diagonal has a zero.
+    """
+
+    def __init__(self, A: CSRTensor):
+        if A.ndim != 2 or A.shape[0] != A.shape[1]:
+            raise ValueError(f"A: expected one square matrix, got shape {tuple(A.shape)}")
+        diagonal = A.diagonal()
+        zeros = torch.nonzero(diagonal == 0)[:, 0]
+        if len(zeros):
+            raise ValueError(
+                f"A: Jacobi divides by the diagonal, which is zero in {len(zeros)} rows, the first "
+                f"of them row {int(zeros[0])}"
+            )
+        self.inverse_diagonal = 1 / diagonal  # (n,)
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """D^-1 r, r (..., n)."""
+        return self.inverse_diagonal * r
+
+    @property
+    def T(self) -> Jacobi:
+        """The transpose, which is this."""
+        return self

@@ -1,0 +1,111 @@
+"""Index arithmetic behind patterns: row ids, unions and selections. No values, no gradients.
+
+Everything is a handful of vectorised PyTorch calls, so it runs on any device. Results come back in
+the index dtype of the arguments.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+
+
+def index_dtype(shape: tuple[int, int], nnz: int) -> torch.dtype:
+    """int32 where rows, columns and entries can all be counted in it, int64 otherwise."""
+    return torch.int32 if max(*shape, nnz) <= INT32_MAX else torch.int64
+
+
+def expand_rows(crow: Tensor, nnz: int) -> Tensor:
+    """Row of each entry, (nnz,), from row pointers (n_rows + 1,)."""
+    rows = torch.arange(crow.numel() - 1, dtype=crow.dtype, device=crow.device)
+    return torch.repeat_interleave(rows, crow.diff(), output_size=nnz)
+
+
+def compress_rows(row: Tensor, n_rows: int) -> Tensor:
+    """Row pointers (n_rows + 1,) int64 from the row of each entry, (nnz,), in any order."""
+    crow = torch.zeros(n_rows + 1, dtype=torch.int64, device=row.device)
+    torch.cumsum(torch.bincount(row, minlength=n_rows), 0, out=crow[1:])
+    return crow
+
+
+def entry_keys(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor:
+    """One int64 per entry, increasing in row-major order.
+
+    Raises:
+        ValueError: the matrix has more than 2^63 places.
+    """
+    if shape[0] * shape[1] > INT64_MAX:
+        raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
+    return row.long() * shape[1] + col
+
+
+def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Sorted unique keys to (crow, col), in the smallest index dtype that holds them."""
+    dtype = index_dtype(shape, keys.numel())
+    if keys.numel() == 0:
+        return keys.new_zeros(shape[0] + 1, dtype=dtype), keys.to(dtype)
+    row = torch.div(keys, shape[1], rounding_mode="floor")
+    return compress_rows(row, shape[0]).to(dtype), (keys - row * shape[1]).to(dtype)
+
+
+class MergedKeys(NamedTuple):
+    """The union of two sorted key lists, and where each member of the two lists went."""
+
+    keys: Tensor  # (n_union,)
+    left: Tensor  # (n_left,) int64
+    right: Tensor  # (n_right,) int64
+
+
+def merge_keys(left: Tensor, right: Tensor) -> MergedKeys:
+    """Merge two sorted, duplicate-free key lists by binary search."""
+    place = torch.searchsorted(left, right)
+    padded = torch.cat([left, left.new_full((1,), -1)])
+    is_new = padded[place] != right
+    new = right[is_new]
+    left_position = torch.arange(left.numel(), device=left.device) + torch.searchsorted(new, left)
+    new_position = torch.arange(new.numel(), device=left.device) + place[is_new]
+    right_position = torch.empty_like(place)
+    right_position[is_new] = new_position
+    right_position[~is_new] = left_position[place[~is_new]]
+    keys = left.new_empty(left.numel() + new.numel())
+    keys[left_position] = left
+    keys[new_position] = new
+    return MergedKeys(keys, left_position, right_position)
+
+
+def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Concatenate the ranges starts[i], ..., starts[i] + counts[i] - 1.
+
+    Returns (owner, member): i, and the number itself, for every number in turn; both int64.
+    """
+    counts = counts.long()
+    ends = counts.cumsum(0)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    within = torch.arange(owner.numel(), device=counts.device) - (ends - counts)[owner]
+    return owner, starts.long()[owner] + within
+
+
+def select_entries(
+    crow: Tensor, col: Tensor, n_cols: int, rows: Tensor, cols: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Structure of `A[rows][:, cols]`, where both lists may be in any order and may repeat.
+
+    Returns (crow, col, positions) of the selection: entry k of it is entry positions[k] of A.
+    """
+    crow = crow.long()
+    new_row, entry = expand_ranges(crow[rows], crow[rows + 1] - crow[rows])
+    # A column may be asked for several times: list the wanted places of each column.
+    by_column = torch.sort(cols, stable=True).indices
+    places = compress_rows(cols, n_cols)
+    column = col[entry].long()
+    owner, place = expand_ranges(places[column], places[column + 1] - places[column])
+    shape = (rows.numel(), cols.numel())
+    keys = entry_keys(new_row[owner], by_column[place], shape)
+    order = torch.argsort(keys)
+    new_crow, new_col = split_keys(keys[order], shape)
+    return new_crow, new_col, entry[owner][order].to(new_col.dtype)

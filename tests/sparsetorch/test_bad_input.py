@@ -1,0 +1,87 @@
+"""What bad operands get: an error that says what came and what to do."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_matrices import random_csr
+
+from sparsetorch import CSRTensor, masked_matmul
+
+A: Any = random_csr(4, 3)
+x: Any = torch.ones(3, dtype=torch.float64)
+
+ROW: Any = np.ones(4)
+TWO: Any = np.float32(2)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: A - 1.0,  # numml returns A + 1
+        lambda: 1.0 - A,
+        lambda: A + 1,
+        lambda: 1 + A,
+        lambda: A + x,
+        lambda: x + A,
+        lambda: x - A,
+        lambda: torch.add(A, 1.0),
+        lambda: torch.sub(x, A),
+    ],
+)
+def test_only_sparse_matrices_are_added(operation):
+    with pytest.raises(TypeError, match=r"would fill the places that are not stored"):
+        operation()
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "message"),
+    [
+        (lambda: A @ x[:2], ValueError, "x: expected size 3 in dimension -1 for a matrix of shape"),
+        (lambda: A @ torch.ones(4, 3), ValueError, "X: expected size 3 in dimension -2"),
+        (lambda: x @ A, ValueError, "x: expected size 4 in dimension -1"),
+        (lambda: A @ x.float(), TypeError, "nothing is cast silently: convert one with .to(dtype)"),
+        (lambda: A @ x.to("meta"), ValueError, "is on cpu and the other operand on meta"),
+        (lambda: A @ 2.0, TypeError, "@: expected a tensor or a CSRTensor, got float"),
+        (lambda: ROW @ A, TypeError, "@: expected a tensor or a CSRTensor, got ndarray"),
+        (lambda: A @ A, ValueError, "inner dimensions differ: (4, 3) @ (4, 3)"),
+        (lambda: A + A.T, ValueError, "shapes differ: (4, 3) and (3, 4)"),
+        (lambda: A + A.to(torch.float32), TypeError, "+: the matrix is torch.float64"),
+        (lambda: A * A, TypeError, "expected a number or a 0-d tensor to scale a CSRTensor"),
+        (lambda: A * x, TypeError, "got Tensor of shape (3,); use scale_rows or scale_cols"),
+        (lambda: A / "2", TypeError, "expected a number or a 0-d tensor"),
+        (lambda: A.scale_rows(x), ValueError, "d: expected size 4 in dimension -1"),
+        (lambda: torch.div(x, A), TypeError, "division by a CSRTensor is not defined"),
+        (
+            lambda: torch.exp(A),
+            TypeError,
+            "exp is not defined for a CSRTensor; apply it to A.values",
+        ),
+        (lambda: torch.cat([A, A]), TypeError, "cat is not defined for a CSRTensor"),
+        (lambda: A.with_values(x), ValueError, "values: expected (*batch, "),
+        (lambda: A.with_values(torch.ones(A.nnz, dtype=torch.int64)), TypeError, "got torch.int64"),
+        (
+            lambda: A.with_values(A.values.to("meta")),
+            ValueError,
+            "expected on cpu like the pattern",
+        ),
+        (
+            lambda: masked_matmul(A, A.T, A.pattern),
+            ValueError,
+            "a pattern of shape (n, m), got (4, 3)",
+        ),
+        (lambda: masked_matmul(A, x, A.pattern), TypeError, "got CSRTensor and Tensor"),
+        (lambda: torch.transpose(A, 0, 0), ValueError, "expected the last two dimensions"),
+    ],
+)
+def test_bad_operands_are_named(operation, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        operation()
+
+
+def test_numpy_numbers_scale():
+    for scaled in (TWO * A, np.float64(2) * A, A * np.int64(2)):
+        assert isinstance(scaled, CSRTensor)
+        assert torch.equal(scaled.values, 2 * A.values)

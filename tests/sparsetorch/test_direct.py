@@ -1,0 +1,94 @@
+"""LU factorization: accuracy, transposes, orderings, and singular matrices."""
+
+import pytest
+import torch
+from random_matrices import dense, random_csr, random_square
+
+from sparsetorch import CSRTensor
+from sparsetorch.linalg import SolveError, Status, factorized, solve
+
+
+def from_rows(*rows: list[float]) -> CSRTensor:
+    return CSRTensor.from_dense(torch.tensor(rows, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("columns", [(), (3,), (0,)])
+def test_solves_with_the_matrix_and_its_transpose(symmetric, columns):
+    A = random_square(30, symmetric=symmetric).detach()
+    b = torch.randn(30, *columns).double()
+    factors = factorized(A)
+    D = dense(A)
+    torch.testing.assert_close(factors.solve(b), torch.linalg.solve(D, b))
+    for x in (factors.solve(b, transpose=True), factors.T.solve(b), factors.T.T.T(b)):
+        torch.testing.assert_close(x, torch.linalg.solve(D.T, b))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ([1e-20, 1.0], [1.0, 1.0]),  # numml does not pivot and returns (0, 1)
+        ([0.0, 1.0], [1.0, 0.0]),  # a missing diagonal gives NaN there
+        ([0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]),
+    ],
+)
+def test_pivots_where_the_diagonal_is_small_or_missing(rows):
+    A = from_rows(*rows)
+    b = torch.arange(1.0, len(rows) + 1).double()
+    torch.testing.assert_close(solve(A, b), torch.linalg.solve(dense(A), b))
+
+
+def test_random_indefinite_matrices_with_a_symmetric_pattern_are_solved_accurately():
+    A = random_csr(300, 300, 0.02, seed=1).detach()
+    A = A + A.T.with_values(A.T.values * 0.3) + 1e-3 * CSRTensor.eye(300, dtype=torch.float64)
+    assert A.pattern.is_symmetric
+    b = torch.ones(300).double()
+    x = solve(A, b)
+    scale = dense(A).abs().sum(1).max() * x.norm()
+    assert (b - A @ x).norm() <= 1e-13 * scale
+
+
+def test_float32_stays_float32():
+    A = random_square(20).detach().to(torch.float32)
+    x = factorized(A).solve(torch.ones(20))
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(dense(A) @ x, torch.ones(20))
+
+
+def test_values_may_be_strided():
+    A = random_square(10).detach()
+    strided = torch.stack([A.values, A.values], 1)[:, 0]
+    b = torch.ones(10, 2).double()
+    torch.testing.assert_close(solve(A.with_values(strided), b.mT.contiguous().mT), solve(A, b))
+
+
+@pytest.mark.parametrize(
+    ("A", "detail"),
+    [
+        (from_rows([1, 2], [2, 4]), "singular"),
+        (from_rows([1, 2], [0, 0]), "row 1 has no entries"),
+        (from_rows([0, 2, 0], [0, 1, 0], [0, 1, 0]), "column 0 has no entries and 1 more"),
+    ],
+)
+def test_singular_matrices_are_explained(A, detail):
+    with pytest.raises(SolveError, match=rf"the matrix is singular \(.*{detail}.*To try: check"):
+        factorized(A)
+    solution = solve(A, torch.ones(A.shape[0]).double(), full_output=True)
+    assert solution.status is Status.SINGULAR
+    assert solution.x.isnan().all()
+
+
+def test_overflow_is_a_failure():
+    with pytest.raises(SolveError, match="the solution overflows"):
+        solve(from_rows([1e-300]), torch.tensor([1e300], dtype=torch.float64))
+
+
+def test_bad_matrices_are_named():
+    with pytest.raises(ValueError, match=r"A.values: expected finite numbers, got NaN or infinity"):
+        factorized(from_rows([float("nan")]))
+    with pytest.raises(ValueError, match=r"A: expected a square matrix, got shape \(2, 3\)"):
+        factorized(from_rows([1, 2, 3], [4, 5, 6]))
+    with pytest.raises(TypeError, match=r"got torch.complex128"):
+        factorized(CSRTensor.eye(2, dtype=torch.complex128))
+    with pytest.raises(ValueError, match=r"the direct method runs on the CPU, got meta"):
+        factorized(CSRTensor.eye(2).to("meta"))
