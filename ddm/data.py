@@ -1,0 +1,137 @@
+"""Training data: random meshes with subdomains of many sizes, made once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.utils.data import Dataset
+
+from ddm.mesh import distort, load_mesh, random_mesh
+from ddm.partition import partition
+from ddm.problems import poisson
+from ddm.setup import Setup, set_up
+
+FORMAT = 1  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How meshes are drawn: nodes and subdomain sizes log-uniform, partitioners in turn.
+
+    Every other pair of meshes is distorted by random amounts up to those given, and half of these
+    are then refined uniformly, which gives patches of equal triangles, as in real meshes.
+
+    Attributes:
+        count: number of meshes.
+        nodes: smallest and largest number of mesh nodes.
+        subdomain: smallest and largest number of unknowns that a subdomain owns, on average.
+        jitter, stretch: largest distortion, see `ddm.mesh.distort`.
+        seed: first seed; mesh i uses seed + i.
+        files: mesh files to take in turn instead of random domains; `nodes` has no effect then.
+    """
+
+    count: int = 500
+    nodes: tuple[int, int] = (400, 1600)
+    subdomain: tuple[int, int] = (32, 128)
+    jitter: float = 0.35
+    stretch: float = 1.8
+    seed: int = 0
+    files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that are empty or too small."""
+        if self.count < 1:
+            raise ValueError(f"count: expected at least 1 mesh, got {self.count}")
+        for name, low in (("nodes", 50), ("subdomain", 4)):
+            a, b = getattr(self, name)
+            if not low <= a <= b:
+                raise ValueError(f"{name}: expected {low} <= smallest <= largest, got {(a, b)}")
+
+    def draw(self, index: int) -> tuple[sp.csr_array, np.ndarray]:
+        """Matrix and owner of mesh `index`."""
+        seed = self.seed + index
+        rng = np.random.default_rng([seed, FORMAT])
+        n_nodes, size = (
+            math.exp(rng.uniform(math.log(a), math.log(b))) for a, b in (self.nodes, self.subdomain)
+        )
+        refine = index % 8 in (2, 3)
+        if self.files:
+            mesh = load_mesh(self.files[index % len(self.files)])
+        else:
+            mesh = random_mesh(seed, round(n_nodes / 4 if refine else n_nodes))
+        if index % 4 >= 2:
+            stretch = math.exp(rng.uniform(0, math.log(self.stretch)))
+            mesh = distort(mesh, rng.uniform(0, self.jitter), stretch, seed)
+        if refine:
+            mesh = mesh.refined(1)
+        A = poisson(mesh).A
+        method = ("metis", "lloyd")[index % 2]
+        n_parts = max(2, round(A.shape[0] / size))
+        return A, partition(A, n_parts, method=method, seed=seed)
+
+    @property
+    def key(self) -> str:
+        """Content key: equal recipes share files."""
+        text = json.dumps({**asdict(self), "format": FORMAT}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def generate(recipe: Recipe, folder: str | Path) -> Iterator[int]:
+    """Write each mesh of a recipe that is not there yet, one file each, yielding how many are done.
+
+    Files are written whole or not at all, so that an interrupted run goes on where it stopped.
+    """
+    target = Path(folder) / recipe.key
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    for index in range(recipe.count):
+        path = target / f"{index:06d}.npz"
+        if not path.exists():
+            A, owner = recipe.draw(index)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez_compressed(
+                    file, data=A.data, indices=A.indices, indptr=A.indptr, owner=owner
+                )
+            partial.replace(path)
+        yield index + 1
+
+
+class MeshDataset(Dataset[Setup]):
+    """The matrices of a recipe whose files `generate` has written; kept in memory once read.
+
+    Raises:
+        FileNotFoundError: some file is missing.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: str | Path, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.folder = Path(folder) / recipe.key
+        self.dtype = dtype
+        self.paths = [self.folder / f"{index:06d}.npz" for index in range(recipe.count)]
+        missing = sum(not path.exists() for path in self.paths)
+        if missing:
+            raise FileNotFoundError(
+                f"folder: {self.folder} lacks {missing} of {recipe.count} meshes; run generate"
+            )
+        self._setups: dict[int, Setup] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Setup:
+        if index not in self._setups:
+            with np.load(self.paths[index]) as file:
+                n = len(file["indptr"]) - 1
+                A = sp.csr_array((file["data"], file["indices"], file["indptr"]), shape=(n, n))
+                self._setups[index] = set_up(A, file["owner"], local="dense", dtype=self.dtype)
+        return self._setups[index]

@@ -1,0 +1,131 @@
+"""MG-GNN for Schwarz methods: interface values and prolongation as corrections to tuned ones.
+
+The network starts from a classical method, theta-ORAS with a smoothed partition of unity, and its
+last layers start at zero: untrained, it is that method. Interface values are (paper, section 4)
+
+    L_pp = -(1 - theta_p) outside_p,         theta_p = theta exp(2 tanh h_p)
+    L_pq = 0.9 tanh(g_pq) min(theta_p outside_p / deg_p, theta_q outside_q / deg_q)
+
+for ring unknowns p, q of one subdomain: outside_p is the sum of |a_pj| over neighbours j outside
+it, deg_p the number of its ring couplings. theta = 1 is the Dirichlet condition of RAS, theta = 0
+the Neumann condition. L is symmetric, and for an M-matrix A the rows of A_i + L_i stay diagonally
+dominant, as sum_q |L_pq| <= 0.9 theta_p outside_p: whatever the network says, local matrices are
+positive definite. The prolongation is `P + C` with C on the pattern of P, so that an iteration
+costs what the classical one costs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ddm.features import N_FEATURES, SchwarzGraph
+from graphnets.mggnn import MGGNN, CrossEdges, mlp
+from graphnets.two_level import mean_edges
+
+
+class InterfaceNet(nn.Module):
+    """MG-GNN with heads for interface values and for the correction of the prolongation.
+
+    Args:
+        width, layers, hops: of the `graphnets.MGGNN`.
+        theta: Robin weight of the classical method that is corrected.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 4, hops: int = 2, theta: float = 0.5) -> None:
+        super().__init__()
+        self.config = {"width": width, "layers": layers, "hops": hops, "theta": theta}
+        self.theta = theta
+        self.body = MGGNN(**N_FEATURES, width=width, layers=layers, hops=hops)
+        self.edges = CrossEdges(width, N_FEATURES["cross_edges"])
+        self.edge_head = mlp(width, width, 2)
+        self.pair_head = mlp(width, width, 1)
+        for head in (self.edge_head, self.pair_head):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, inputs: SchwarzGraph) -> tuple[Tensor, Tensor]:
+        """Return interface values (n_interface,) and the prolongation's correction (nnz of P,)."""
+        graph = inputs.graph
+        x, y = self.body(graph)
+        edge = self.edges(graph, x, y)
+        robin, correction = self.edge_head(edge).unbind(-1)
+        # Rows of the correction sum to zero: the coarse space keeps the constants that the
+        # classical one holds, without which iterations grow with the number of subdomains.
+        row_mean = mean_edges(graph.to_fine, correction.unsqueeze(-1)).squeeze(-1)
+        correction = correction - row_mean.index_select(0, graph.cross.row)
+        ring_edge = inputs.local.index_select(0, inputs.ring)
+        theta = self.theta * torch.exp(2 * torch.tanh(robin.index_select(0, ring_edge)))  # (R,)
+        outside = inputs.outside.to(theta)
+        diagonal = -(1 - theta) * outside
+        room = 0.9 * theta * outside / inputs.degree.to(theta)
+        ring = edge.index_select(0, ring_edge)
+        # A symmetric function of the two ends, so that L is symmetric.
+        ends = ring.index_select(0, inputs.pair_row) + ring.index_select(0, inputs.pair_col)
+        pair = self.pair_head(ends).squeeze(-1)
+        limit = torch.minimum(room[inputs.pair_row], room[inputs.pair_col])
+        coupling = torch.tanh(pair) * limit  # (Q,)
+        interface = theta.new_zeros(inputs.n_interface)
+        interface = interface.index_put((inputs.ring_entry,), diagonal)
+        interface = interface.index_put(
+            (inputs.pair_entry.reshape(-1),), torch.cat([coupling, coupling])
+        )
+        return interface, correction
+
+    def save(self, path: str | Path, **metadata: str) -> None:
+        """Write weights and configuration to one safetensors file, atomically.
+
+        `metadata` (strings) is kept beside the configuration: seed, data, training time.
+        """
+        import json
+
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        temporary = path.with_name(path.name + ".partial")
+        header = {"config": json.dumps(self.config), "architecture": type(self).__name__}
+        save_file(self.state_dict(), temporary, metadata=header | metadata)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a network that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a safetensors file, another architecture, or weights that do not fit.
+        """
+        import json
+
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"path: no checkpoint {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header: dict[str, Any] = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"path: {path} is not a complete safetensors file ({error})"
+            ) from error
+        found = header.get("architecture")
+        if found != cls.__name__:
+            raise ValueError(
+                f"path: {path} holds architecture {found!r}, expected {cls.__name__!r}; "
+                "train one with examples/train_mggnn.py"
+            )
+        net = cls(**json.loads(header["config"]))
+        try:
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"path: the weights in {path} do not fit its config: {error}"
+            ) from error
+        return net.eval()

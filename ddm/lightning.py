@@ -1,0 +1,182 @@
+"""Training MG-GNN under Lightning: the module, and the data module over generated meshes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ddm.data import MeshDataset, Recipe, generate
+from ddm.learned import InterfaceNet
+from ddm.losses import coarse_energy, random_vectors, stochastic_norm
+from ddm.rates import iterations_to_reduce
+from ddm.setup import Setup
+
+
+class SchwarzModule(L.LightningModule):
+    """Trains an `InterfaceNet` on the stochastic norm of the error propagator.
+
+    Args:
+        width, layers, hops, theta: of the network.
+        lr: peak learning rate of AdamW; linear warm-up over 20 steps, then half a cosine to zero,
+            over the trainer's steps or its `max_time`, whichever is further.
+        weight_decay: of AdamW.
+        vectors: number m of random vectors.
+        steps: K of the loss.
+        warmup: iterations without gradient before the first step of the loss.
+        sharpness: of the softmax.
+        gamma: weight of the coarse term `tr(P^T A P) / tr(P_0^T A P_0)`.
+        start: "normal" or "uniform" vectors. The paper's loss is start="uniform", gamma=5,
+            warmup=0, sharpness=1.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        layers: int = 3,
+        hops: int = 2,
+        theta: float = 0.5,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-4,
+        vectors: int = 32,
+        steps: int = 10,
+        warmup: int = 5,
+        sharpness: float = 5.0,
+        gamma: float = 0.0,
+        start: str = "normal",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = InterfaceNet(width=width, layers=layers, hops=hops, theta=theta)
+
+    def forward(self, setup: Setup) -> tuple[Tensor, Tensor]:
+        """Interface values and correction of the prolongation for one setup."""
+        return self.net(setup.inputs)
+
+    def loss(self, setup: Setup) -> Tensor:
+        """The loss of one sample: a scalar."""
+        h = self.hparams
+        method = setup.learned(self.net)
+        vectors = random_vectors(
+            setup.decomposition.n,
+            h["vectors"],
+            kind=h["start"],
+            dtype=setup.A.dtype,
+            device=setup.A.device,
+        )
+        loss = stochastic_norm(
+            method.propagate,
+            vectors,
+            steps=h["steps"],
+            warmup=h["warmup"],
+            sharpness=h["sharpness"],
+        )
+        if h["gamma"]:
+            assert method.P is not None
+            loss = loss + h["gamma"] * coarse_energy(setup.A, method.P, setup.P)
+        return loss
+
+    def transfer_batch_to_device(
+        self, batch: Setup, device: torch.device, dataloader_idx: int
+    ) -> Setup:
+        """Move a setup as a whole."""
+        return batch.to(device)
+
+    def training_step(self, setup: Setup, batch_idx: int) -> Tensor:
+        """One matrix; gradients accumulate over several (`accumulate_grad_batches`)."""
+        loss = self.loss(setup)
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        return loss
+
+    def score(self, setup: Setup) -> tuple[int, int]:
+        """Stationary iterations to 1e-8: the learned method's, and those of its starting point."""
+        return (
+            iterations_to_reduce(setup.learned(self.net), 1e-8),
+            iterations_to_reduce(setup.classical(self.net.theta), 1e-8),
+        )
+
+    def validation_step(self, setup: Setup, batch_idx: int) -> None:
+        """Stationary iterations to 1e-8 of the learned method, and their ratio to the classical."""
+        learned, classical = self.score(setup)
+        self.log("val/iterations", float(learned), prog_bar=True, batch_size=1)
+        self.log("val/ratio", learned / classical, prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine."""
+        h = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=h["lr"], weight_decay=h["weight_decay"]
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _learning_rate_factor(self, step: int) -> float:
+        total = self.trainer.estimated_stepping_batches
+        done = step / total if math.isfinite(total) else 0.0
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback.time_remaining() is not None:
+                elapsed, left = callback.time_elapsed(), callback.time_remaining() or 0.0
+                done = max(done, elapsed / (elapsed + left) if elapsed + left else 0.0)
+        return min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class MeshDataModule(L.LightningDataModule):
+    """Random meshes for training and validation, generated on first use.
+
+    Args:
+        folder: where meshes are kept, one folder for each recipe.
+        count, nodes, subdomain, seed: see `ddm.data.Recipe`.
+        val_count: validation meshes, with seeds that training does not use.
+        files: mesh files to use instead of random domains.
+    """
+
+    def __init__(
+        self,
+        folder: str = ".cache/meshes",
+        count: int = 500,
+        nodes: tuple[int, int] = (400, 2500),
+        subdomain: tuple[int, int] = (32, 128),
+        seed: int = 0,
+        val_count: int = 10,
+        files: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.folder = folder
+        train = Recipe(
+            count=count,
+            nodes=(nodes[0], nodes[1]),
+            subdomain=(subdomain[0], subdomain[1]),
+            seed=seed,
+            files=tuple(files),
+        )
+        validation = replace(train, count=val_count, seed=seed + 10_000_000)
+        self.recipes = {"training": train, "validation": validation}
+
+    def prepare_data(self) -> None:
+        """Generate what is missing, with a progress bar."""
+        from tqdm import tqdm
+
+        for name, recipe in self.recipes.items():
+            meshes = generate(recipe, self.folder)
+            for _ in tqdm(meshes, total=recipe.count, desc=f"{name} meshes", leave=False):
+                pass
+
+    def train_dataloader(self) -> DataLoader:
+        """One sample at a time, shuffled."""
+        dataset = MeshDataset(self.recipes["training"], self.folder)
+        return DataLoader(dataset, batch_size=None, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """One sample at a time, in double precision, for iteration counts to 1e-8."""
+        dataset = MeshDataset(self.recipes["validation"], self.folder, torch.float64)
+        return DataLoader(dataset, batch_size=None)

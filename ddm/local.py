@@ -1,0 +1,163 @@
+"""Solves with all local matrices at once: padded dense inverses, or one sparse factorization.
+
+Both are made from a decomposition alone (`factor` then takes the values of its block-diagonal
+pattern), so that the layout is worked out once for many sets of values. Neither loops over
+subdomains. Applied, they give `sum_i Rt_i^T A_i^-1 R_i r`: restrict to the overlapping subdomain,
+solve, keep the owned part. Each unknown has one owner, so both ends are gathers.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddm.partition import Decomposition
+from sparsetorch import CSRTensor, Pattern
+from sparsetorch.linalg import Factorization, factorized
+
+# Up to this size, padded, the batch of dense inverses is set up and applied faster on a CPU than
+# one sparse factorization (benchmarks/bench_local.py).
+DENSE_UP_TO = 160
+
+
+class LocalSolver(Protocol):
+    """A layout of local matrices: values in, factors out, factors applied."""
+
+    def factor(self, values: Tensor) -> object:
+        """Factor the local matrices given by block values, (block nnz,)."""
+        ...
+
+    def apply(self, factors: object, r: Tensor, transpose: bool = False) -> Tensor:
+        """`sum_i Rt_i^T A_i^-1 R_i r`, or its transpose: r (n, k) -> (n, k)."""
+        ...
+
+
+class DenseBlocks:
+    """Local matrices padded with the identity to one size m and inverted as a batch, (S, m, m).
+
+    Differentiable in the values and in r.
+    """
+
+    def __init__(
+        self, decomposition: Decomposition, device: torch.device | str | None = None
+    ) -> None:
+        self.decomposition = decomposition
+        d = decomposition
+        sizes = d.sizes
+        self.shape = (d.n_subdomains, int(sizes.max()), int(sizes.max()))
+        m = self.shape[1]
+        within = np.arange(len(d.node)) - (np.cumsum(sizes) - sizes)[d.subdomain]
+        slot = d.subdomain * m + within
+        # The inverse does not couple padding with the rest: what padding gathers has no effect.
+        node = np.zeros(self.shape[0] * m, dtype=np.int64)
+        node[slot] = d.node
+        owner_slot = np.empty(d.n, dtype=np.int64)
+        owner_slot[d.node[d.own]] = slot[d.own]
+        position = slot[d.block_row] * m + within[d.block_col]
+        padding = np.setdiff1d(np.arange(self.shape[0] * m), slot, assume_unique=True)
+
+        def tensor(x: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(x)).to(device)
+
+        self.node, self.slot = tensor(node), tensor(slot)
+        self.local_node = tensor(d.node)
+        self.owner_slot, self.position = tensor(owner_slot), tensor(position)
+        self.padding = tensor(padding * m + padding % m)
+
+    def to(self, device: torch.device | str) -> DenseBlocks:
+        """The same layout on a device."""
+        return DenseBlocks(self.decomposition, device)
+
+    def factor(self, values: Tensor) -> Tensor:
+        """Inverses (S, m, m) of the local matrices with the given block values.
+
+        Raises:
+            ValueError: a local matrix is singular.
+        """
+        flat = values.new_zeros(self.shape[0] * self.shape[1] * self.shape[2])
+        flat = flat.index_put((self.padding,), values.new_ones(()))
+        inverse, info = torch.linalg.inv_ex(
+            flat.index_put((self.position,), values).view(self.shape)
+        )
+        if bool(info.any()):
+            raise ValueError(_singular(int(info.nonzero()[0])))
+        return inverse
+
+    def apply(self, factors: Tensor, r: Tensor, transpose: bool = False) -> Tensor:
+        """Apply inverses to r (n, k) -> (n, k); transposed with `transpose`."""
+        n_subdomains, m, _ = self.shape
+        if not transpose:
+            z = torch.bmm(factors, r.index_select(0, self.node).view(n_subdomains, m, -1))
+            return z.view(n_subdomains * m, -1).index_select(0, self.owner_slot)
+        owned = r.new_zeros(n_subdomains * m, r.shape[1]).index_put((self.owner_slot,), r)
+        z = torch.bmm(factors.mT, owned.view(n_subdomains, m, -1)).view(n_subdomains * m, -1)
+        return torch.zeros_like(r).index_add(0, self.local_node, z[self.slot])
+
+
+class SparseBlocks:
+    """All local matrices in one block-diagonal sparse LU, on the host. Not differentiable."""
+
+    def __init__(self, decomposition: Decomposition) -> None:
+        d = decomposition
+        size = len(d.node)
+        self.pattern = Pattern.trusted(
+            torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col), (size, size)
+        )
+        self.node = torch.from_numpy(d.node)
+        local = np.empty(d.n, dtype=np.int64)
+        local[d.node[d.own]] = np.flatnonzero(d.own)
+        self.owner_local = torch.from_numpy(local)
+
+    def to(self, device: torch.device | str) -> SparseBlocks:
+        """This layout; SuperLU runs on the host alone.
+
+        Raises:
+            ValueError: another device than the CPU.
+        """
+        if torch.device(device).type != "cpu":
+            raise ValueError(
+                f"device: sparse local solves run on the CPU, got {device}; use 'dense'"
+            )
+        return self
+
+    def factor(self, values: Tensor) -> Factorization:
+        """Sparse LU of the block-diagonal matrix with the given values, (block nnz,).
+
+        Raises:
+            SolveError: a local matrix is singular.
+        """
+        return factorized(CSRTensor(self.pattern, values.detach()))
+
+    def apply(self, factors: Factorization, r: Tensor, transpose: bool = False) -> Tensor:
+        """Apply the factorization to r (n, k) -> (n, k); transposed with `transpose`."""
+        if not transpose:
+            return factors.solve(r[self.node])[self.owner_local]
+        owned = r.new_zeros(len(self.node), r.shape[1])
+        owned[self.owner_local] = r
+        z = factors.solve(owned, transpose=True)
+        return torch.zeros_like(r).index_add(0, self.node, z)
+
+
+def _singular(subdomain: int) -> str:
+    return (
+        f"interface: the local matrix of subdomain {subdomain} is singular; raise the Robin weight "
+        "theta above 0 there, or give the matrix a Dirichlet boundary"
+    )
+
+
+def local_solver(decomposition: Decomposition, kind: str = "auto") -> DenseBlocks | SparseBlocks:
+    """Lay out the local matrices: "dense", "sparse", or by their largest size with "auto".
+
+    Raises:
+        ValueError: another `kind`.
+    """
+    if kind == "auto":
+        kind = "dense" if decomposition.sizes.max() <= DENSE_UP_TO else "sparse"
+    if kind == "dense":
+        return DenseBlocks(decomposition)
+    if kind == "sparse":
+        return SparseBlocks(decomposition)
+    raise ValueError(f"local: expected 'auto', 'dense' or 'sparse', got {kind!r}")

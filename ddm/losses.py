@@ -1,0 +1,83 @@
+"""Unsupervised losses on the error propagator of a two-level method.
+
+Taghibakhshi et al. (2023), section 4.3: for m random unit vectors e_0 and `e_k = T e_{k-1}`,
+
+    z_k = (max_j ||e_k^(j)||_2)^(1/k),    k = 1 .. K
+    loss = <softmax(z), z> + gamma tr(P^T A P) / tr(P_0^T A P_0)
+
+The paper draws e_0 from U(0, 1) and takes gamma = 5 (its code). Such vectors are nearly one smooth
+mode, and the trace term then rules the loss; with zero-mean vectors that have gone through a few
+iterations without gradient (`warmup`) the z_k estimate the spectral radius, and gamma = 0 serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparsetorch import CSRTensor
+
+
+def random_vectors(
+    n: int,
+    count: int,
+    *,
+    kind: str = "normal",
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Random start vectors with unit 2-norm, (n, count): "normal", or "uniform" as in the paper.
+
+    Raises:
+        ValueError: another `kind`.
+    """
+    draw = {"normal": torch.randn, "uniform": torch.rand}.get(kind)
+    if draw is None:
+        raise ValueError(f"kind: expected 'normal' or 'uniform', got {kind!r}")
+    vectors = draw(n, count, generator=generator, dtype=dtype, device=device)
+    return vectors / vectors.norm(dim=0)
+
+
+def stochastic_norm(
+    propagate: Callable[[Tensor], Tensor],
+    vectors: Tensor,
+    *,
+    steps: int = 10,
+    warmup: int = 0,
+    sharpness: float = 1.0,
+) -> Tensor:
+    """`<softmax(sharpness z), z>` over k = 1 .. steps, a differentiable estimate of ||T^k||^(1/k).
+
+    Args:
+        propagate: e -> T e for (n, m) columns.
+        vectors: (n, m) start vectors.
+        steps: K.
+        warmup: iterations without gradient before the first step; the columns are normalized after.
+        sharpness: weight of the largest z_k; 1 is the paper's.
+    """
+    e = vectors
+    with torch.no_grad():
+        for _ in range(warmup):
+            e = propagate(e)
+            e = e / e.norm(dim=0)
+    z = []
+    for k in range(1, steps + 1):
+        e = propagate(e)
+        z.append(e.norm(dim=0).amax() ** (1 / k))
+    values = torch.stack(z)
+    return torch.softmax(sharpness * values, 0) @ values
+
+
+def coarse_energy(A: CSRTensor, P: CSRTensor, P0: CSRTensor) -> Tensor:
+    """`tr(P^T A P) / tr(P0^T A P0)`: how smooth the columns of P are, against those of P0.
+
+    The trace is that of `P^T (A P)`, the sum of the products of the entries of P and A P.
+    """
+
+    def trace(Q: CSRTensor) -> Tensor:
+        return (Q.T @ (A @ Q)).diagonal().sum()
+
+    return trace(P) / trace(P0)

@@ -1,0 +1,150 @@
+"""Pictures: meshes with subdomains and coarse nodes, solutions, convergence, cost by size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.tri import Triangulation
+
+from ddm.partition import Decomposition
+from ddm.problems import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Light tints that dark coarse nodes stand out from; neighbours differ, see `subdomain_colours`.
+TINTS = ListedColormap(
+    ["#a6cee3", "#fdd49e", "#b2df8a", "#fbb4b9", "#cab2d6", "#ffffb3", "#d9d9d9", "#ccebc5"]
+)
+INK = "#333333"
+
+
+def subdomain_colours(problem: Problem, owner: np.ndarray) -> np.ndarray:
+    """A colour number for each subdomain, (S,), so that neighbours differ; greedy."""
+    n_parts = int(owner.max()) + 1
+    row = np.repeat(np.arange(len(owner)), np.diff(problem.A.indptr))
+    pairs = np.unique(np.stack([owner[row], owner[problem.A.indices]], axis=1), axis=0)
+    neighbours: list[list[int]] = [[] for _ in range(n_parts)]
+    for a, b in pairs[pairs[:, 0] != pairs[:, 1]]:
+        neighbours[a].append(b)
+    colours = np.full(n_parts, -1)
+    for part in sorted(range(n_parts), key=lambda p: -len(neighbours[p])):
+        taken = set(colours[neighbours[part]])
+        colours[part] = next(c for c in range(n_parts) if c not in taken)
+    return colours % TINTS.N
+
+
+def _triangle_owners(problem: Problem, owner: np.ndarray) -> np.ndarray:
+    """Subdomain of each triangle: that of most of its unknowns; -1 where it has none."""
+    nodes = np.full(problem.mesh.nvertices, -1)
+    nodes[problem.interior] = owner
+    a, b, c = nodes[problem.mesh.t]
+    majority = np.where((b == c) & (b >= 0), b, a)
+    return np.where(majority >= 0, majority, np.maximum(b, c))
+
+
+def plot_subdomains(
+    problem: Problem, decomposition: Decomposition, ax: Axes | None = None, *, coarse: bool = True
+) -> Axes:
+    """Draw the mesh with its subdomains and, above it, the coarse graph: a dot a subdomain."""
+    ax = ax or plt.gca()
+    mesh, owner = problem.mesh, decomposition.owner
+    tint = subdomain_colours(problem, owner)
+    triangles = _triangle_owners(problem, owner)
+    drawn = triangles >= 0
+    triangulation = Triangulation(*mesh.p, mesh.t.T[drawn])
+    small = mesh.nvertices < 5000
+    ax.tripcolor(
+        triangulation,
+        facecolors=tint[triangles[drawn]],
+        cmap=TINTS,
+        vmin=-0.5,
+        vmax=TINTS.N - 0.5,
+        edgecolors="#ffffff" if small else "none",
+        linewidth=0.25 if small else 0.0,
+        rasterized=True,
+    )
+    if coarse:
+        xy = problem.coordinates
+        sizes = np.bincount(owner)
+        centres = np.stack([np.bincount(owner, weights=x) / sizes for x in xy.T], axis=1)
+        row = np.repeat(np.arange(len(owner)), np.diff(problem.A.indptr))
+        pairs = np.stack([owner[row], owner[problem.A.indices]], axis=1)
+        pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
+        ax.add_collection(LineCollection(list(centres[pairs]), colors=INK, linewidths=0.5))
+        ax.plot(*centres.T, "o", color=INK, markersize=3.5 if len(sizes) < 400 else 1.0)
+    _bare(ax)
+    return ax
+
+
+def plot_solution(problem: Problem, u: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Draw the solution, (n,) unknowns, in colour with its level lines."""
+    ax = ax or plt.gca()
+    full = problem.extend(np.asarray(u))
+    triangulation = Triangulation(*problem.mesh.p, problem.mesh.t.T)
+    ax.tripcolor(triangulation, full, shading="gouraud", cmap="viridis", rasterized=True)
+    levels = np.linspace(full.min(), full.max(), 10)[1:-1]
+    ax.tricontour(triangulation, full, levels=levels, colors="white", linewidths=0.4)
+    _bare(ax)
+    return ax
+
+
+def plot_convergence(
+    histories: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    *,
+    styles: Mapping[str, Mapping[str, object]] | None = None,
+) -> Axes:
+    """Draw relative residuals by iteration, one curve a method; names end their curves."""
+    ax = ax or plt.gca()
+    for name, history in histories.items():
+        values = np.asarray(history, dtype=float)
+        style = {"linewidth": 1.6, **(styles or {}).get(name, {})}
+        ax.semilogy(values / values[0], label=f"{name}: {len(values) - 1}", **style)
+    ax.set_xlabel("iteration")
+    ax.set_ylabel("relative residual")
+    ax.grid(alpha=0.25)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_cost(
+    unknowns: Sequence[int], seconds: Mapping[str, Sequence[float]], ax: Axes | None = None
+) -> Axes:
+    """Draw seconds by number of unknowns, one curve a stage, with a line of slope one."""
+    ax = ax or plt.gca()
+    n = np.asarray(unknowns, dtype=float)
+    largest = 0.0
+    for name, values in seconds.items():
+        ax.loglog(n, values, "o-", label=name, linewidth=1.6, markersize=4)
+        largest = max(largest, float(values[-1]))
+    ax.loglog(n, 2 * largest * n / n[-1], "--", color="#999999", linewidth=1, label="linear")
+    ax.set_xlabel("unknowns")
+    ax.set_ylabel("seconds")
+    ax.grid(alpha=0.25, which="both")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_loss(steps: Sequence[int], loss: Sequence[float], ax: Axes | None = None) -> Axes:
+    """Draw a training loss by step, faint, with its running mean."""
+    ax = ax or plt.gca()
+    values = np.asarray(loss, dtype=float)
+    width = max(1, len(values) // 20)
+    mean = np.convolve(values, np.ones(width) / width, mode="valid")
+    ax.plot(steps, values, color="#9ecae1", linewidth=0.8)
+    ax.plot(np.asarray(steps)[width - 1 :], mean, color="#08519c", linewidth=1.8)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.grid(alpha=0.25)
+    return ax
+
+
+def _bare(ax: Axes) -> None:
+    ax.set_aspect("equal")
+    ax.set_axis_off()

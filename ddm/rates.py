@@ -1,0 +1,70 @@
+"""How fast a method converges: iteration counts, rates, and the best constant Robin weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ddm.local import DenseBlocks, SparseBlocks
+from ddm.partition import Decomposition
+from ddm.schwarz import Schwarz, robin
+from sparsetorch import CSRTensor
+
+THETAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+
+
+@torch.no_grad()
+def iterations_to_reduce(
+    method: Schwarz, factor: float, *, maxiter: int = 500, vectors: int = 2, seed: int = 0
+) -> int:
+    """Stationary iterations until the 2-norm of every random error has fallen by `factor`.
+
+    Returns `maxiter` when that is not enough or the error grows without bound.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = method.shape[0]
+    e = torch.randn(n, vectors, dtype=method.A.dtype, generator=generator).to(method.A.device)
+    start = e.norm(dim=0)
+    for k in range(1, maxiter + 1):
+        e = method.propagate(e)
+        worst = float((e.norm(dim=0) / start).max())
+        if worst <= factor:
+            return k
+        if not worst < 1e6:  # NaN, too
+            return maxiter
+    return maxiter
+
+
+@torch.no_grad()
+def convergence_factor(method: Schwarz, *, iterations: int = 20, seed: int = 0) -> float:
+    """Estimate of the spectral radius of T: the mean reduction over the last half of `iterations`.
+
+    One zero-mean random error, normalized after each iteration.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    e = torch.randn(method.shape[0], 1, dtype=method.A.dtype, generator=generator)
+    e = e.to(method.A.device)
+    logs = []
+    for _ in range(iterations):
+        e = method.propagate(e / e.norm())
+        logs.append(float(e.norm().log()))
+    return float(torch.tensor(logs[iterations // 2 :]).mean().exp())
+
+
+def best_theta(
+    A: CSRTensor,
+    decomposition: Decomposition,
+    P: CSRTensor | None,
+    *,
+    candidates: Sequence[float] = THETAS,
+    local: str | DenseBlocks | SparseBlocks = "auto",
+) -> float:
+    """The constant Robin weight with the smallest convergence factor on this very matrix."""
+    rates = {
+        theta: convergence_factor(
+            Schwarz(A, decomposition, interface=robin(decomposition, theta), P=P, local=local)
+        )
+        for theta in candidates
+    }
+    return min(rates, key=lambda theta: rates[theta])

@@ -1,0 +1,171 @@
+"""One- and two-level restricted Schwarz methods with interface values and a coarse space.
+
+One level (restricted additive Schwarz, optimized if L is not zero):
+
+    M = sum_i Rt_i^T (R_i A R_i^T + L_i)^-1 R_i
+
+R_i restricts to the overlapping subdomain i, Rt_i to what it owns. Two levels, coarse after fine:
+
+    I - M2 A = (I - P A0^-1 P^T A)(I - M A),     A0 = P^T A P
+
+Cai and Sarkis (1999); St-Cyr, Gander and Thomas (2007); Taghibakhshi et al. (2023), section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from ddm.coarse import check_coarse
+from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.partition import Decomposition
+from sparsetorch import CSRTensor
+from sparsetorch.linalg import Factorization, SolveError, factorized
+
+# Coarse matrices up to this size are inverted densely: cheap, and differentiable.
+DENSE_COARSE_UP_TO = 512
+
+
+def robin(decomposition: Decomposition, theta: float) -> Tensor:
+    """Interface values of the Robin condition with one weight, (len(decomposition.interface),).
+
+    `L_pp = -(1 - theta) outside_p`: theta = 1 leaves the Dirichlet condition of RAS, theta = 0
+    gives the Neumann condition of a matrix with zero row sums.
+
+    Raises:
+        ValueError: theta is negative or not finite.
+    """
+    if not 0 <= theta < float("inf"):
+        raise ValueError(f"theta: expected a weight of at least 0, got {theta}")
+    d = decomposition
+    row, col = d.block_row[d.interface], d.block_col[d.interface]
+    return torch.from_numpy((row == col) * -(1 - theta) * d.outside[row])
+
+
+class Schwarz:
+    """A Schwarz preconditioner: `M r` by `apply`, `T e = (I - M A) e` by `propagate`.
+
+    Args:
+        A: (n, n) matrix.
+        decomposition: of A.
+        interface: values added to the local matrices at `decomposition.interface`; None adds none.
+        P: (n, S) prolongation of the coarse space; None leaves one level.
+        local: "dense" (differentiable), "sparse", "auto", or a layout made by `local_solver`.
+        coarse: "dense" (differentiable), "sparse" or "auto".
+
+    With both solvers dense, `apply` and `propagate` are differentiable in `interface`, `P.values`
+    and their argument.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix.
+    """
+
+    def __init__(
+        self,
+        A: CSRTensor,
+        decomposition: Decomposition,
+        *,
+        interface: Tensor | None = None,
+        P: CSRTensor | None = None,
+        local: str | DenseBlocks | SparseBlocks = "auto",
+        coarse: str = "auto",
+    ) -> None:
+        d = decomposition
+        if tuple(A.shape) != (d.n, d.n):
+            raise ValueError(f"A: expected shape {(d.n, d.n)}, got {tuple(A.shape)}")
+        self.A = A
+        self.decomposition = d
+        values = A.values[torch.from_numpy(d.block_source).to(A.device)]
+        if interface is not None:
+            if interface.shape != (len(d.interface),):
+                raise ValueError(
+                    f"interface: expected shape ({len(d.interface)},), one value for each entry of "
+                    f"decomposition.interface, got {tuple(interface.shape)}"
+                )
+            where = torch.from_numpy(d.interface).to(A.device)
+            values = values.index_add(0, where, interface.to(values.dtype))
+        self.local = local_solver(d, local) if isinstance(local, str) else local
+        self.factors = self.local.factor(values)
+        self.P = P
+        if P is not None:
+            check_coarse(P, d.n)
+            self.coarse = CoarseSolver(P.T @ (A @ P), coarse)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return (self.decomposition.n, self.decomposition.n)
+
+    def correct(self, r: Tensor, transpose: bool = False) -> Tensor:
+        """Coarse correction `P A0^-1 P^T r`, (n, k) -> (n, k)."""
+        assert self.P is not None
+        return self.P @ self.coarse.solve(self.P.T @ r, transpose)
+
+    def apply(self, r: Tensor) -> Tensor:
+        """`M r` for r of shape (n,) or (n, k)."""
+        if r.dim() == 1:
+            return self.apply(r.unsqueeze(-1)).squeeze(-1)
+        z = self.local.apply(self.factors, r)  # type: ignore[arg-type]
+        if self.P is not None:
+            z = z + self.correct(r - self.A @ z)
+        return z
+
+    __call__ = apply
+
+    def apply_transposed(self, r: Tensor) -> Tensor:
+        """`M^T r` for r of shape (n,) or (n, k)."""
+        if r.dim() == 1:
+            return self.apply_transposed(r.unsqueeze(-1)).squeeze(-1)
+        if self.P is None:
+            return self.local.apply(self.factors, r, transpose=True)  # type: ignore[arg-type]
+        c = self.correct(r, transpose=True)
+        z = self.local.apply(self.factors, r - self.A.T @ c, transpose=True)  # type: ignore[arg-type]
+        return c + z
+
+    def propagate(self, e: Tensor) -> Tensor:
+        """`T e = (I - M A) e`, the error after one stationary iteration, for e (n,) or (n, k)."""
+        return e - self.apply(self.A @ e)
+
+    def as_linear_operator(self) -> LinearOperator:
+        """The preconditioner as SciPy's `M`, with its adjoint."""
+        dtype = self.A.dtype
+
+        def numpy_of(function):
+            return lambda r: function(torch.as_tensor(r, dtype=dtype)).detach().numpy()
+
+        return LinearOperator(
+            self.shape,
+            matvec=numpy_of(self.apply),
+            rmatvec=numpy_of(self.apply_transposed),
+            matmat=numpy_of(self.apply),
+            dtype=torch.empty(0, dtype=dtype).numpy().dtype,
+        )
+
+
+class CoarseSolver:
+    """Solves with the coarse matrix: a dense inverse if small, else a sparse factorization."""
+
+    def __init__(self, A0: CSRTensor, kind: str = "auto") -> None:
+        if kind not in ("auto", "dense", "sparse"):
+            raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
+        dense = kind == "dense" or (kind == "auto" and A0.shape[0] <= DENSE_COARSE_UP_TO)
+        self.inverse: Tensor | None = None
+        self.factors: Factorization | None = None
+        try:
+            if dense:
+                self.inverse = torch.linalg.inv(A0.to_dense())
+            else:
+                self.factors = factorized(A0.detach())
+        except (torch.linalg.LinAlgError, SolveError) as error:
+            raise ValueError(
+                f"P: the coarse matrix P^T A P, {tuple(A0.shape)}, is singular; columns of P must "
+                "be linearly independent and A nonsingular on their span"
+            ) from error
+
+    def solve(self, r: Tensor, transpose: bool = False) -> Tensor:
+        """`A0^-1 r`, or `A0^-T r`, for r (S, k)."""
+        if self.inverse is not None:
+            return (self.inverse.mT if transpose else self.inverse) @ r
+        assert self.factors is not None
+        return self.factors.solve(r, transpose=transpose)

@@ -1,0 +1,135 @@
+"""MG-GNN: message passing on two levels of a graph at once.
+
+Taghibakhshi, Nytko, Zaman, MacLachlan, Olson, West, "MG-GNN: Multigrid Graph Neural Networks for
+Learning Multilevel Domain Decomposition Methods", ICML 2023, section 4 (arXiv:2301.11378).
+Differences, for transfer between sizes and for speed: edges between levels carry features; messages
+are averaged, not summed, and both directions share their hidden layer; what arrives is added to a
+node's own embedding, not appended; LayerNorm replaces InstanceNorm, which ties a node's output to
+the size of its graph; layers are residual.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from graphnets.two_level import TwoLevelGraph, mean_edges
+from sparsetorch import CSRTensor
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class TAGConv(nn.Module):
+    """Topology-adaptive convolution `sum_k A^k x W_k` for k = 0 .. hops, A by edge weights.
+
+    Du, Zhang, Wu, Moura, Kar, arXiv:1710.10370, equation 2, without the degree normalisation.
+    """
+
+    def __init__(self, width_in: int, width_out: int, hops: int) -> None:
+        super().__init__()
+        self.hops = hops
+        self.linear = nn.Linear((hops + 1) * width_in, width_out)
+
+    def forward(self, adjacency: CSRTensor, x: Tensor) -> Tensor:
+        """Adjacency (n, n) with values (nnz,), x (n, width_in) -> (n, width_out)."""
+        powers = [x]
+        for _ in range(self.hops):
+            powers.append(adjacency @ powers[-1])
+        return self.linear(torch.cat(powers, dim=-1))
+
+
+class CrossEdges(nn.Module):
+    """Embedding of each edge between the levels, `relu(U x_i + V y_k + Q e_ik)`."""
+
+    def __init__(self, width: int, edge_features: int) -> None:
+        super().__init__()
+        self.fine = nn.Linear(width, width)
+        self.coarse = nn.Linear(width, width, bias=False)
+        self.edge = nn.Linear(edge_features, width, bias=False)
+
+    def forward(self, graph: TwoLevelGraph, x: Tensor, y: Tensor) -> Tensor:
+        """Fine x (n, width) and coarse y (S, width) -> (nnz of cross, width)."""
+        # The first layer of an MLP on (x_i, y_k, e_ik), with its products taken node by node.
+        edges = self.fine(x).index_select(0, graph.cross.row)
+        edges = edges + self.coarse(y).index_select(0, graph.cross.col)
+        return torch.relu(torch.addmm(edges, graph.cross_edges, self.edge.weight.T))
+
+
+class MGGNNLayer(nn.Module):
+    """One layer: messages between the levels, then TAGConv within each, in parallel."""
+
+    def __init__(self, width: int, cross_features: int, hops: int) -> None:
+        super().__init__()
+        self.cross = CrossEdges(width, cross_features)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
+        self.fine = TAGConv(width, width, hops)
+        self.coarse = TAGConv(width, width, hops)
+        self.fine_norm = nn.LayerNorm(width)
+        self.coarse_norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        graph: TwoLevelGraph,
+        x: Tensor,
+        y: Tensor,
+        fine_weights: Tensor,
+        coarse_weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Fine x (n, width) and coarse y (S, width) -> the same shapes."""
+        messages = self.cross(graph, x, y)
+        # The second layer of the message MLP is linear, so it acts after the mean: once a node.
+        up = self.up(mean_edges(graph.to_fine, messages))
+        down = self.down(mean_edges(graph.to_coarse, messages))
+        fine = self.fine(CSRTensor(graph.fine, fine_weights), x + up)
+        coarse = self.coarse(CSRTensor(graph.coarse, coarse_weights), y + down)
+        return (
+            x + torch.relu(self.fine_norm(fine)),
+            y + torch.relu(self.coarse_norm(coarse)),
+        )
+
+
+class MGGNN(nn.Module):
+    """Embeddings of both levels of a two-level graph; equivariant to renumbering either level.
+
+    Args:
+        fine_nodes, coarse_nodes, fine_edges, coarse_edges, cross_edges: numbers of features.
+        width: of the embeddings.
+        layers: number of `MGGNNLayer`s.
+        hops: K of TAGConv.
+    """
+
+    def __init__(
+        self,
+        fine_nodes: int,
+        coarse_nodes: int,
+        fine_edges: int,
+        coarse_edges: int,
+        cross_edges: int,
+        width: int = 64,
+        layers: int = 4,
+        hops: int = 2,
+    ) -> None:
+        super().__init__()
+        self.fine_in = mlp(fine_nodes, width, width)
+        self.coarse_in = mlp(coarse_nodes, width, width)
+        self.fine_weights = mlp(fine_edges, width, layers)
+        self.coarse_weights = mlp(coarse_edges, width, layers)
+        self.layers = nn.ModuleList(MGGNNLayer(width, cross_edges, hops) for _ in range(layers))
+
+    def forward(self, graph: TwoLevelGraph) -> tuple[Tensor, Tensor]:
+        """Return the fine (n, width) and the coarse (S, width) embeddings."""
+        x, y = self.fine_in(graph.fine_nodes), self.coarse_in(graph.coarse_nodes)
+        fine_weights = self.fine_weights(graph.fine_edges).T.contiguous()  # (layers, nnz)
+        coarse_weights = self.coarse_weights(graph.coarse_edges).T.contiguous()
+        for layer, fine, coarse in zip(self.layers, fine_weights, coarse_weights):
+            x, y = layer(graph, x, y, fine, coarse)
+        return x, y

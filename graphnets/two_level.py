@@ -1,0 +1,108 @@
+"""Two-level graphs: fine nodes, coarse nodes, and the edges within and between the levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from sparsetorch import Pattern
+from sparsetorch_kernels import Layout, spmm
+
+
+@dataclass(frozen=True)
+class TwoLevelGraph:
+    """A fine graph, a coarse graph, and the pattern that ties each fine node to coarse ones.
+
+    Attributes:
+        fine: (n, n) pattern; entry (i, j) is an edge from j to i.
+        coarse: (S, S) pattern.
+        cross: (n, S) pattern; read by rows it is the way up to fine nodes, by columns down.
+        fine_nodes, coarse_nodes: (n, *) and (S, *) node features.
+        fine_edges, coarse_edges, cross_edges: (nnz, *) edge features, in the patterns' order.
+    """
+
+    fine: Pattern
+    coarse: Pattern
+    cross: Pattern
+    fine_nodes: Tensor
+    coarse_nodes: Tensor
+    fine_edges: Tensor
+    coarse_edges: Tensor
+    cross_edges: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse features that do not fit the patterns."""
+        n, n_coarse = self.cross.shape
+        expected = {
+            "fine_nodes": n,
+            "coarse_nodes": n_coarse,
+            "fine_edges": self.fine.nnz,
+            "coarse_edges": self.coarse.nnz,
+            "cross_edges": self.cross.nnz,
+        }
+        if self.fine.shape != (n, n) or self.coarse.shape != (n_coarse, n_coarse):
+            raise ValueError(
+                f"patterns do not fit: cross is {self.cross.shape}, fine is {self.fine.shape}, "
+                f"coarse is {self.coarse.shape}; expected (n, S), (n, n), (S, S)"
+            )
+        for name, rows in expected.items():
+            shape = getattr(self, name).shape
+            if len(shape) != 2 or shape[0] != rows:
+                raise ValueError(f"{name}: expected ({rows}, features), got {tuple(shape)}")
+
+    @cached_property
+    def to_fine(self) -> Incidence:
+        """Incidence of fine nodes and cross edges, for `mean_edges`."""
+        return incidence(self.cross.layout)
+
+    @cached_property
+    def to_coarse(self) -> Incidence:
+        """Incidence of coarse nodes and cross edges, for `mean_edges`."""
+        return incidence(self.cross.layout.T)
+
+    def to(self, *args, **kwargs) -> Self:
+        """Move (and cast the features) as `torch.Tensor.to` does; patterns only move."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(*args, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)}
+        device = moved["fine_nodes"].device
+        patterns = {k: getattr(self, k).to(device) for k in ("fine", "coarse", "cross")}
+        return type(self)(**patterns, **moved)
+
+
+class Incidence(NamedTuple):
+    """The matrix that averages the messages on the edges of each row: see `mean_edges`."""
+
+    layout: Layout
+    weights: Tensor  # (nnz,) one over the length of the row
+
+
+def incidence(layout: Layout) -> Incidence:
+    """Incidence of the rows of a pattern and its edges, which keep the order of its values."""
+    nnz = layout.col.shape[0]
+    crow = layout.crow
+    edges = torch.arange(nnz + 1, dtype=crow.dtype, device=crow.device)
+    lengths = crow.diff().long()
+    row = torch.repeat_interleave(lengths).to(crow.dtype)
+    weights = torch.repeat_interleave(1.0 / lengths.clamp(min=1), lengths)
+    if layout.perm is None:
+        sums = Layout(crow, edges[:-1], None, edges, row, None, layout.n_rows, nnz)
+        return Incidence(sums, weights)
+    # Entry k of this view is edge perm[k]; each row of the transpose is one edge, with one entry.
+    owner, where = torch.empty_like(row), torch.empty_like(row)
+    owner[layout.perm.long()] = row
+    where[layout.perm.long()] = edges[:-1]
+    return Incidence(
+        Layout(crow, layout.perm, None, edges, owner, where, layout.n_rows, nnz), weights
+    )
+
+
+def mean_edges(incidence: Incidence, messages: Tensor) -> Tensor:
+    """Mean over the edges of each row: messages (nnz, k) -> (n_rows, k); empty rows give 0.
+
+    A product with the incidence matrix: a deterministic sum (no atomics) with every derivative.
+    """
+    return spmm(incidence.layout, incidence.weights.to(messages.dtype), messages)
