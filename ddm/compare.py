@@ -72,8 +72,8 @@ def compare(
 ) -> dict[str, Run]:
     """Two-level RAS and ORAS with plain and smoothed coarse space, MG-GNN, PyAMG: runs by name.
 
-    Every Schwarz method has the same subdomains. ORAS has the constant Robin weight with the
-    smallest convergence factor on this very matrix; its search does not count as set-up. PyAMG is
+    Every Schwarz method has the same subdomains. ORAS has the constant Robin weight that needs the
+    fewest iterations on this very matrix; the search does not count as set-up. PyAMG is
     Ruge-Stueben: its `stationary` is the V-cycle alone, its `krylov` FGMRES with one V-cycle, its
     `solve_s` that of its own CG, what a user would call.
 

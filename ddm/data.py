@@ -42,7 +42,7 @@ class Recipe:
     nodes: tuple[int, int] = (400, 1600)
     subdomain: tuple[int, int] = (32, 128)
     jitter: float = 0.35
-    stretch: float = 1.8
+    stretch: float = 2.0
     seed: int = 0
     files: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ learned on small meshes means the same on large ones. The boundary shows in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -18,11 +18,11 @@ from graphnets.two_level import TwoLevelGraph
 from sparsetorch import CSRTensor
 
 N_FEATURES = {
-    "fine_nodes": 4,
+    "fine_nodes": 5,
     "coarse_nodes": 4,
     "fine_edges": 3,
     "coarse_edges": 2,
-    "cross_edges": 6,
+    "cross_edges": 7,
 }
 
 
@@ -34,7 +34,7 @@ class SchwarzGraph:
         graph: nodes are unknowns and subdomains; cross edges are the entries of the prolongation.
         local: (N,) cross edge of each local unknown of the decomposition.
         ring: (R,) local unknowns on a ring that have neighbours outside their subdomain.
-        outside: (R,) their sums of |a_ij| over those neighbours.
+        room: (R,) how much of their diagonals interface values may take, see `interface_room`.
         pair_row, pair_col: (Q,) indices into `ring` of coupled pairs, each pair once, row < col.
         degree: (R,) number of pairs of each ring unknown, at least 1.
         ring_entry: (R,) position of each ring unknown's diagonal in `decomposition.interface`.
@@ -45,7 +45,7 @@ class SchwarzGraph:
     graph: TwoLevelGraph
     local: Tensor
     ring: Tensor
-    outside: Tensor
+    room: Tensor
     degree: Tensor
     pair_row: Tensor
     pair_col: Tensor
@@ -56,8 +56,8 @@ class SchwarzGraph:
     def to(self, device: torch.device | str) -> Self:
         """This input on a device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v if isinstance(v, int) else v.to(device) for k, v in values.items()}
-        return type(self)(**moved)
+        moved = {k: v.to(device) for k, v in values.items() if not isinstance(v, int)}
+        return replace(self, **moved)
 
 
 def _positions(sorted_keys: np.ndarray, keys: np.ndarray, message: str) -> np.ndarray:
@@ -99,6 +99,7 @@ def schwarz_graph(
     fine_nodes = np.stack(
         [
             row_sum / diagonal,  # positive next to a Dirichlet boundary, else 0
+            np.bincount(row[off], weights=np.maximum(a[off], 0), minlength=n) / diagonal,
             np.bincount(row[off], minlength=n) / 6.0 - 1.0,  # degree, against a regular mesh's
             multiplicity - 1.0,
             _hops_to_interface(A, d) / 4.0,
@@ -139,6 +140,8 @@ def schwarz_graph(
     cross_edges[local, 3] = ~d.own
     cross_edges[local, 4] = d.outside / diagonal[d.node]
     cross_edges[local, 5] = d.layer / d.overlap
+    room = interface_room(A, d)
+    cross_edges[local, 6] = room / diagonal[d.node]
 
     def tensor(x: np.ndarray) -> Tensor:
         return torch.from_numpy(x).to(dtype)
@@ -157,8 +160,23 @@ def schwarz_graph(
         graph=graph,
         local=torch.from_numpy(local),
         n_interface=len(d.interface),
-        **_interface(d),
+        **_interface(d, room),
     )
+
+
+def interface_room(A: CSRTensor, d: Decomposition) -> np.ndarray:
+    """How much of each local diagonal entry interface values may take, (N,).
+
+    The smaller of `d.outside`, what the Neumann condition takes, and the amount by which the row of
+    the local matrix is diagonally dominant, at least 0. For an M-matrix with nonnegative row sums
+    the two agree. Where couplings are positive (obtuse triangles) the second is smaller, and taking
+    `d.outside`, or half of it, can make local matrices indefinite.
+    """
+    values = A.values.detach().double().cpu().numpy()[d.block_source]
+    on_diagonal = d.block_row == d.block_col
+    signed = np.where(on_diagonal, values, -np.abs(values))
+    excess = np.bincount(d.block_row, weights=signed, minlength=len(d.node))
+    return np.clip(excess, 0.0, d.outside)
 
 
 def _hops_to_interface(A: CSRTensor, d: Decomposition, most: int = 4) -> np.ndarray:
@@ -173,7 +191,7 @@ def _hops_to_interface(A: CSRTensor, d: Decomposition, most: int = 4) -> np.ndar
     return hops
 
 
-def _interface(d: Decomposition) -> dict[str, Tensor]:
+def _interface(d: Decomposition, room: np.ndarray) -> dict[str, Tensor]:
     """Ring unknowns and their couplings, by position in `d.interface`."""
     entry_row, entry_col = d.block_row[d.interface], d.block_col[d.interface]
     active = d.outside > 0
@@ -192,7 +210,7 @@ def _interface(d: Decomposition) -> dict[str, Tensor]:
     degree = np.bincount(np.concatenate([first, second]), minlength=len(ring))
     arrays = {
         "ring": ring,
-        "outside": d.outside[ring],
+        "room": room[ring],
         "degree": np.maximum(degree, 1),
         "pair_row": first,
         "pair_col": second,

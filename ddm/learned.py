@@ -3,15 +3,16 @@
 The network starts from a classical method, theta-ORAS with a smoothed partition of unity, and its
 last layers start at zero: untrained, it is that method. Interface values are (paper, section 4)
 
-    L_pp = -(1 - theta_p) outside_p,         theta_p = theta exp(2 tanh h_p)
-    L_pq = 0.9 tanh(g_pq) min(theta_p outside_p / deg_p, theta_q outside_q / deg_q)
+    L_pp = -(1 - theta_p) room_p,            theta_p = theta exp(2 tanh h_p)
+    L_pq = 0.9 tanh(g_pq) min(theta_p room_p / deg_p, theta_q room_q / deg_q)
 
-for ring unknowns p, q of one subdomain: outside_p is the sum of |a_pj| over neighbours j outside
-it, deg_p the number of its ring couplings. theta = 1 is the Dirichlet condition of RAS, theta = 0
-the Neumann condition. L is symmetric, and for an M-matrix A the rows of A_i + L_i stay diagonally
-dominant, as sum_q |L_pq| <= 0.9 theta_p outside_p: whatever the network says, local matrices are
-positive definite. The prolongation is `P + C` with C on the pattern of P, so that an iteration
-costs what the classical one costs.
+for ring unknowns p, q of one subdomain. room_p is `ddm.features.interface_room`: for an M-matrix
+the sum of |a_pj| over neighbours j outside the subdomain, so that theta = 1 is the Dirichlet
+condition of RAS and theta = 0 the Neumann condition. deg_p is the number of ring couplings of p. L
+is symmetric and, as sum_q |L_pq| <= 0.9 theta_p room_p, a row of A_i + L_i is diagonally dominant
+if that row of A_i is: for M-matrices local matrices are positive definite, whatever the network
+says. The prolongation is `P + C` with C on the pattern of P, so that an iteration costs what the
+classical one costs.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ class InterfaceNet(nn.Module):
         correction = correction - row_mean.index_select(0, graph.cross.row)
         ring_edge = inputs.local.index_select(0, inputs.ring)
         theta = self.theta * torch.exp(2 * torch.tanh(robin.index_select(0, ring_edge)))  # (R,)
-        outside = inputs.outside.to(theta)
-        diagonal = -(1 - theta) * outside
-        room = 0.9 * theta * outside / inputs.degree.to(theta)
+        room = inputs.room.to(theta)
+        diagonal = -(1 - theta) * room
+        left = 0.9 * theta * room / inputs.degree.to(theta)
         ring = edge.index_select(0, ring_edge)
         # A symmetric function of the two ends, so that L is symmetric.
         ends = ring.index_select(0, inputs.pair_row) + ring.index_select(0, inputs.pair_col)
         pair = self.pair_head(ends).squeeze(-1)
-        limit = torch.minimum(room[inputs.pair_row], room[inputs.pair_col])
+        limit = torch.minimum(left[inputs.pair_row], left[inputs.pair_col])
         coupling = torch.tanh(pair) * limit  # (Q,)
         interface = theta.new_zeros(inputs.n_interface)
         interface = interface.index_put((inputs.ring_entry,), diagonal)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.learned import InterfaceNet
 from ddm.losses import coarse_energy, random_vectors, stochastic_norm
-from ddm.rates import iterations_to_reduce
+from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.setup import Setup
 
 
@@ -102,10 +102,11 @@ class SchwarzModule(L.LightningModule):
         )
 
     def validation_step(self, setup: Setup, batch_idx: int) -> None:
-        """Stationary iterations to 1e-8 of the learned method, and their ratio to the classical."""
+        """Iterations to 1e-8, their ratio to the classical method's, and the convergence factor."""
         learned, classical = self.score(setup)
         self.log("val/iterations", float(learned), prog_bar=True, batch_size=1)
         self.log("val/ratio", learned / classical, prog_bar=True, batch_size=1)
+        self.log("val/factor", convergence_factor(setup.learned(self.net)), batch_size=1)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine."""

@@ -18,10 +18,6 @@ from ddm.partition import Decomposition
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.linalg import Factorization, factorized
 
-# Up to this size, padded, the batch of dense inverses is set up and applied faster on a CPU than
-# one sparse factorization (benchmarks/bench_local.py).
-DENSE_UP_TO = 160
-
 
 class LocalSolver(Protocol):
     """A layout of local matrices: values in, factors out, factors applied."""
@@ -132,13 +128,27 @@ class SparseBlocks:
         return factorized(CSRTensor(self.pattern, values.detach()))
 
     def apply(self, factors: Factorization, r: Tensor, transpose: bool = False) -> Tensor:
-        """Apply the factorization to r (n, k) -> (n, k); transposed with `transpose`."""
+        """Apply the factorization to r (n, k) -> (n, k); transposed with `transpose`.
+
+        Raises:
+            ValueError: r requires a gradient.
+        """
+        refuse_gradient("local", r)
         if not transpose:
             return factors.solve(r[self.node])[self.owner_local]
         owned = r.new_zeros(len(self.node), r.shape[1])
         owned[self.owner_local] = r
         z = factors.solve(owned, transpose=True)
         return torch.zeros_like(r).index_add(0, self.node, z)
+
+
+def refuse_gradient(solver: str, r: Tensor) -> None:
+    """Raise ValueError where a sparse solve would lose the gradient of its right-hand side."""
+    if torch.is_grad_enabled() and r.requires_grad:
+        raise ValueError(
+            f"{solver}: the sparse solve records no gradient, but r requires one; make the method "
+            f"with {solver}='dense', or detach r"
+        )
 
 
 def _singular(subdomain: int) -> str:
@@ -148,16 +158,21 @@ def _singular(subdomain: int) -> str:
     )
 
 
-def local_solver(decomposition: Decomposition, kind: str = "auto") -> DenseBlocks | SparseBlocks:
-    """Lay out the local matrices: "dense", "sparse", or by their largest size with "auto".
+def local_solver(
+    decomposition: Decomposition, kind: str = "auto", device: torch.device | str = "cpu"
+) -> DenseBlocks | SparseBlocks:
+    """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
+
+    On a CPU the sparse factorization is set up and applied faster at every size, by factors of 1.4
+    to 17 and 4 to 25 (benchmarks/bench_local.py); the dense one is for gradients and for CUDA.
 
     Raises:
-        ValueError: another `kind`.
+        ValueError: another `kind`, or "sparse" on another device than the CPU.
     """
     if kind == "auto":
-        kind = "dense" if decomposition.sizes.max() <= DENSE_UP_TO else "sparse"
+        kind = "sparse" if torch.device(device).type == "cpu" else "dense"
     if kind == "dense":
-        return DenseBlocks(decomposition)
+        return DenseBlocks(decomposition, device)
     if kind == "sparse":
-        return SparseBlocks(decomposition)
+        return SparseBlocks(decomposition).to(device)
     raise ValueError(f"local: expected 'auto', 'dense' or 'sparse', got {kind!r}")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -146,8 +147,8 @@ def distort(mesh: MeshTri, jitter: float, stretch: float, seed: int) -> MeshTri:
 
     Args:
         mesh: triangles.
-        jitter: largest move, as a share of the node's shortest edge; below 0.4 no triangle of a good
-            mesh turns over. Above about 0.3 some angles are obtuse and some couplings positive.
+        jitter: largest move, as a share of the node's shortest edge. Below 0.4 no good triangle
+            turns over; above about 0.3 some angles are obtuse and some couplings positive.
         stretch: factor by which lengths grow in the random direction.
         seed: of the random numbers.
 
@@ -155,7 +156,7 @@ def distort(mesh: MeshTri, jitter: float, stretch: float, seed: int) -> MeshTri:
         ValueError: a triangle turned over.
     """
     rng = np.random.default_rng(seed)
-    a, b = mesh.facets
+    a, b = np.asarray(mesh.facets)
     length = np.linalg.norm(mesh.p[:, a] - mesh.p[:, b], axis=0)
     shortest = np.full(mesh.nvertices, np.inf)
     np.minimum.at(shortest, a, length)
@@ -241,6 +242,6 @@ def save_mesh(mesh: MeshTri, path: str | Path) -> None:
 
     options = {"file_format": "gmsh22", "binary": False} if Path(path).suffix == ".msh" else {}
     points = np.column_stack([mesh.p.T, np.zeros(mesh.nvertices)])
-    tags = [np.ones(mesh.nelements, dtype=np.int32)]
+    tags: Any = [np.ones(mesh.nelements, dtype=np.int32)]
     data = {"gmsh:physical": tags, "gmsh:geometrical": tags} if options else {}
     meshio.Mesh(points, [("triangle", mesh.t.T)], cell_data=data).write(path, **options)

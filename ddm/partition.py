@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -66,11 +67,13 @@ def metis(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
     import pymetis
 
     graph = _adjacency(A)
-    options = pymetis.Options(seed=seed)
     if n_parts == 1:
         return np.zeros(A.shape[0], dtype=np.int64)
+    xadj: Any = graph.indptr
+    adjacent: Any = graph.indices
+    options = pymetis.Options(seed=seed)
     _, owner = pymetis.part_graph(
-        n_parts, xadj=graph.indptr, adjncy=graph.indices, options=options, recursive=False
+        n_parts, xadj=xadj, adjncy=adjacent, options=options, recursive=False
     )
     return np.asarray(owner, dtype=np.int64)
 

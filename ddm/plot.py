@@ -51,13 +51,16 @@ def _triangle_owners(problem: Problem, owner: np.ndarray) -> np.ndarray:
 def plot_subdomains(
     problem: Problem, decomposition: Decomposition, ax: Axes | None = None, *, coarse: bool = True
 ) -> Axes:
-    """Draw the mesh with its subdomains and, above it, the coarse graph: a dot a subdomain."""
+    """Draw the mesh with its subdomains and, above it, the coarse graph: a dot a subdomain.
+
+    Beyond some hundreds of subdomains the coarse graph would hide what it lies on: coarse=False.
+    """
     ax = ax or plt.gca()
     mesh, owner = problem.mesh, decomposition.owner
     tint = subdomain_colours(problem, owner)
     triangles = _triangle_owners(problem, owner)
     drawn = triangles >= 0
-    triangulation = Triangulation(*mesh.p, mesh.t.T[drawn])
+    triangulation = Triangulation(mesh.p[0], mesh.p[1], mesh.t.T[drawn])
     small = mesh.nvertices < 5000
     ax.tripcolor(
         triangulation,
@@ -76,8 +79,12 @@ def plot_subdomains(
         row = np.repeat(np.arange(len(owner)), np.diff(problem.A.indptr))
         pairs = np.stack([owner[row], owner[problem.A.indices]], axis=1)
         pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
-        ax.add_collection(LineCollection(list(centres[pairs]), colors=INK, linewidths=0.5))
-        ax.plot(*centres.T, "o", color=INK, markersize=3.5 if len(sizes) < 400 else 1.0)
+        ax.add_collection(
+            LineCollection(
+                list(centres[pairs]), colors=INK, linewidths=min(0.7, 8 / len(sizes) ** 0.5)
+            )
+        )
+        ax.plot(*centres.T, "o", color=INK, markersize=min(4.0, 40 / len(sizes) ** 0.5))
     _bare(ax)
     return ax
 
@@ -86,7 +93,7 @@ def plot_solution(problem: Problem, u: np.ndarray, ax: Axes | None = None) -> Ax
     """Draw the solution, (n,) unknowns, in colour with its level lines."""
     ax = ax or plt.gca()
     full = problem.extend(np.asarray(u))
-    triangulation = Triangulation(*problem.mesh.p, problem.mesh.t.T)
+    triangulation = Triangulation(problem.mesh.p[0], problem.mesh.p[1], problem.mesh.t.T)
     ax.tripcolor(triangulation, full, shading="gouraud", cmap="viridis", rasterized=True)
     levels = np.linspace(full.min(), full.max(), 10)[1:-1]
     ax.tricontour(triangulation, full, levels=levels, colors="white", linewidths=0.4)
@@ -100,12 +107,13 @@ def plot_convergence(
     *,
     styles: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Axes:
-    """Draw relative residuals by iteration, one curve a method; names end their curves."""
+    """Draw relative residuals by iteration, one curve a method; growth is cut off at 1e3."""
     ax = ax or plt.gca()
     for name, history in histories.items():
         values = np.asarray(history, dtype=float)
         style = {"linewidth": 1.6, **(styles or {}).get(name, {})}
-        ax.semilogy(values / values[0], label=f"{name}: {len(values) - 1}", **style)
+        ax.semilogy(values / values[0], label=name, **style)
+    ax.set_ylim(top=min(ax.get_ylim()[1], 1e3))
     ax.set_xlabel("iteration")
     ax.set_ylabel("relative residual")
     ax.grid(alpha=0.25)

@@ -13,12 +13,16 @@ Cai and Sarkis (1999); St-Cyr, Gander and Thomas (2007); Taghibakhshi et al. (20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.coarse import check_coarse
-from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.local import DenseBlocks, SparseBlocks, local_solver, refuse_gradient
 from ddm.partition import Decomposition
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import Factorization, SolveError, factorized
@@ -54,11 +58,12 @@ class Schwarz:
         local: "dense" (differentiable), "sparse", "auto", or a layout made by `local_solver`.
         coarse: "dense" (differentiable), "sparse" or "auto".
 
-    With both solvers dense, `apply` and `propagate` are differentiable in `interface`, `P.values`
-    and their argument.
+    With both solvers dense, which "auto" picks where a gradient is required, `apply` and
+    `propagate` are differentiable in `interface`, `P.values` and their argument.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix.
+        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix; a sparse
+            solver where a gradient is required.
     """
 
     def __init__(
@@ -85,7 +90,15 @@ class Schwarz:
                 )
             where = torch.from_numpy(d.interface).to(A.device)
             values = values.index_add(0, where, interface.to(values.dtype))
-        self.local = local_solver(d, local) if isinstance(local, str) else local
+        differentiable = torch.is_grad_enabled() and values.requires_grad
+        if local == "auto" and differentiable:
+            local = "dense"
+        self.local = local_solver(d, local, A.device) if isinstance(local, str) else local
+        if differentiable and isinstance(self.local, SparseBlocks):
+            raise ValueError(
+                "local: sparse local solves have no gradient, but the local matrices require one; "
+                "use local='dense', or torch.no_grad()"
+            )
         self.factors = self.local.factor(values)
         self.P = P
         if P is not None:
@@ -131,14 +144,15 @@ class Schwarz:
         """The preconditioner as SciPy's `M`, with its adjoint."""
         dtype = self.A.dtype
 
-        def numpy_of(function):
+        def on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], np.ndarray]:
             return lambda r: function(torch.as_tensor(r, dtype=dtype)).detach().numpy()
 
-        return LinearOperator(
+        operator: Any = LinearOperator  # its __new__ takes what type checkers look for in __init__
+        return operator(
             self.shape,
-            matvec=numpy_of(self.apply),
-            rmatvec=numpy_of(self.apply_transposed),
-            matmat=numpy_of(self.apply),
+            matvec=on_arrays(self.apply),
+            rmatvec=on_arrays(self.apply_transposed),
+            matmat=on_arrays(self.apply),
             dtype=torch.empty(0, dtype=dtype).numpy().dtype,
         )
 
@@ -149,7 +163,14 @@ class CoarseSolver:
     def __init__(self, A0: CSRTensor, kind: str = "auto") -> None:
         if kind not in ("auto", "dense", "sparse"):
             raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
-        dense = kind == "dense" or (kind == "auto" and A0.shape[0] <= DENSE_COARSE_UP_TO)
+        differentiable = torch.is_grad_enabled() and A0.values.requires_grad
+        if kind == "sparse" and differentiable:
+            raise ValueError(
+                "coarse: the sparse coarse solve has no gradient, but P or A requires one; use "
+                "coarse='dense', or torch.no_grad()"
+            )
+        small = A0.shape[0] <= DENSE_COARSE_UP_TO or A0.device.type != "cpu"
+        dense = kind == "dense" or (kind == "auto" and (small or differentiable))
         self.inverse: Tensor | None = None
         self.factors: Factorization | None = None
         try:
@@ -168,4 +189,5 @@ class CoarseSolver:
         if self.inverse is not None:
             return (self.inverse.mT if transpose else self.inverse) @ r
         assert self.factors is not None
+        refuse_gradient("coarse", r)
         return self.factors.solve(r, transpose=transpose)

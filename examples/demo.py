@@ -133,6 +133,7 @@ class Case:
 
     name: str
     problem: Problem
+    overview: bool = False  # whether the overview picture shows it
 
 
 def plate() -> np.ndarray:
@@ -174,7 +175,8 @@ def cases(with_gmsh: bool) -> list[Case]:
             for path, k in zip(SMALL_MESHES, (1, 2, 4))
         }
     meshes["airfoil, refined"] = airfoil()
-    return [Case(name, poisson(mesh)) for name, mesh in meshes.items()]
+    shown = "L-plate with holes" if with_gmsh else "airfoil, refined"
+    return [Case(name, poisson(mesh), name == shown) for name, mesh in meshes.items()]
 
 
 def iterations(status: Status, count: int) -> int | None:
@@ -201,6 +203,8 @@ def solve_all(net: InterfaceNet, problems: list[Case], folder: Path) -> Table:
                 solve_s=run.solve_s,
             )
         draw_case(case, runs, folder)
+        if case.overview:
+            draw_overview(problems[0].problem, case, runs, folder / "overview.png")
         table.to_csv(folder / "results.csv")
         (folder / "results.md").write_text(table.to_markdown())
     return table
@@ -211,12 +215,28 @@ def draw_case(case: Case, runs: dict[str, Run], folder: Path) -> None:
     problem = case.problem
     owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
     _, axes = plt.subplots(1, 3, figsize=(14, 4.2), width_ratios=(1, 1, 1.2))
-    plot_subdomains(problem, decompose(problem.A, owner), axes[0])
+    decomposition = decompose(problem.A, owner)
+    plot_subdomains(problem, decomposition, axes[0], coarse=decomposition.n_subdomains < 400)
     plot_solution(problem, runs["MG-GNN"].krylov.x.numpy(), axes[1])
     axes[0].set_title(f"{case.name}: {owner.max() + 1:,} subdomains", fontsize="medium")
     axes[1].set_title(f"solution, {len(problem.b):,} unknowns", fontsize="medium")
     draw_convergence(runs, axes[2])
     save(folder / f"{case.name.replace(',', '').replace(' ', '_')}.png")
+
+
+def draw_overview(small: Problem, case: Case, runs: dict[str, Run], path: Path) -> None:
+    """What the library does, in one row: trained on small meshes, used on large ones."""
+    _, axes = plt.subplots(1, 4, figsize=(17, 4.2), width_ratios=(0.8, 1, 1, 1.25))
+    for ax, problem in ((axes[0], small), (axes[1], case.problem)):
+        owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
+        plot_subdomains(problem, decompose(problem.A, owner), ax)
+        ax.set_title(
+            f"{len(problem.b):,} unknowns, {owner.max() + 1} subdomains", fontsize="medium"
+        )
+    plot_solution(case.problem, runs["MG-GNN"].krylov.x.numpy(), axes[2])
+    axes[2].set_title("solution", fontsize="medium")
+    draw_convergence(runs, axes[3])
+    save(path)
 
 
 def draw_convergence(runs: dict[str, Run], ax: plt.Axes) -> None:
@@ -226,8 +246,15 @@ def draw_convergence(runs: dict[str, Run], ax: plt.Axes) -> None:
         name: {"color": next(palette)} for name in runs if name not in ("MG-GNN", "PyAMG + CG")
     }
     styles["MG-GNN"] = {"color": "#d7301f", "linewidth": 2.6}
-    histories = {name: runs[name].stationary.residuals for name in styles}
-    plot_convergence(histories, ax, styles=styles)
+    labels = {name: f"{name}: {runs[name].stationary.iterations}" for name in styles}
+    for name in styles:
+        if not runs[name].stationary.converged:
+            labels[name] = f"{name}: does not converge"
+    plot_convergence(
+        {labels[name]: runs[name].stationary.residuals for name in styles},
+        ax,
+        styles={labels[name]: style for name, style in styles.items()},
+    )
     ax.set_title("stationary iterations", fontsize="medium")
 
 
@@ -288,7 +315,7 @@ def save(path: Path) -> None:
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=3.0, help="of training from scratch")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)

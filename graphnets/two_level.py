@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -64,13 +64,9 @@ class TwoLevelGraph:
         """Incidence of coarse nodes and cross edges, for `mean_edges`."""
         return incidence(self.cross.layout.T)
 
-    def to(self, *args, **kwargs) -> Self:
-        """Move (and cast the features) as `torch.Tensor.to` does; patterns only move."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(*args, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)}
-        device = moved["fine_nodes"].device
-        patterns = {k: getattr(self, k).to(device) for k in ("fine", "coarse", "cross")}
-        return type(self)(**patterns, **moved)
+    def to(self, device: torch.device | str) -> Self:
+        """This graph on a device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Incidence(NamedTuple):

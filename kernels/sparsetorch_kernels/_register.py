@@ -110,9 +110,7 @@ def _vmap(call: Call, size: int, args: tuple[Layouts, Tensor, Tensor, bool], in_
     layouts, p, q, reduce = args
     layout_dims, p_dim, q_dim, _ = in_dims
     if any(dim is not None for layout in layout_dims for dim in layout):
-        raise ValueError(
-            "vmap over a sparsity pattern is not possible; map over values or operands"
-        )
+        raise ValueError("a sparsity pattern cannot be mapped over; vmap values or operands")
     p_batch, q_batch = (
         t.shape[0] if dim is None else t.movedim(dim, 0).shape[1]
         for t, dim in ((p, p_dim), (q, q_dim))

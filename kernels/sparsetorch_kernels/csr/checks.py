@@ -76,7 +76,9 @@ def check_layout(name: str, layout: Layout) -> None:
         ("t_perm", t_perm, shape),
     ):
         if tensor is None:
-            continue
+            if part in ("perm", "t_perm"):
+                continue
+            raise TypeError(f"{name}.{part} is None; expected a tensor")
         if tensor.shape != want:
             have = tuple(tensor.shape)
             raise ValueError(f"{name}.{part} has shape {have}; expected {tuple(want)}")

@@ -1,0 +1,79 @@
+"""Local solves of a Schwarz method: padded dense inverses against one block-diagonal sparse LU.
+
+    python benchmarks/bench_local.py [--nodes 30000] [--out FILE]
+
+Both are first checked against each other. Set-up is `factor`, application is one vector; medians of
+`repeat` runs in alternation, as a ratio dense / sparse. What `local="auto"` picks follows from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ddm.local import DenseBlocks, SparseBlocks
+from ddm.mesh import random_mesh
+from ddm.partition import decompose, partition
+from ddm.problems import poisson
+from ddm.table import Table
+
+
+def medians(functions: list[Callable[[], object]], repeat: int) -> list[float]:
+    """Median seconds of each function, called in turn."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeat + 1):
+        for function, taken in zip(functions, times):
+            start = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken[1:]) for taken in times]  # the first call warms up
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=30_000)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    A = poisson(random_mesh(0, args.nodes)).A
+    table = Table(
+        ("partitioner", "owned", "largest", "factor, dense/sparse", "apply, dense/sparse")
+    )
+    for method in ("metis", "lloyd"):
+        for owned in (8, 16, 32, 64, 128):
+            d = decompose(A, partition(A, A.shape[0] // owned, method=method))
+            values = torch.from_numpy(A.data)[torch.from_numpy(d.block_source)]
+            r = torch.rand(A.shape[0], 1, dtype=torch.float64)
+            dense, sparse = DenseBlocks(d), SparseBlocks(d)
+            inverses, lu = dense.factor(values), sparse.factor(values)
+            torch.testing.assert_close(dense.apply(inverses, r), sparse.apply(lu, r))
+            factor = medians(
+                [partial(dense.factor, values), partial(sparse.factor, values)], args.repeat
+            )
+            apply = medians(
+                [partial(dense.apply, inverses, r), partial(sparse.apply, lu, r)], 5 * args.repeat
+            )
+            table.add(
+                partitioner=method,
+                owned=owned,
+                largest=int(d.sizes.max()),
+                **{
+                    "factor, dense/sparse": factor[0] / factor[1],
+                    "apply, dense/sparse": apply[0] / apply[1],
+                },
+            )
+    text = f"{A.shape[0]:,} unknowns, float64, {torch.get_num_threads()} threads\n\n"
+    text += table.to_markdown()
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
