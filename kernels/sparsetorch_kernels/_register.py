@@ -84,13 +84,30 @@ def _pick(eager: Call, traced: Call) -> Call:
 # Rules shared by both registrations
 
 
-def _pull(
-    rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tensor, like: Tensor
-) -> Tensor:
-    """The gradient of one argument, `like`, given the other one."""
-    batch = like.shape[0]
-    inner = _batch(grad, other)
-    result = rule(ops, layouts, grad, other, batch == 1 and inner != 1)
+def _save(ctx: Any, layouts: Layouts, p: Tensor, q: Tensor, first: int) -> None:
+    """Keep what the backward will read: the gradient of each argument needs the other one.
+
+    `first` is the position of p among the inputs; q follows it.
+    """
+    need_p, need_q = ctx.needs_input_grad[first : first + 2]
+    ctx.layouts, ctx.batches = layouts, (p.shape[0], q.shape[0])
+    ctx.save_for_backward(p if need_q else None, q if need_p else None)
+
+
+def _backward(op: Bilinear, ops: Ops, ctx: Any, grad: Tensor, first: int):
+    """The gradients of p and q, each None where nobody asked for it."""
+    p, q = ctx.saved_tensors
+    need_p, need_q = ctx.needs_input_grad[first : first + 2]
+    p_batch, q_batch = ctx.batches
+    return (
+        _pull(op.pull_p, ops, ctx.layouts, grad, q, p_batch) if need_p else None,
+        _pull(op.pull_q, ops, ctx.layouts, grad, p, q_batch) if need_q else None,
+    )
+
+
+def _pull(rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tensor, batch: int):
+    """The gradient of an argument of that batch size, given the other argument."""
+    result = rule(ops, layouts, grad, other, batch == 1 and _batch(grad, other) != 1)
     # The batch was summed away in the forward: each of its members has the same gradient.
     return result if result.shape[0] == batch else result.expand(batch, *result.shape[1:])
 
@@ -143,20 +160,13 @@ def _function(op: Bilinear, ops: Ops) -> Call:
         @staticmethod
         def setup_context(ctx, inputs, output):
             layouts, p, q, reduce = inputs
-            ctx.layouts, ctx.reduce = layouts, reduce
+            ctx.reduce = reduce
             ctx.save_for_forward(p, q)
-            ctx.save_for_backward(p, q)
+            _save(ctx, layouts, p, q, first=1)
 
         @staticmethod
         def backward(ctx, grad):
-            p, q = ctx.saved_tensors
-            _, need_p, need_q, _ = ctx.needs_input_grad
-            return (
-                None,
-                _pull(op.pull_p, ops, ctx.layouts, grad, q, p) if need_p else None,
-                _pull(op.pull_q, ops, ctx.layouts, grad, p, q) if need_q else None,
-                None,
-            )
+            return None, *_backward(op, ops, ctx, grad, first=1), None
 
         @staticmethod
         def jvp(ctx, _layouts, dp, dq, _reduce):
@@ -184,24 +194,18 @@ _LAYOUT_SCHEMA = (
 
 def _custom_op(namespace: str, op: Bilinear, ops: Ops) -> Call:
     width = len(Layout._fields)
+    first = op.layouts * width  # the layouts' fields come before p and q
 
     def parse(args: Sequence[Any]) -> tuple[Layouts, Tensor, Tensor, bool]:
-        ends = range(width, op.layouts * width + 1, width)
-        return tuple(Layout(*args[end - width : end]) for end in ends), *args[-3:]
+        starts = range(0, first, width)
+        return tuple(Layout(*args[start : start + width]) for start in starts), *args[first:]
 
     def setup_context(ctx, inputs, output):
-        ctx.layouts, p, q, _ = parse(inputs)
-        ctx.save_for_backward(p, q)
+        layouts, p, q, _ = parse(inputs)
+        _save(ctx, layouts, p, q, first)
 
     def backward(ctx, grad):
-        p, q = ctx.saved_tensors
-        *_, need_p, need_q, _ = ctx.needs_input_grad
-        return (
-            *(None,) * (op.layouts * width),
-            _pull(op.pull_p, ops, ctx.layouts, grad, q, p) if need_p else None,
-            _pull(op.pull_q, ops, ctx.layouts, grad, p, q) if need_q else None,
-            None,
-        )
+        return *(None,) * first, *_backward(op, ops, ctx, grad, first), None
 
     def fake(*args):
         layouts, p, q, reduce = parse(args)

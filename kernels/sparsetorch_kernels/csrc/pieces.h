@@ -58,7 +58,8 @@ class RowShares {
     });
     before[0] = 0;
     for (int64_t row = 0; row < n_rows; ++row) before[row + 1] = before[row] + std::abs(costs[row]);
-    count = std::min<int64_t>(torch::stable::get_num_threads(), 1 + before[n_rows] * repeats / 65536);
+    const int64_t useful = 1 + before[n_rows] * repeats / 65536;
+    count = std::min<int64_t>(torch::stable::get_num_threads(), useful);
   }
 
   const int64_t* cost() const { return costs_.const_data_ptr<int64_t>(); }

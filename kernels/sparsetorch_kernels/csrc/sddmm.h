@@ -48,6 +48,10 @@ void sddmm_piece(const Sddmm<T, I>& p, const Cut& from, const Cut& to, T* out) {
       const T* u_row = u + row * p.k;
       for (int64_t e = first; e < last; ++e) {
         const int64_t col = p.a.col[e];
+        if constexpr (!kOneColumn) {  // a row of v comes from anywhere: ask for it early
+          const int64_t soon = p.a.col[std::min(e + 40, p.a.nnz - 1)];
+          for (int64_t j = 0; j < p.k; j += kWidth<T>) __builtin_prefetch(v + soon * p.k + j);
+        }
         const T product = kOneColumn ? *u_row * v[col] : dot(u_row, v + col * p.k, p.k);
         T& target = out[p.a.place(e)];
         target = term == 0 ? product : target + product;

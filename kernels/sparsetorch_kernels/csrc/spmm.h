@@ -30,6 +30,10 @@ inline void tile(const Spmm<T, I>& p, int64_t first, int64_t last, int64_t j, T*
     for (int64_t e = first; e < last; ++e) {
       const T value = values[kPerm ? static_cast<int64_t>(p.a.perm[e]) : e];
       const T* row = x + static_cast<int64_t>(p.a.col[e]) * p.k;
+      if constexpr (kVectors > 1) {  // a row of x comes from anywhere: ask for it early
+        const int64_t soon = p.a.col[std::min(e + 40, p.a.nnz - 1)];
+        for (int m = 0; m < kVectors; ++m) __builtin_prefetch(x + soon * p.k + m * kLanes);
+      }
       for (int m = 0; m < kVectors; ++m) acc[m] += value * load<T, kLanes>(row + m * kLanes);
     }
   }

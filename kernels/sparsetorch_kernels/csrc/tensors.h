@@ -97,7 +97,7 @@ struct Batch {
 };
 
 // A result (batch, first[, second]). Large ones ask for huge pages: the kernel writes all of
-// it once, and 4 KiB page faults would cost more than the arithmetic.
+// it once, and page faults of 4 KiB each would cost more than the arithmetic.
 inline Tensor make_output(const Tensor& like, std::vector<int64_t> sizes) {
   Tensor out = torch::stable::new_empty(like, sizes);
 #ifdef MADV_HUGEPAGE
@@ -105,7 +105,9 @@ inline Tensor make_output(const Tensor& like, std::vector<int64_t> sizes) {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(out.data_ptr());
   const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
   const uintptr_t last = (begin + out.numel() * out.element_size()) / kHuge * kHuge;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (first + 4 * kHuge <= last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: may fail
+  }
 #endif
   return out;
 }

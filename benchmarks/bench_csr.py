@@ -1,0 +1,264 @@
+"""CSR products of sparsetorch beside those of PyTorch and SciPy, on the 2-D Poisson matrix.
+
+    python benchmarks/bench_csr.py [--grid 1000] [--threads N] [--cpu-time] [--out FILE]
+
+Every contender's result, gradients included, is compared with SciPy's in float64 first; a mismatch
+ends the run without a time. The contenders then take turns, so that whatever else the machine does
+falls on all of them. Reported: median and quartiles of the wall-clock time (or, for a machine that
+others use too, of the processor time of all threads), the ratio to the best peer (below 1:
+sparsetorch is faster) and, for SpMV, the ratio to the time in which the machine copies as many
+bytes as the product has to move.
+
+PyTorch's gradients are taken by its best route, a leaf CSR tensor with torch.sparse.mm. The route
+from a tensor of values through torch.sparse_csr_tensor, which is what a learned matrix needs, fills
+a dense n x n gradient and is impossible at this size.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from sparsetorch_kernels import (
+    Layout,
+    backend_info,
+    spgemm,
+    spgemm_structure,
+    spmm,
+    spmv,
+    transpose_structure,
+)
+
+Results = tuple[np.ndarray, ...]
+Result = Tensor | np.ndarray | sparse.csr_array
+Contender = Callable[[], tuple[Result, ...]]
+
+warnings.filterwarnings("ignore", message=".*[Ss]parse.*")  # "beta state", "invariant checks"
+
+
+def poisson(n: int) -> sparse.csr_array:
+    """The 5-point Laplacian on an n x n grid, (n^2, n^2)."""
+    eye, above = sparse.eye_array(n), sparse.eye_array(n, k=1)
+    line = 2 * eye - above - above.T
+    matrix = sparse.csr_array(sparse.kron(line, eye) + sparse.kron(eye, line))
+    matrix.eliminate_zeros()
+    matrix.sort_indices()
+    return matrix
+
+
+class Problem:
+    """One matrix in every contender's form, with random dense operands."""
+
+    def __init__(self, matrix: sparse.csr_array, value: torch.dtype, index: torch.dtype, k: int):
+        crow, col = (torch.from_numpy(t).to(index) for t in (matrix.indptr, matrix.indices))
+        n = crow.numel() - 1
+        generator = torch.Generator().manual_seed(0)
+        self.exact = sparse.csr_array(matrix.astype(np.float64))
+        self.layout = Layout(crow, col, None, *transpose_structure(crow, col, n), n, n)
+        self.values = torch.from_numpy(matrix.data).to(value).requires_grad_()
+        self.csr = torch.sparse_csr_tensor(crow, col, self.values.detach(), (n, n))
+        self.leaf = self.csr.clone().requires_grad_()
+        self.scipy = sparse.csr_array(
+            (self.values.detach().numpy(), col.numpy(), crow.numpy()), shape=(n, n)
+        )
+        self.x = torch.randn(n, k, generator=generator, dtype=value, requires_grad=True)
+        self.g = torch.randn(n, k, generator=generator, dtype=value)
+
+    def entries(self, u: Tensor, v: Tensor) -> np.ndarray:
+        """<u_i, v_j> at the entries (i, j) of the matrix, in float64."""
+        row = np.repeat(np.arange(self.layout.n_rows), np.diff(self.scipy.indptr))
+        u64, v64 = u.detach().double().numpy(), v.detach().double().numpy()
+        return np.einsum("ek,ek->e", u64[row], v64[self.scipy.indices])
+
+
+def spmv_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
+    x, values = p.x.detach()[:, 0].contiguous(), p.values.detach()
+    return (p.exact @ x.double().numpy(),), {
+        "sparsetorch": lambda: (spmv(p.layout, values, x),),
+        "torch": lambda: (p.csr @ x,),
+        "scipy": lambda: (p.scipy @ x.numpy(),),
+    }
+
+
+def spmm_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
+    x, values = p.x.detach(), p.values.detach()
+    return (p.exact @ x.double().numpy(),), {
+        "sparsetorch": lambda: (spmm(p.layout, values, x),),
+        "torch": lambda: (p.csr @ x,),
+        "scipy": lambda: (p.scipy @ x.numpy(),),
+    }
+
+
+def both_gradients(p: Problem) -> tuple[Results, dict[str, Contender]]:
+    """Forward, gradient of the values and gradient of x; one column goes through spmv."""
+
+    def ours():
+        one = p.x.shape[1] == 1
+        y = spmv(p.layout, p.values, p.x[:, 0])[:, None] if one else spmm(p.layout, p.values, p.x)
+        return y, *torch.autograd.grad(y, (p.values, p.x), p.g)
+
+    def torchs():
+        y = torch.sparse.mm(p.leaf, p.x)
+        da, dx = torch.autograd.grad(y, (p.leaf, p.x), p.g)
+        return y, da.values(), dx
+
+    x64, g64 = p.x.detach().double().numpy(), p.g.double().numpy()
+    want = (p.exact @ x64, p.entries(p.g, p.x), p.exact.T @ g64)
+    return want, {"sparsetorch": ours, "torch": torchs}
+
+
+def spgemm_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
+    """A A: sparsetorch on the pattern it computed once, the peers from nothing, as they must."""
+    a, values = p.layout, p.values.detach()
+    crow, col = spgemm_structure(a, a)
+    c = Layout(crow, col, None, *transpose_structure(crow, col, a.n_cols), a.n_rows, a.n_cols)
+    return (as_array(sparse.csr_array(p.exact @ p.exact)),), {
+        "sparsetorch": lambda: (spgemm(a, values, a, values, c),),
+        "torch": lambda: (p.csr @ p.csr,),
+        "scipy": lambda: (sparse.csr_array(p.scipy @ p.scipy),),
+    }
+
+
+def as_array(result: Result) -> np.ndarray:
+    """A result for comparison; the values of a sparse one, its columns sorted."""
+    if isinstance(result, Tensor) and result.layout == torch.sparse_csr:
+        parts = (result.values(), result.col_indices(), result.crow_indices())
+        result = sparse.csr_array(tuple(t.numpy() for t in parts), shape=tuple(result.shape))
+    if isinstance(result, sparse.csr_array):
+        result.sort_indices()
+        return result.data
+    return result.detach().numpy() if isinstance(result, Tensor) else result
+
+
+def verify(name: str, got: tuple[Result, ...], want: Results, dtype: torch.dtype) -> None:
+    """Raise unless every result is right to the precision of its dtype."""
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for i, (a, b) in enumerate(zip(got, want)):
+        error = np.linalg.norm(as_array(a).ravel() - b.ravel()) / np.linalg.norm(b)
+        if not error <= tolerance:
+            raise SystemExit(f"{name}, result {i}: relative error {error:.1e}; no times are given")
+
+
+def times(
+    contenders: dict[str, Contender], repeats: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of each contender, taking turns; the first two turns warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 2):
+        for name, call in contenders.items():
+            start = clock()
+            call()
+            if turn >= 2:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def copy_rate(clock: Callable[[], float]) -> float:
+    """Bytes read and written per second by a copy that no cache holds."""
+    source = torch.ones(1 << 26)
+    target = torch.empty_like(source)
+    seconds = times({"copy": lambda: (target.copy_(source),)}, 7, clock)["copy"]
+    return 2 * source.numel() * 4 / statistics.median(seconds)
+
+
+def row(title: str, seconds: dict[str, list[float]], floor: float | None) -> str:
+    """A line of the table."""
+
+    def cell(name: str) -> str:
+        if name not in seconds:
+            return "-"
+        low, _, high = statistics.quantiles(seconds[name], n=4)
+        return f"{statistics.median(seconds[name]) * 1e3:.2f} ({low * 1e3:.2f}-{high * 1e3:.2f})"
+
+    ours = statistics.median(seconds["sparsetorch"])
+    best = min(statistics.median(t) for name, t in seconds.items() if name != "sparsetorch")
+    cells = [cell(name) for name in ("sparsetorch", "torch", "scipy")]
+    to_floor = f"{ours / floor:.1f}" if floor else "-"
+    return f"| {title} | {' | '.join(cells)} | {ours / best:.2f} | {to_floor} |"
+
+
+def setting(options: argparse.Namespace) -> list[str]:
+    """What a reader has to know to compare: machine, versions, threads, huge pages."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":")[1].strip() if names else cpu
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    command = f"python benchmarks/bench_csr.py --grid {options.grid} --repeats {options.repeats}"
+    command += f" --threads {options.threads}" if options.threads else ""
+    command += " --cpu-time" if options.cpu_time else ""
+    command += f" --only '{options.only}'" if options.only else ""
+    return [
+        f"2-D Poisson, {options.grid} x {options.grid} grid; {cpu}; {torch.get_num_threads()} "
+        f"threads (scipy: 1); torch {torch.__version__}, scipy {scipy.__version__}; "
+        f"sparsetorch: {backend_info()['cpu'].split()[0]}.",
+        f"Transparent huge pages: {pages.read_text().strip() if pages.exists() else 'none'}; "
+        f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', 'unset')}.",
+        f"Command: `{command}`. Median (quartiles) of the "
+        f"{'processor' if options.cpu_time else 'wall-clock'} time in ms.",
+        "",
+        "| product | sparsetorch | torch | scipy | to best peer | to copy floor |",
+        "|---|---|---|---|---|---|",
+    ]
+
+
+CASES = [  # title, contenders, dtypes, columns, share of the repeats
+    ("SpMV", spmv_forward, torch.float32, torch.int32, 1, 1.0),
+    ("SpMV", spmv_forward, torch.float32, torch.int64, 1, 1.0),
+    ("SpMV", spmv_forward, torch.float64, torch.int32, 1, 1.0),
+    ("SpMV", spmv_forward, torch.float64, torch.int64, 1, 1.0),
+    ("SpMV, both gradients", both_gradients, torch.float32, torch.int32, 1, 0.5),
+    ("SpMV, both gradients", both_gradients, torch.float64, torch.int32, 1, 0.5),
+    ("SpMM 64", spmm_forward, torch.float32, torch.int32, 64, 0.3),
+    ("SpMM 64", spmm_forward, torch.float64, torch.int32, 64, 0.3),
+    ("SpMM 64, both gradients", both_gradients, torch.float32, torch.int32, 64, 0.3),
+    ("SpGEMM A A", spgemm_forward, torch.float32, torch.int32, 1, 0.3),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="CSR products beside PyTorch's and SciPy's.")
+    parser.add_argument("--grid", type=int, default=1000, help="points along a side")
+    parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
+    parser.add_argument("--repeats", type=int, default=15, help="turns of the fastest products")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, not wall clock")
+    parser.add_argument("--only", default="", help="products whose title contains this")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    lines = setting(options)
+    print("\n".join(lines), flush=True)
+    matrix, rate = poisson(options.grid), copy_rate(clock)
+    for title, make, value, index, k, share in CASES:
+        if options.only not in title:
+            continue
+        problem = Problem(matrix, value, index, k)
+        want, contenders = make(problem)
+        for name, call in contenders.items():
+            verify(f"{title} {name}", call(), want, value)
+        seconds = times(contenders, max(3, round(options.repeats * share)), clock)
+        n, nnz = matrix.indptr.size - 1, matrix.nnz
+        moved = nnz * (value.itemsize + index.itemsize) + n * (2 * value.itemsize + index.itemsize)
+        floor = moved / rate if make is spmv_forward else None
+        kinds = f"{str(value)[6:]}/{str(index)[6:]}"
+        lines.append(row(f"{title}, {kinds}", seconds, floor))
+        print(lines[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What is particular to the C++ library: the division of work, register tiles, raw memory."""
+
+import pytest
+import torch
+from csr_cases import densify, layout_of, relative_error, sample
+from scipy import sparse
+
+from sparsetorch_kernels import _native, sddmm, spgemm, spmm, spmv
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_library():
+    if _native.ops() is None:
+        pytest.skip(f"no native library: {_native.status()}")
+
+
+@pytest.fixture(scope="module")
+def long_rows():
+    """Rows longer than any piece of work given to a thread, among short and empty ones."""
+    matrix = sparse.random_array((200, 70_000), density=1e-5, rng=0).tolil()
+    matrix[0] = matrix[150] = 1.0
+    layout = layout_of(matrix)
+    return layout, torch.randn(layout.col.numel(), dtype=torch.float64)
+
+
+def test_long_rows_are_summed_whole(long_rows):
+    a, values = long_rows
+    x = torch.randn(a.n_cols, 5, dtype=torch.float64)
+    u, v = torch.randn(a.n_rows, 5, dtype=torch.float64), torch.randn(a.n_cols, 5).double()
+    dense = densify(a, values)
+    assert relative_error(spmv(a, values, x[:, 0]), dense @ x[:, 0]) < 1e-12
+    assert relative_error(spmm(a, values, x), dense @ x) < 1e-12
+    assert relative_error(sddmm(a, u, v), sample(a, u @ v.mT)) < 1e-12
+
+
+def test_results_do_not_depend_on_the_number_of_threads(long_rows):
+    a, values = long_rows
+    x, u = torch.randn(2, a.n_cols, 4).double(), torch.randn(2, a.n_rows, 4).double()
+    square = layout_of(sparse.random_array((3000, 3000), density=2e-3, rng=1))
+    w = torch.randn(square.col.numel())
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(
+                [
+                    spmv(a, values, x[..., 0]),
+                    spmm(a, values, x),
+                    sddmm(a, u, x),
+                    spgemm(square, w, square, w, square),
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other):
+            assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_number_of_columns(dtype):
+    a = layout_of(sparse.random_array((40, 30), density=0.2, rng=0))
+    values = torch.randn(a.col.numel(), dtype=dtype)
+    for k in [*range(70), 95, 127, 128, 129]:
+        x, u = torch.randn(a.n_cols, k, dtype=dtype), torch.randn(a.n_rows, k, dtype=dtype)
+        exact = densify(a, values.double()) @ x.double()
+        tolerance = 1e-6 if dtype == torch.float32 else 1e-14
+        assert relative_error(spmm(a, values, x), exact) < tolerance, k
+        exact = sample(a, u.double() @ x.double().mT)
+        assert relative_error(sddmm(a, u, x), exact) < tolerance, k
+
+
+def test_strided_operands_and_structure():
+    a = layout_of(sparse.random_array((12, 9), density=0.4, rng=0))
+
+    def stretched(index):
+        return index.repeat_interleave(2)[::2]
+
+    strided = a._replace(crow=stretched(a.crow), col=stretched(a.col), t_perm=stretched(a.t_perm))
+    values, x = torch.randn(a.col.numel(), 2)[:, 0], torch.randn(5, 9).mT
+    assert torch.equal(spmm(strided, values, x), spmm(a, values.clone(), x.contiguous()))
+    ones = torch.ones(()).expand(12, 5)
+    assert torch.equal(spmm(strided.T, values, ones), spmm(a.T, values, ones.contiguous()))
+
+
+def test_masked_products_by_every_route():
+    """Dots, scaled rows and searched rows are chosen by cost; each shape here favours another."""
+    generator = torch.Generator().manual_seed(0)
+    wide = layout_of(sparse.random_array((30, 2000), density=0.3, rng=0))
+    tall = layout_of(sparse.random_array((2000, 40), density=0.3, rng=1))
+    narrow = layout_of(sparse.random_array((40, 2000), density=0.3, rng=2))
+    inner = layout_of(sparse.random_array((30, 40), density=0.2, rng=3))
+    outer = layout_of(sparse.random_array((30, 2000), density=5e-4, rng=4))
+    for a, b, c in ((wide, tall, inner), (inner, narrow, outer), (inner, narrow, wide)):
+        u = torch.randn(a.col.numel(), generator=generator, dtype=torch.float64)
+        v = torch.randn(b.col.numel(), generator=generator, dtype=torch.float64)
+        exact = sample(c, densify(a, u) @ densify(b, v))
+        assert relative_error(spgemm(a, u, b, v, c), exact) < 1e-13
+
+
+def test_shapes_that_do_not_fit_are_refused_even_by_the_raw_operator():
+    a = layout_of(sparse.random_array((5, 4), density=0.5, rng=0))
+    native, nnz = torch.ops.sparsetorch_native, a.col.numel()
+    with pytest.raises(RuntimeError, match="does not fit"):
+        native.spmm(a.crow, a.col, None, torch.ones(1, nnz - 1), torch.ones(1, 4, 2), 4, False)
+    with pytest.raises(RuntimeError, match="does not fit"):
+        native.spmm(a.crow, a.col, None, torch.ones(1, nnz), torch.ones(1, 3, 2), 4, False)
+    with pytest.raises(RuntimeError, match="broadcast"):
+        native.spmm(a.crow, a.col, None, torch.ones(2, nnz), torch.ones(3, 4, 2), 4, False)
+    with pytest.raises(RuntimeError, match="dtype"):
+        native.sddmm(a.crow.long(), a.col, None, torch.ones(1, 5, 2), torch.ones(1, 4, 2), 4, False)

@@ -1,0 +1,65 @@
+"""Transposed patterns and patterns of products, by each implementation."""
+
+import pytest
+import torch
+from csr_cases import LARGE, SMALL, layout_of
+from scipy import sparse
+
+from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
+from sparsetorch_kernels.csr import structure
+
+MATRICES = SMALL | LARGE
+
+pytestmark = [
+    pytest.mark.parametrize("index", [torch.int32, torch.int64]),
+    pytest.mark.parametrize("name", MATRICES),
+]
+
+
+@pytest.mark.parametrize(
+    "transpose",
+    [transpose_structure, structure.transpose_by_scipy, structure.transpose_by_sorting],
+)
+def test_transpose(transpose, name, index):
+    a = layout_of(MATRICES[name], index)
+    values = torch.arange(a.col.numel())
+    want = sparse.csr_array(
+        (values.numpy(), a.col.numpy(), a.crow.numpy()), shape=(a.n_rows, a.n_cols)
+    ).T.tocsr()
+    want.sort_indices()
+    t_crow, t_col, t_perm = transpose(a.crow, a.col, a.n_cols)
+    assert t_crow.dtype == t_col.dtype == t_perm.dtype == index
+    assert t_crow.tolist() == want.indptr.tolist()
+    assert t_col.tolist() == want.indices.tolist()
+    assert t_perm.tolist() == want.data.tolist()
+
+
+@pytest.mark.parametrize(
+    "product", [spgemm_structure, structure.product_by_scipy, structure.product_by_sorting]
+)
+def test_product_keeps_what_cancels(product, name, index):
+    a = layout_of(MATRICES[name], index)
+    b = layout_of(sparse.random_array((a.n_cols, 17), density=0.1, rng=0), index)
+    crow, col = product(a, b)
+    ones = [
+        sparse.csr_array(
+            (torch.ones(x.col.numel()).numpy(), x.col.numpy(), x.crow.numpy()),
+            shape=(x.n_rows, x.n_cols),
+        )
+        for x in (a, b)
+    ]
+    want = sparse.csr_array(ones[0] @ ones[1])
+    want.sort_indices()
+    assert crow.tolist() == want.indptr.tolist()
+    assert col.tolist() == want.indices.tolist()
+    if product is spgemm_structure:
+        assert crow.dtype == col.dtype == index
+
+
+def test_transposing_twice_is_the_identity(name, index):
+    a = layout_of(MATRICES[name], index)
+    again = transpose_structure(a.t_crow, a.t_col, a.n_rows)
+    assert torch.equal(again[0], a.crow)
+    assert torch.equal(again[1], a.col)
+    assert isinstance(a.T.T, Layout)
+    assert a.T.T.crow is a.crow
