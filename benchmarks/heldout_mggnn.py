@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddm.compare import Run, compare
+from ddm.comparison import Run, compare
 from ddm.learned import InterfaceNet
 from ddm.mesh import random_mesh
 from ddm.partition import partition

@@ -1,6 +1,69 @@
-"""Learned two-level domain decomposition for partial differential equations.
+"""Two-level domain decomposition for partial differential equations, classical and learned.
 
-mesh -> problems -> partition -> coarse, local -> schwarz     classical methods
-features -> learned                                            MG-GNN's interface values and P
-setup, rates, losses, data, lightning                          training and measuring
+    mesh -> problems -> partition -> coarse, local -> schwarz    classical methods
+    features -> learned                                          MG-GNN's interface values and P
+    setup, rates, comparison, table, plot                           using and measuring them
+    losses, data, lightning                                      training
+
+The names below are imported when they are first used, so that `import ddm` needs no extra.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddm.comparison import compare
+    from ddm.learned import InterfaceNet
+    from ddm.mesh import load_mesh, mesh_domain, random_mesh, save_mesh
+    from ddm.partition import Decomposition, decompose
+    from ddm.problems import Problem, poisson
+    from ddm.schwarz import Schwarz, robin
+    from ddm.setup import Setup, set_up
+
+__all__ = [
+    "Decomposition",
+    "InterfaceNet",
+    "Problem",
+    "Schwarz",
+    "Setup",
+    "compare",
+    "decompose",
+    "load_mesh",
+    "mesh_domain",
+    "poisson",
+    "random_mesh",
+    "robin",
+    "save_mesh",
+    "set_up",
+]
+
+_MODULES = {
+    "comparison": ("compare",),
+    "learned": ("InterfaceNet",),
+    "mesh": ("load_mesh", "mesh_domain", "random_mesh", "save_mesh"),
+    "partition": ("Decomposition", "decompose"),
+    "problems": ("Problem", "poisson"),
+    "schwarz": ("Schwarz", "robin"),
+    "setup": ("Setup", "set_up"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module.
+
+    Raises:
+        ImportError: a package of the extra is missing.
+    """
+    if name not in _HOME:
+        raise AttributeError(f"module 'ddm' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(f"ddm.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"ddm.{name} needs {error.name}: pip install 'sparsetorch[ddm]'"
+        ) from error
+    globals()[name] = value
+    return value

@@ -17,6 +17,7 @@ classical one costs.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,8 +84,6 @@ class InterfaceNet(nn.Module):
 
         `metadata` (strings) is kept beside the configuration: seed, data, training time.
         """
-        import json
-
         from safetensors.torch import save_file
 
         path = Path(path)
@@ -101,12 +100,10 @@ class InterfaceNet(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: not a safetensors file, another architecture, or weights that do not fit.
         """
-        import json
-
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path.exists():
+        if not path.is_file():
             raise FileNotFoundError(f"path: no checkpoint {path}")
         try:
             with safe_open(path, framework="pt") as file:
@@ -122,10 +119,10 @@ class InterfaceNet(nn.Module):
                 f"path: {path} holds architecture {found!r}, expected {cls.__name__!r}; "
                 "train one with examples/train_mggnn.py"
             )
-        net = cls(**json.loads(header["config"]))
         try:
+            net = cls(**json.loads(header["config"]))
             net.load_state_dict(weights)
-        except RuntimeError as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"path: the weights in {path} do not fit its config: {error}"
             ) from error

@@ -82,12 +82,6 @@ class SchwarzModule(L.LightningModule):
             loss = loss + h["gamma"] * coarse_energy(setup.A, method.P, setup.P)
         return loss
 
-    def transfer_batch_to_device(
-        self, batch: Setup, device: torch.device, dataloader_idx: int
-    ) -> Setup:
-        """Move a setup as a whole."""
-        return batch.to(device)
-
     def training_step(self, setup: Setup, batch_idx: int) -> Tensor:
         """One matrix; gradients accumulate over several (`accumulate_grad_batches`)."""
         loss = self.loss(setup)
@@ -181,3 +175,9 @@ class MeshDataModule(L.LightningDataModule):
         """One sample at a time, in double precision, for iteration counts to 1e-8."""
         dataset = MeshDataset(self.recipes["validation"], self.folder, torch.float64)
         return DataLoader(dataset, batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: Setup, device: torch.device, dataloader_idx: int
+    ) -> Setup:
+        """Move a setup as a whole."""
+        return batch.to(device)

@@ -5,7 +5,9 @@ Meshes are scikit-fem's `MeshTri`: `p` is (2, n_nodes), `t` is (3, n_triangles).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 from skfem import MeshTri
+
+from ddm.outline import check_outlines, closed_spline, polygon_area
 
 GMSH_LIBRARIES = (
     "apt-get update && apt-get install -y libglu1-mesa libgl1 libxcursor1 libxft2 libxinerama1"
@@ -61,12 +65,6 @@ def random_outline(seed: int) -> np.ndarray:
             return points[hull.vertices]
 
 
-def polygon_area(outline: np.ndarray) -> float:
-    """Signed area of the polygon with the given corners, (k, 2); positive if counterclockwise."""
-    x, y = outline.T
-    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
 def mesh_domain(
     outline: np.ndarray,
     *,
@@ -79,32 +77,34 @@ def mesh_domain(
 
     Args:
         outline: (k, 2) corners, or control points of a closed cubic B-spline if `smooth`.
-        n_nodes: the wanted number of nodes, boundary included; met to within some 10 %.
+        n_nodes: the wanted number of nodes, boundary included; met to within some 10 % if most of
+            them lie inside.
         holes: outlines of holes, each (k, 2), never smoothed.
         smooth: round the outline.
         seed: gmsh's random seed.
 
     Raises:
-        ValueError: fewer than 3 corners, a region without area, or `n_nodes` below 4.
+        ValueError: fewer than 3 corners, a region without area, outlines that meet or lie where
+            they should not, or `n_nodes` below 4.
         GmshUnavailableError: gmsh cannot be loaded.
     """
     loops = [np.asarray(loop, dtype=float) for loop in (outline, *holes)]
-    for loop in loops:
+    for index, loop in enumerate(loops):
+        name = f"holes[{index - 1}]" if index else "outline"
         if loop.ndim != 2 or loop.shape[1] != 2 or len(loop) < 3:
-            raise ValueError(f"outline: expected (k, 2) with k >= 3 corners, got {loop.shape}")
+            raise ValueError(f"{name}: expected (k, 2) with k >= 3 corners, got {loop.shape}")
     if n_nodes < 4:
         raise ValueError(f"n_nodes: expected at least 4, got {n_nodes}")
     area = abs(polygon_area(loops[0])) - sum(abs(polygon_area(loop)) for loop in loops[1:])
     if not area > 0:
         raise ValueError(f"outline: the region inside it and outside the holes has area {area:g}")
-    # A mesh of equilateral triangles of side h has one node per sqrt(3)/2 h^2 of area. The B-spline
-    # cuts corners, by a share that depends on the shape: a second pass corrects the size.
+    check_outlines(closed_spline(loops[0]) if smooth else loops[0], loops[1:])
+    # A mesh of equilateral triangles of side h has one node per sqrt(3)/2 h^2 of area. The boundary
+    # adds nodes and a B-spline cuts corners, by shares that depend on the shape: a second pass
+    # corrects the size.
     size = math.sqrt(area / (n_nodes * math.sqrt(3) / 2))
-    mesh = _triangulate(loops, size, smooth, seed)
-    if smooth:
-        size *= math.sqrt(mesh.nvertices / n_nodes)
-        mesh = _triangulate(loops, size, smooth, seed)
-    return mesh
+    size *= math.sqrt(_triangulate(loops, size, smooth, seed).nvertices / n_nodes)
+    return _triangulate(loops, size, smooth, seed)
 
 
 def _triangulate(loops: list[np.ndarray], size: float, smooth: bool, seed: int) -> MeshTri:
@@ -186,7 +186,8 @@ def build_mesh(points: np.ndarray, triangles: np.ndarray) -> MeshTri:
     """Make a checked mesh from (n, 2) points and (m, 3) triangles; nodes without a triangle go.
 
     Raises:
-        ValueError: no triangles, an index out of range, or more than one connected component.
+        ValueError: no triangles, one without area, an index out of range, coordinates that are not
+            finite, or more than one connected component.
     """
     if len(triangles) == 0:
         raise ValueError("mesh: it has no triangles")
@@ -207,7 +208,13 @@ def build_mesh(points: np.ndarray, triangles: np.ndarray) -> MeshTri:
             f"mesh: it has {n_parts} connected components, expected 1; solve them one at a time, "
             "or merge nodes that should coincide"
         )
-    return MeshTri(np.ascontiguousarray(points[used].T), np.ascontiguousarray(triangles.T))
+    mesh = MeshTri(np.ascontiguousarray(points[used].T), np.ascontiguousarray(triangles.T))
+    flat = np.flatnonzero(
+        abs(_areas(mesh)) <= 1e-14 * np.ptp(mesh.p, axis=1).prod() / len(triangles)
+    )
+    if len(flat):
+        raise ValueError(f"mesh: {len(flat)} triangles have no area, the first is {flat[0]}")
+    return mesh
 
 
 def load_mesh(path: str | Path) -> MeshTri:
@@ -215,25 +222,34 @@ def load_mesh(path: str | Path) -> MeshTri:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a mesh file, no triangles, or a mesh of several components.
+        ValueError: not a mesh file, no triangles, triangles that are not in a plane z = const, or
+            whatever `build_mesh` refuses.
     """
     import meshio
 
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"path: no mesh file {path}")
+    said = io.StringIO()
     try:
-        mesh = meshio.read(path)
-    # meshio ends the process on some unreadable files, and its parsers raise whatever they meet.
+        # It prints a line for each format that it tries in vain.
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            mesh = meshio.read(path)
+    # It ends the process on some unreadable files, and its parsers raise whatever they meet.
     except (Exception, SystemExit) as error:
+        detail = said.getvalue() if isinstance(error, SystemExit) else str(error)
         raise ValueError(
-            f"path: {path} is not a mesh file that meshio can read ({error})"
+            f"path: {path} is not a mesh file that meshio can read ({' '.join(detail.split())})"
         ) from error
     triangles = mesh.cells_dict.get("triangle")
     if triangles is None:
         found = ", ".join(sorted(mesh.cells_dict)) or "none"
         raise ValueError(f"path: {path} has no triangles; its cell types: {found}")
-    return build_mesh(np.asarray(mesh.points)[:, :2], np.asarray(triangles, dtype=np.int64))
+    points = np.asarray(mesh.points, dtype=float)
+    height = points[np.unique(triangles), 2:]
+    if height.size and np.ptp(height) > 1e-9 * np.ptp(points[:, :2]):
+        raise ValueError(f"path: {path} is not plane: z goes from {height.min()} to {height.max()}")
+    return build_mesh(points[:, :2], np.asarray(triangles, dtype=np.int64))
 
 
 def save_mesh(mesh: MeshTri, path: str | Path) -> None:

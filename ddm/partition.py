@@ -69,11 +69,13 @@ def metis(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
     graph = _adjacency(A)
     if n_parts == 1:
         return np.zeros(A.shape[0], dtype=np.int64)
-    xadj: Any = graph.indptr
-    adjacent: Any = graph.indices
-    options = pymetis.Options(seed=seed)
+    pointers: Any = graph.indptr
+    neighbours: Any = graph.indices
     _, owner = pymetis.part_graph(
-        n_parts, xadj=xadj, adjncy=adjacent, options=options, recursive=False
+        n_parts,
+        pymetis.CSRAdjacency(pointers, neighbours),
+        options=pymetis.Options(seed=seed),
+        recursive=False,
     )
     return np.asarray(owner, dtype=np.int64)
 
@@ -126,7 +128,8 @@ class Decomposition:
         own: (N,) whether its subdomain owns it; the *ring* is the rest.
         layer: (N,) graph layer in which the subdomain reached it, 0 for owned ones.
         block_crow, block_col: the local matrices as one block-diagonal CSR pattern, (N, N).
-        block_source: (block nnz,) the entry of `A.data` that each block entry copies.
+        block_source: (block nnz,) the entry of A that each block entry copies, where A has sorted
+            rows without duplicates, as `CSRTensor.from_scipy` leaves it.
         outside: (N,) sum of |a_ij| over the neighbours j that lie outside the subdomain.
     """
 
@@ -181,12 +184,17 @@ def decompose(A: sp.csr_array, owner: np.ndarray, overlap: int = 1) -> Decomposi
     """Grow each part of `owner` by `overlap` graph layers and lay out the local matrices.
 
     Raises:
-        ValueError: `owner` is not (n,) with parts 0 .. S-1 all present, or `overlap` is below 1.
+        ValueError: `A` is not square, `owner` is not (n,) integers with parts 0 .. S-1 all present,
+            or `overlap` is below 1.
     """
+    if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
+    A = sp.csr_array(A, copy=True)
+    A.sum_duplicates()
     n = A.shape[0]
     owner = np.asarray(owner)
-    if owner.shape != (n,):
-        raise ValueError(f"owner: expected shape ({n},), got {owner.shape}")
+    if owner.shape != (n,) or owner.dtype.kind not in "iu":
+        raise ValueError(f"owner: expected ({n},) integers, got {owner.shape} {owner.dtype}")
     if owner.min() < 0 or (np.bincount(owner) == 0).any():
         raise ValueError("owner: expected parts 0 .. S-1, each with at least one unknown")
     if overlap < 1:

@@ -22,7 +22,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.coarse import check_coarse
-from ddm.local import DenseBlocks, SparseBlocks, local_solver, refuse_gradient
+from ddm.local import DenseBlocks, SparseBlocks, blown_up_by, local_solver, refuse_gradient
 from ddm.partition import Decomposition
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import Factorization, SolveError, factorized
@@ -116,7 +116,13 @@ class Schwarz:
         return self.P @ self.coarse.solve(self.P.T @ r, transpose)
 
     def apply(self, r: Tensor) -> Tensor:
-        """`M r` for r of shape (n,) or (n, k)."""
+        """`M r` for r of shape (n,) or (n, k).
+
+        Raises:
+            ValueError: another shape, or r requires a gradient that a sparse solve does not record.
+            TypeError: another dtype than that of A.
+        """
+        self._check(r)
         if r.dim() == 1:
             return self.apply(r.unsqueeze(-1)).squeeze(-1)
         z = self.local.apply(self.factors, r)  # type: ignore[arg-type]
@@ -127,7 +133,8 @@ class Schwarz:
     __call__ = apply
 
     def apply_transposed(self, r: Tensor) -> Tensor:
-        """`M^T r` for r of shape (n,) or (n, k)."""
+        """`M^T r` for r of shape (n,) or (n, k); raises like `apply`."""
+        self._check(r)
         if r.dim() == 1:
             return self.apply_transposed(r.unsqueeze(-1)).squeeze(-1)
         if self.P is None:
@@ -139,6 +146,13 @@ class Schwarz:
     def propagate(self, e: Tensor) -> Tensor:
         """`T e = (I - M A) e`, the error after one stationary iteration, for e (n,) or (n, k)."""
         return e - self.apply(self.A @ e)
+
+    def _check(self, r: Tensor) -> None:
+        n = self.decomposition.n
+        if r.dim() not in (1, 2) or r.shape[0] != n:
+            raise ValueError(f"r: expected shape ({n},) or ({n}, k), got {tuple(r.shape)}")
+        if r.dtype != self.A.dtype:
+            raise TypeError(f"r: expected {self.A.dtype} like A, got {r.dtype}; convert with .to")
 
     def as_linear_operator(self) -> LinearOperator:
         """The preconditioner as SciPy's `M`, with its adjoint."""
@@ -173,16 +187,19 @@ class CoarseSolver:
         dense = kind == "dense" or (kind == "auto" and (small or differentiable))
         self.inverse: Tensor | None = None
         self.factors: Factorization | None = None
-        try:
-            if dense:
-                self.inverse = torch.linalg.inv(A0.to_dense())
-            else:
+        singular = (
+            f"P: the coarse matrix P^T A P, {tuple(A0.shape)}, is singular; columns of P must be "
+            "linearly independent and A nonsingular on their span"
+        )
+        if dense:
+            self.inverse, _ = torch.linalg.inv_ex(A0.to_dense())
+        else:
+            try:
                 self.factors = factorized(A0.detach())
-        except (torch.linalg.LinAlgError, SolveError) as error:
-            raise ValueError(
-                f"P: the coarse matrix P^T A P, {tuple(A0.shape)}, is singular; columns of P must "
-                "be linearly independent and A nonsingular on their span"
-            ) from error
+            except SolveError as error:
+                raise ValueError(singular) from error
+        if len(blown_up_by(lambda r: self.solve(r[:, None])[:, 0], A0.detach().diagonal())):
+            raise ValueError(singular)
 
     def solve(self, r: Tensor, transpose: bool = False) -> Tensor:
         """`A0^-1 r`, or `A0^-T r`, for r (S, k)."""

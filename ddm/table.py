@@ -28,7 +28,7 @@ class Table:
     def to_markdown(self) -> str:
         """The table in Markdown, numbers to the right, columns aligned."""
         cells = [self.columns, *([_text(row[c]) for c in self.columns] for row in self.rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        widths = [max(2, *(len(row[i]) for row in cells)) for i in range(len(self.columns))]
         numeric = [
             all(isinstance(row[c], (int, float, type(None))) for row in self.rows)
             for c in self.columns

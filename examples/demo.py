@@ -25,7 +25,7 @@ from matplotlib import pyplot as plt
 from skfem import MeshTri
 from tqdm import tqdm
 
-from ddm.compare import Run, compare, learned_with_times
+from ddm.comparison import Run, compare, learned_with_times
 from ddm.learned import InterfaceNet
 from ddm.lightning import MeshDataModule, SchwarzModule
 from ddm.mesh import (

@@ -23,7 +23,7 @@ def mlp(*widths: int) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.ReLU()]
+        layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 
@@ -40,10 +40,13 @@ class TAGConv(nn.Module):
 
     def forward(self, adjacency: CSRTensor, x: Tensor) -> Tensor:
         """Adjacency (n, n) with values (nnz,), x (n, width_in) -> (n, width_out)."""
-        powers = [x]
-        for _ in range(self.hops):
-            powers.append(adjacency @ powers[-1])
-        return self.linear(torch.cat(powers, dim=-1))
+        weights = self.linear.weight.T.chunk(self.hops + 1)
+        out = torch.addmm(self.linear.bias, x, weights[0])
+        for weight in weights[1:]:
+            x = adjacency @ x
+            # In place, as large new tensors cost more than arithmetic on a CPU (page faults).
+            out.addmm_(x, weight)
+        return out
 
 
 class CrossEdges(nn.Module):
@@ -59,8 +62,8 @@ class CrossEdges(nn.Module):
         """Fine x (n, width) and coarse y (S, width) -> (nnz of cross, width)."""
         # The first layer of an MLP on (x_i, y_k, e_ik), with its products taken node by node.
         edges = self.fine(x).index_select(0, graph.cross.row)
-        edges = edges + self.coarse(y).index_select(0, graph.cross.col)
-        return torch.relu(torch.addmm(edges, graph.cross_edges, self.edge.weight.T))
+        edges += self.coarse(y).index_select(0, graph.cross.col)
+        return edges.addmm_(graph.cross_edges, self.edge.weight.T).relu_()
 
 
 class MGGNNLayer(nn.Module):
@@ -92,8 +95,8 @@ class MGGNNLayer(nn.Module):
         fine = self.fine(CSRTensor(graph.fine, fine_weights), x + up)
         coarse = self.coarse(CSRTensor(graph.coarse, coarse_weights), y + down)
         return (
-            x + torch.relu(self.fine_norm(fine)),
-            y + torch.relu(self.coarse_norm(coarse)),
+            x + self.fine_norm(fine).relu_(),
+            y + self.coarse_norm(coarse).relu_(),
         )
 
 

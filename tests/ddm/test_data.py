@@ -1,0 +1,58 @@
+"""Training data: made once, kept, and made again alike."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from ddm.data import MeshDataset, Recipe, generate
+
+pytestmark = pytest.mark.usefixtures("gmsh")
+TINY = Recipe(count=4, nodes=(80, 120), subdomain=(10, 20))
+
+
+def test_an_interrupted_generation_goes_on_and_gives_the_same_files(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert list(generate(TINY, whole)) == [1, 2, 3, 4]
+    assert list(islice(generate(TINY, broken), 2)) == [1, 2]
+    with pytest.raises(FileNotFoundError, match="lacks 2 of 4 meshes"):
+        MeshDataset(TINY, broken)
+    kept = (broken / TINY.key / "000000.npz").stat().st_mtime_ns
+    assert list(generate(TINY, broken)) == [1, 2, 3, 4]
+    assert (broken / TINY.key / "000000.npz").stat().st_mtime_ns == kept
+    assert not list(broken.rglob("*.partial"))
+    first, second = MeshDataset(TINY, whole), MeshDataset(TINY, broken)
+    for a, b in zip(first, second):
+        assert torch.equal(a.A.values, b.A.values)
+        assert (a.decomposition.owner == b.decomposition.owner).all()
+
+
+def test_setups_have_the_recipe_s_sizes_and_finite_features(tmp_path):
+    list(generate(TINY, tmp_path))
+    dataset = MeshDataset(TINY, tmp_path)
+    for setup in dataset:
+        assert setup.A.dtype == torch.float32
+        assert 20 < setup.A.shape[0] < 150
+        graph = setup.inputs.graph
+        for name in ("fine_nodes", "coarse_nodes", "fine_edges", "coarse_edges", "cross_edges"):
+            assert getattr(graph, name).isfinite().all(), name
+    assert dataset[0] is dataset[0]
+
+
+def test_recipes_with_other_contents_have_other_folders():
+    keys = {TINY.key, Recipe(count=5).key, Recipe(seed=1).key, Recipe(files=("a.msh",)).key}
+    assert len(keys) == 4
+    assert Recipe(**vars(TINY)).key == TINY.key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count: expected at least 1"),
+        ({"nodes": (100, 80)}, "nodes: expected 50 <= smallest <= largest"),
+        ({"subdomain": (2, 80)}, "subdomain: expected 4 <= smallest <= largest"),
+    ],
+)
+def test_bad_recipes(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**options)

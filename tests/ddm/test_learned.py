@@ -1,0 +1,147 @@
+"""MG-GNN's outputs: where they start, their bounds, what renumbering does, and the checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_problems import laplacian, small_setup
+
+from ddm.learned import InterfaceNet
+from ddm.partition import partition
+from ddm.schwarz import robin
+from ddm.setup import Setup, set_up
+
+
+def network(seed: int = 0, size: float = 1.0) -> InterfaceNet:
+    """A network whose last layers are not zero."""
+    torch.manual_seed(seed)
+    net = InterfaceNet(width=8, layers=2)
+    for head in (net.edge_head, net.pair_head):
+        torch.nn.init.normal_(head[-1].weight, std=size)
+    return net.double()
+
+
+def outputs(net: InterfaceNet, setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's outputs in double precision."""
+    inputs = setup.inputs
+    graph = inputs.graph
+    names = ("fine_nodes", "coarse_nodes", "fine_edges", "coarse_edges", "cross_edges")
+    for name in names:
+        object.__setattr__(graph, name, getattr(graph, name).double())
+    return net(inputs)
+
+
+def local_matrices(setup: Setup, interface: torch.Tensor) -> list[torch.Tensor]:
+    d = setup.decomposition
+    values = setup.A.values[torch.as_tensor(d.block_source)]
+    values = values.index_add(0, torch.as_tensor(d.interface), interface.detach())
+    full = torch.zeros(len(d.node), len(d.node), dtype=values.dtype)
+    full[torch.as_tensor(d.block_row), torch.as_tensor(d.block_col)] = values
+    members = [torch.as_tensor((d.subdomain == k).nonzero()[0]) for k in range(d.n_subdomains)]
+    return [full[m][:, m] for m in members]
+
+
+def test_untrained_it_is_the_classical_method():
+    setup = small_setup(14, 6)
+    interface, correction = InterfaceNet(width=8, layers=1, theta=0.4)(setup.inputs)
+    torch.testing.assert_close(
+        interface.double(), robin(setup.decomposition, 0.4), rtol=1e-6, atol=1e-6
+    )
+    assert torch.equal(correction, torch.zeros_like(correction))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_local_matrices_are_symmetric_positive_definite_whatever_the_weights(seed):
+    setup = small_setup(14, 6, seed=seed)
+    interface, _ = outputs(network(seed, size=20.0), setup)
+    d = setup.decomposition
+    assert not torch.allclose(interface, robin(d, 0.5), atol=0.05)
+    for matrix in local_matrices(setup, interface):
+        torch.testing.assert_close(matrix, matrix.T)
+        assert torch.linalg.eigvalsh(matrix)[0] > 0
+
+
+def test_rows_of_the_correction_sum_to_zero():
+    setup = small_setup(14, 6)
+    _, correction = outputs(network(), setup)
+    C = setup.P.with_values(correction.detach())
+    assert correction.abs().max() > 0.1
+    rows = C @ torch.ones(C.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(rows, torch.zeros_like(rows))
+
+
+def test_renumbering_the_unknowns_and_the_subdomains_renumbers_the_outputs():
+    A = laplacian(12)
+    owner = partition(A, 5)
+    rng = np.random.default_rng(0)
+    p, q = rng.permutation(A.shape[0]), rng.permutation(owner.max() + 1)
+    first = set_up(A, owner, local="dense")
+    second = set_up(A[p][:, p], q[owner[p]], local="dense")
+    net = network()
+    (one, C), (two, D) = outputs(net, first), outputs(net, second)
+    P = first.P.with_values(C.detach()).to_dense()
+    Q = second.P.with_values(D.detach()).to_dense()
+    torch.testing.assert_close(Q[:, torch.as_tensor(q)], P[torch.as_tensor(p)])
+
+    def by_nodes(setup, values, nodes, parts):
+        d = setup.decomposition
+        row, col = d.block_row[d.interface], d.block_col[d.interface]
+        keys = zip(parts[d.subdomain[row]], nodes[d.node[row]], nodes[d.node[col]])
+        return dict(zip(keys, values.tolist()))
+
+    here = by_nodes(first, one, np.arange(len(p)), q)
+    there = by_nodes(second, two, p, np.arange(len(q)))
+    assert here.keys() == there.keys()
+    np.testing.assert_allclose([here[k] for k in here], [there[k] for k in here], atol=1e-9)
+
+
+def test_outputs_do_not_depend_on_the_units_of_the_matrix():
+    A = laplacian(12)
+    owner = partition(A, 5)
+    one, two = (outputs(network(), set_up(c * A, owner, local="dense")) for c in (1.0, 1e6))
+    torch.testing.assert_close(1e6 * one[0], two[0], rtol=1e-4, atol=1.0)
+    torch.testing.assert_close(one[1], two[1], rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_learns_from_the_method():
+    setup = small_setup(12, 5)
+    net = network().float()
+    setup.__dict__.pop("inputs", None)
+    method = setup.learned(net)
+    e = torch.randn(setup.A.shape[0], 3, dtype=torch.float64)
+    method.propagate(e).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    net = network().float()
+    net.save(tmp_path / "net.safetensors", seed="3")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+    again = InterfaceNet.load(tmp_path / "net.safetensors")
+    assert again.config == net.config
+    setup = small_setup(10, 4)
+    for a, b in zip(net(setup.inputs), again(setup.inputs)):
+        assert torch.equal(a, b)
+
+
+def test_checkpoints_that_are_not(tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        InterfaceNet.load(path)
+    network().float().save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
+        InterfaceNet.load(path)
+    save_file({"a": torch.zeros(1)}, path, metadata={"architecture": "GraphUNet"})
+    with pytest.raises(ValueError, match="holds architecture 'GraphUNet', expected 'InterfaceNet'"):
+        InterfaceNet.load(path)
+    save_file(
+        {"a": torch.zeros(1)},
+        path,
+        metadata={"architecture": "InterfaceNet", "config": '{"width": 8, "layers": 1}'},
+    )
+    with pytest.raises(ValueError, match="do not fit its config"):
+        InterfaceNet.load(path)

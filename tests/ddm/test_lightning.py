@@ -1,0 +1,118 @@
+"""Training: it learns, it resumes, and its schedule ends at zero."""
+
+import warnings
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ddm.lightning import MeshDataModule, SchwarzModule
+
+MESHES = sorted((Path(__file__).parents[2] / "examples" / "meshes").glob("*.msh"))
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture
+def data(tmp_path):
+    return MeshDataModule(
+        str(tmp_path / "meshes"),
+        count=2,
+        subdomain=(30, 60),
+        val_count=1,
+        files=tuple(map(str, MESHES[:2])),
+    )
+
+
+def module(**options) -> SchwarzModule:
+    torch.manual_seed(0)
+    return SchwarzModule(width=8, layers=2, vectors=8, steps=5, warmup=2, **options)
+
+
+def trainer(folder, steps: int, **options) -> L.Trainer:
+    return L.Trainer(
+        default_root_dir=folder,
+        max_steps=steps,
+        **{"enable_checkpointing": False, **options},
+        **QUIET,
+    )
+
+
+def test_training_lowers_the_loss(tmp_path, data):
+    net = module(lr=1e-2)
+    data.prepare_data()
+    setups = list(data.train_dataloader())
+
+    def loss() -> float:
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return sum(float(net.loss(setup)) for setup in setups)
+
+    before = loss()
+    trainer(tmp_path, 40, limit_val_batches=0).fit(net, datamodule=data)
+    assert loss() < 0.97 * before
+
+
+def test_validation_of_the_untrained_network_is_the_classical_method(tmp_path, data):
+    (metrics,) = trainer(tmp_path, 1).validate(module(), datamodule=data, verbose=False)
+    assert metrics["val/ratio"] == 1.0
+    assert 0 < metrics["val/factor"] < 1
+
+
+def test_a_killed_run_resumes(tmp_path, data):
+    class Killed(RuntimeError):
+        pass
+
+    class Kill(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 5:
+                raise Killed
+
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", save_last=True, every_n_train_steps=2)
+    with pytest.raises(Killed):
+        trainer(
+            tmp_path, 8, callbacks=[keep, Kill()], limit_val_batches=0, enable_checkpointing=True
+        ).fit(module(), datamodule=data)
+    resumed = trainer(tmp_path, 8, limit_val_batches=0)
+    resumed.fit(module(), datamodule=data, ckpt_path=tmp_path / "kept" / "last.ckpt")
+    assert resumed.global_step == 8
+
+
+def test_the_paper_s_loss_is_an_option(data):
+    data.prepare_data()
+    setup = next(iter(data.train_dataloader()))
+    plain = module(start="uniform", sharpness=1.0)
+    paper = module(start="uniform", sharpness=1.0, gamma=5.0)
+    torch.manual_seed(0)
+    without = plain.loss(setup)
+    torch.manual_seed(0)
+    # Untrained, P is P_0, so that the quotient of the traces is one.
+    torch.testing.assert_close(paper.loss(setup), without + 5.0)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero(tmp_path, data):
+    rates = []
+
+    class Record(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    net = module(lr=1.0)
+    trainer(tmp_path, 60, callbacks=[Record()], limit_val_batches=0).fit(net, datamodule=data)
+    assert rates[0] < 0.15
+    assert max(rates) > 0.75
+    assert rates[-1] < 1e-3
+    assert rates.index(max(rates)) in range(15, 25)

@@ -1,0 +1,97 @@
+"""Partitions: connected parts that cover all unknowns, and the matrices that have none."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+from small_problems import laplacian
+
+from ddm.partition import check_matrix, partition
+
+METHODS = ["metis", "lloyd"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n_parts", [1, 2, 7, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parts_are_connected_not_empty_and_cover(method, n_parts, seed):
+    A = laplacian(22, seed)
+    owner = partition(A, n_parts, method=method, seed=seed)
+    assert owner.shape == (A.shape[0],)
+    sizes = np.bincount(owner)
+    assert (sizes > 0).all()
+    assert n_parts <= len(sizes) <= 1.2 * n_parts  # parts in pieces become several
+    for part in range(len(sizes)):
+        inside = np.flatnonzero(owner == part)
+        assert connected_components(A[inside][:, inside])[0] == 1
+
+
+def test_a_part_in_pieces_becomes_several(monkeypatch):
+    A = sp.csr_array(sp.diags_array([-1.0, 2, -1], offsets=[-1, 0, 1], shape=(6, 6)))
+    pieces = np.array([0, 2, 2, 0, 0, 2])  # and part 1 is empty
+    monkeypatch.setitem(
+        __import__("ddm.partition").partition.PARTITIONERS, "metis", lambda *_: pieces
+    )
+    assert partition(A, 3).tolist() == [0, 2, 2, 1, 1, 3]
+
+
+@pytest.mark.parametrize("n_parts", [4, 16, 40])
+def test_metis_parts_have_even_sizes(n_parts):
+    sizes = np.bincount(partition(laplacian(32), n_parts))
+    assert sizes.max() <= 1.1 * sizes.mean() + 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_gives_one_partition(method):
+    A = laplacian(20)
+    first, again, other = (partition(A, 12, method=method, seed=seed) for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_parts_as_unknowns(method):
+    A = laplacian(5)
+    assert len(np.unique(partition(A, 9, method=method))) <= 9
+    one = sp.csr_array([[2.0]])
+    assert partition(one, 1, method=method).tolist() == [0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_index_types_and_order_do_not_matter(method):
+    A = laplacian(12)
+    owner = partition(A, 6, method=method)
+    wide = sp.csr_array(
+        (A.data, A.indices.astype(np.int64), A.indptr.astype(np.int64)), shape=A.shape
+    )
+    assert np.array_equal(partition(wide, 6, method=method), owner)
+    assert np.array_equal(partition(sp.csr_array(A.T.tocsr()), 6, method=method), owner)
+
+
+@pytest.mark.parametrize("n_parts", [0, -1, 10])
+def test_more_subdomains_than_unknowns_are_refused(n_parts):
+    message = f"n_parts: expected 1 to 9 subdomains for 9 unknowns, got {n_parts}"
+    with pytest.raises(ValueError, match=message):
+        partition(laplacian(5), n_parts)
+
+
+def test_another_method_is_refused():
+    with pytest.raises(ValueError, match=r"method: expected one of \['lloyd', 'metis'\], got 'k"):
+        partition(laplacian(5), 2, method="kmeans")
+
+
+BAD = {
+    r"A: expected a square matrix, got shape \(3, 4\)": sp.csr_array(np.ones((3, 4))),
+    "A: it has no rows": sp.csr_array((0, 0)),
+    "A: some entries are NaN or infinite": sp.csr_array([[1.0, np.nan], [1.0, 1.0]]),
+    "A: some entries are NaN": sp.csr_array([[1.0, np.inf], [1.0, 1.0]]),
+    "A: 2 empty rows, the first is row 1; remove": sp.csr_array(np.diag([1.0, 0, 0, 1])),
+    "A: its graph has 2 connected components": sp.csr_array(np.eye(2)),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_matrices_without_a_schwarz_method_are_refused(message):
+    for refuse in (check_matrix, lambda A: partition(A, 1)):
+        with pytest.raises(ValueError, match=message):
+            refuse(BAD[message])

@@ -1,0 +1,63 @@
+"""The demo's parts: its problems with and without gmsh, and the whole in a few seconds' form."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import demo  # noqa: E402
+
+from ddm.learned import InterfaceNet  # noqa: E402
+from ddm.problems import poisson  # noqa: E402
+
+
+def test_without_gmsh_the_mesh_files_of_the_repository_serve():
+    problems = {case.name: len(case.problem.b) for case in demo.cases(with_gmsh=False)}
+    sizes = list(problems.values())
+    assert len(problems) == 4
+    assert 1_000 < sizes[0] < 3_000
+    assert 5_000 < sizes[1] < 15_000
+    assert 70_000 < sizes[2] < 200_000
+    assert "airfoil, refined" in problems
+
+
+def test_the_airfoil_is_the_real_geometry_refined():
+    assert len(poisson(demo.airfoil()).b) > 15_000
+
+
+def test_table_and_pictures(tmp_path):
+    net = InterfaceNet.load(demo.CHECKPOINT)
+    mesh = demo.load_mesh(demo.SMALL_MESHES[0])
+    table = demo.solve_all(net, [demo.Case("small", poisson(mesh), overview=True)], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert list(rows[0]) == [
+        "problem",
+        "unknowns",
+        "method",
+        "stationary_iterations",
+        "fgmres_iterations",
+        "setup_s",
+        "solve_s",
+    ]
+    assert len(rows) == len(table.rows) == 6
+    counts = {row["method"]: int(row["stationary_iterations"]) for row in rows}
+    assert counts["MG-GNN"] < counts["RAS"]
+    for name in ("results.md", "small.png", "overview.png"):
+        assert (tmp_path / name).stat().st_size > 100
+
+
+def test_training_from_scratch_lowers_the_loss(tmp_path, capsys):
+    demo.train(0.1, tmp_path, with_gmsh=False)
+    words = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("loss"))
+    first, last = float(words.split()[1]), float(words.split()[3])
+    assert last < first
+    assert (tmp_path / "training.png").exists()
+
+
+@pytest.mark.parametrize("name", ["train_mggnn.yaml", "mggnn.safetensors"])
+def test_what_ships(name):
+    assert (EXAMPLES / name).exists()
