@@ -36,14 +36,19 @@ class TrainingCLI(LightningCLI):
         path = Path(self.trainer.default_root_dir) / "mggnn.safetensors"
         self.model.net.save(
             path,
-            data=json.dumps(dict(self.datamodule.hparams)),
-            training=json.dumps(dict(self.model.hparams)),
+            data=json.dumps(self.options(self.datamodule)),
+            training=json.dumps(self.options(self.model)),
             steps=str(self.trainer.global_step),
             minutes=f"{(time.time() - self.started) / 60:.0f}",
             seed=str(self.config["fit"]["seed_everything"]),
             machine=f"{platform.machine()} {platform.system()}",
         )
         print(f"wrote {path}")
+
+    @staticmethod
+    def options(module: SchwarzModule | MeshDataModule) -> dict[str, object]:
+        """The arguments of a module, without what the command line adds to them."""
+        return {k: v for k, v in module.hparams.items() if not k.startswith("_")}
 
 
 def main() -> None:

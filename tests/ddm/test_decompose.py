@@ -23,7 +23,7 @@ def cases():
                 yield pytest.param(matrix, n_parts, overlap, id=f"{name}-{overlap}-{n_parts}")
 
 
-@pytest.mark.parametrize(("A", "n_parts", "overlap"), cases())
+@pytest.mark.parametrize(("A", "n_parts", "overlap"), list(cases()))
 def test_agrees_with_sets(A, n_parts, overlap):
     owner = partition(A, n_parts)
     d = decompose(A, owner, overlap)

@@ -17,7 +17,7 @@ def network(seed: int = 0, size: float = 1.0) -> InterfaceNet:
     torch.manual_seed(seed)
     net = InterfaceNet(width=8, layers=2)
     for head in (net.edge_head, net.pair_head):
-        torch.nn.init.normal_(head[-1].weight, std=size)
+        torch.nn.init.normal_(list(head.parameters())[-2], std=size)
     return net.double()
 
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from small_problems import laplacian
 
-from ddm.partition import check_matrix, partition
+from ddm.partition import PARTITIONERS, check_matrix, partition
 
 METHODS = ["metis", "lloyd"]
 
@@ -20,7 +20,7 @@ def test_parts_are_connected_not_empty_and_cover(method, n_parts, seed):
     assert owner.shape == (A.shape[0],)
     sizes = np.bincount(owner)
     assert (sizes > 0).all()
-    assert n_parts <= len(sizes) <= 1.2 * n_parts  # parts in pieces become several
+    assert 0.9 * n_parts <= len(sizes) <= 1.1 * n_parts
     for part in range(len(sizes)):
         inside = np.flatnonzero(owner == part)
         assert connected_components(A[inside][:, inside])[0] == 1
@@ -29,16 +29,16 @@ def test_parts_are_connected_not_empty_and_cover(method, n_parts, seed):
 def test_a_part_in_pieces_becomes_several(monkeypatch):
     A = sp.csr_array(sp.diags_array([-1.0, 2, -1], offsets=[-1, 0, 1], shape=(6, 6)))
     pieces = np.array([0, 2, 2, 0, 0, 2])  # and part 1 is empty
-    monkeypatch.setitem(
-        __import__("ddm.partition").partition.PARTITIONERS, "metis", lambda *_: pieces
-    )
+    monkeypatch.setitem(PARTITIONERS, "metis", lambda *_: pieces)
     assert partition(A, 3).tolist() == [0, 2, 2, 1, 1, 3]
 
 
-@pytest.mark.parametrize("n_parts", [4, 16, 40])
+@pytest.mark.parametrize("n_parts", [4, 16, 30, 90])
 def test_metis_parts_have_even_sizes(n_parts):
-    sizes = np.bincount(partition(laplacian(32), n_parts))
-    assert sizes.max() <= 1.1 * sizes.mean() + 1
+    """Also with few unknowns a part, where METIS's k-way method leaves many pieces."""
+    sizes = np.bincount(partition(laplacian(30), n_parts))
+    assert abs(len(sizes) - n_parts) <= 0.1 * n_parts
+    assert sizes.max() <= 1.1 * sizes.mean() + 2
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -46,7 +46,8 @@ def test_a_seed_gives_one_partition(method):
     A = laplacian(20)
     first, again, other = (partition(A, 12, method=method, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    if method == "lloyd":
+        assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,56 @@
+"""Schwarz methods as in a textbook: dense matrices and one loop over subdomains."""
+
+import torch
+from torch import Tensor
+
+from ddm.partition import Decomposition
+
+
+def restrictions(d: Decomposition, i: int) -> tuple[Tensor, Tensor]:
+    """R_i and Rt_i, (size, n): rows of the identity, and the same with those not owned zeroed."""
+    nodes = torch.from_numpy(d.node[d.subdomain == i])
+    R = torch.eye(d.n, dtype=torch.float64)[nodes]
+    owned = torch.from_numpy(d.owner)[nodes] == i
+    return R, R * owned[:, None]
+
+
+def interface_matrix(d: Decomposition, i: int, interface: Tensor | None) -> Tensor:
+    """L_i, (size, size), differentiable in `interface`."""
+    size = int(d.sizes[i])
+    L = torch.zeros(size, size, dtype=torch.float64)
+    if interface is None:
+        return L
+    start = int(d.sizes[:i].sum())
+    row, col = d.block_row[d.interface], d.block_col[d.interface]
+    mine = torch.from_numpy((row >= start) & (row < start + size))
+    where = (torch.from_numpy(row)[mine] - start, torch.from_numpy(col)[mine] - start)
+    return L.index_put(where, interface[mine].double())
+
+
+def one_level(A: Tensor, d: Decomposition, interface: Tensor | None = None) -> Tensor:
+    """`sum_i Rt_i^T (R_i A R_i^T + L_i)^-1 R_i`, (n, n)."""
+    M = torch.zeros_like(A)
+    for i in range(d.n_subdomains):
+        R, Rt = restrictions(d, i)
+        local = R @ A @ R.T + interface_matrix(d, i, interface)
+        M = M + Rt.T @ torch.linalg.inv(local) @ R
+    return M
+
+
+def propagator(
+    A: Tensor, d: Decomposition, interface: Tensor | None = None, P: Tensor | None = None
+) -> Tensor:
+    """T = `(I - P A0^-1 P^T A) (I - M A)`, without the first factor for one level; (n, n)."""
+    eye = torch.eye(d.n, dtype=A.dtype)
+    T = eye - one_level(A, d, interface) @ A
+    if P is not None:
+        T = (eye - P @ torch.linalg.inv(P.T @ A @ P) @ P.T @ A) @ T
+    return T
+
+
+def preconditioner(
+    A: Tensor, d: Decomposition, interface: Tensor | None = None, P: Tensor | None = None
+) -> Tensor:
+    """M with `I - M A = T`, (n, n)."""
+    T = propagator(A, d, interface, P)
+    return (torch.eye(d.n, dtype=A.dtype) - T) @ torch.linalg.inv(A)

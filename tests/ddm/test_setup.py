@@ -1,0 +1,90 @@
+"""A matrix made ready: what `set_up` holds, and what is made of it."""
+
+import pytest
+import torch
+from small_problems import laplacian, random_interface, random_matrix, small_setup
+
+from ddm.coarse import partition_of_unity, smooth
+from ddm.learned import InterfaceNet
+from ddm.local import DenseBlocks, SparseBlocks
+from ddm.partition import partition
+from ddm.schwarz import Schwarz
+from ddm.setup import set_up
+from sparsetorch import CSRTensor
+
+A = laplacian(10)
+OWNER = partition(A, 5)
+
+
+@pytest.mark.parametrize("smoothing", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_holds_the_matrix_and_the_classical_prolongation(smoothing, dtype):
+    setup = set_up(A, OWNER, smoothing=smoothing, dtype=dtype)
+    matrix = CSRTensor.from_scipy(A)
+    P = smooth(partition_of_unity(setup.decomposition), matrix, smoothing)
+    assert setup.A.dtype == setup.P.dtype == dtype
+    assert torch.equal(setup.A.values, matrix.values.to(dtype))
+    assert torch.equal(setup.P.values, P.values.to(dtype))
+    assert setup.inputs.graph.fine_nodes.dtype == torch.float32
+    assert setup.inputs is setup.inputs
+
+
+@pytest.mark.parametrize(
+    ("local", "kind"), [("dense", DenseBlocks), ("sparse", SparseBlocks), ("auto", SparseBlocks)]
+)
+def test_lays_out_the_local_matrices_once(local, kind):
+    setup = set_up(A, OWNER, local=local)
+    assert isinstance(setup.local, kind)
+    assert setup.classical(0.5).local is setup.local
+
+
+def test_given_values_are_corrections_of_the_prolongation():
+    setup = small_setup()
+    interface, correction = random_interface(setup), 0.01 * random_matrix(setup.P.nnz, 1)[:, 0]
+    method = setup.with_values(interface.float(), correction.float())
+    P = setup.P.with_values(setup.P.values + correction.float())
+    expected = Schwarz(setup.A, setup.decomposition, interface=interface.float().double(), P=P)
+    r = random_matrix(setup.decomposition.n, 2)
+    torch.testing.assert_close(method.apply(r), expected.apply(r))
+
+
+def test_a_network_in_float32_serves_a_matrix_in_float64():
+    setup = small_setup()
+    method = setup.learned(InterfaceNet(width=8, layers=1))
+    r = random_matrix(setup.decomposition.n, 1)
+    torch.testing.assert_close(method.apply(r), setup.classical(0.5).apply(r), rtol=1e-6, atol=0)
+
+
+def test_a_network_with_gradients_needs_dense_local_solves():
+    setup = small_setup(local="auto")
+    net = InterfaceNet(width=8, layers=1)
+    with pytest.raises(ValueError, match="local: sparse local solves have no gradient"):
+        setup.learned(net)
+    with torch.no_grad():
+        setup.learned(net)
+
+
+def test_moving_to_where_it_is_does_nothing():
+    setup = small_setup()
+    assert setup.to("cpu") is setup
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_setup_on_a_gpu_gives_what_the_cpu_gives():
+    setup = small_setup(20, 12)
+    there = setup.to("cuda")
+    net = InterfaceNet(width=8, layers=2)
+    for head in (net.edge_head, net.pair_head):
+        torch.nn.init.normal_(list(head.parameters())[-2], std=0.3)
+    e = random_matrix(setup.decomposition.n, 3)
+    expected = setup.learned(net).propagate(e)
+    expected.square().sum().backward()
+    gradients = [parameter.grad for parameter in net.parameters()]
+    net = net.to("cuda")
+    net.zero_grad()
+    got = there.learned(net).propagate(e.to("cuda"))
+    got.square().sum().backward()
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-6)
+    for parameter, gradient in zip(net.parameters(), gradients):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad.cpu(), gradient, rtol=1e-2, atol=1e-5)
