@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,8 +80,10 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Content key: equal recipes share files."""
-        text = json.dumps({**asdict(self), "format": FORMAT}, sort_keys=True)
+        """Content key: recipes that differ only in `count` share files."""
+        contents = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self.files]
+        fields = {**asdict(self), "count": None, "files": contents, "format": FORMAT}
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -96,7 +99,7 @@ def generate(recipe: Recipe, folder: str | Path) -> Iterator[int]:
         path = target / f"{index:06d}.npz"
         if not path.exists():
             A, owner = recipe.draw(index)
-            partial = path.with_suffix(".partial")
+            partial = path.with_suffix(f".{os.getpid()}.partial")
             with partial.open("wb") as file:
                 np.savez_compressed(
                     file, data=A.data, indices=A.indices, indptr=A.indptr, owner=owner

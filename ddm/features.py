@@ -60,13 +60,6 @@ class SchwarzGraph:
         return replace(self, **moved)
 
 
-def _positions(sorted_keys: np.ndarray, keys: np.ndarray, message: str) -> np.ndarray:
-    found = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    if not (sorted_keys[found] == keys).all():
-        raise ValueError(message)
-    return found
-
-
 def schwarz_graph(
     A: CSRTensor, decomposition: Decomposition, P: CSRTensor, dtype: torch.dtype = torch.float32
 ) -> SchwarzGraph:
@@ -79,9 +72,11 @@ def schwarz_graph(
         dtype: of the features.
 
     Raises:
-        ValueError: P does not fit the decomposition, or a diagonal entry of A is not positive.
+        ValueError: P does not fit the decomposition, a diagonal entry of A is not positive, or the
+            pattern of A is not symmetric.
     """
-    d = decomposition
+    # Worked out on the host: the result moves as a whole, by its `to`.
+    d, A, P = decomposition, A.detach().to("cpu"), P.detach().to("cpu")
     n, n_coarse = d.n, d.n_subdomains
     if tuple(P.shape) != (n, n_coarse):
         raise ValueError(f"P: expected shape {(n, n_coarse)}, got {tuple(P.shape)}")
@@ -91,6 +86,8 @@ def schwarz_graph(
             f"A: diagonal entry {int(np.argmin(diagonal))} is {diagonal.min():g}; MG-GNN needs a "
             "positive diagonal"
         )
+    if not A.pattern.is_symmetric:
+        raise ValueError("A: its pattern is not symmetric; symmetrise it with explicit zeros")
     a, row, col = A.values.double().numpy(), A.pattern.row.numpy(), A.pattern.col.numpy()
     multiplicity = d.multiplicity
 
@@ -128,11 +125,10 @@ def schwarz_graph(
     )
 
     p_row, p_col = P.pattern.row.numpy(), P.pattern.col.numpy()
-    local = _positions(
-        p_row.astype(np.int64) * n_coarse + p_col,
-        d.node * np.int64(n_coarse) + d.subdomain,
-        "P: its pattern lacks some unknowns of the overlapping subdomains",
-    )
+    keys, wanted = p_row.astype(np.int64) * n_coarse + p_col, d.node * n_coarse + d.subdomain
+    local = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    if not (keys[local] == wanted).all():
+        raise ValueError("P: its pattern lacks some unknowns of the overlapping subdomains")
     cross_edges = np.zeros((P.nnz, N_FEATURES["cross_edges"]))
     cross_edges[:, 0] = P.values.detach().double().numpy()
     cross_edges[local, 1] = 1.0 / multiplicity[d.node]
@@ -200,11 +196,9 @@ def _interface(d: Decomposition, room: np.ndarray) -> dict[str, Tensor]:
     ring = entry_row[diagonal]
     position[ring] = np.arange(len(ring))
     pairs = np.flatnonzero((entry_row < entry_col) & active[entry_row] & active[entry_col])
-    keys = entry_row * np.int64(len(d.node)) + entry_col
-    mirror = _positions(
-        keys,
-        entry_col[pairs] * np.int64(len(d.node)) + entry_row[pairs],
-        "A: its pattern is not symmetric; symmetrise it with explicit zeros",
+    size = np.int64(len(d.node))
+    mirror = np.searchsorted(
+        entry_row * size + entry_col, entry_col[pairs] * size + entry_row[pairs]
     )
     first, second = position[entry_row[pairs]], position[entry_col[pairs]]
     degree = np.bincount(np.concatenate([first, second]), minlength=len(ring))

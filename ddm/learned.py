@@ -1,7 +1,8 @@
 """MG-GNN for Schwarz methods: interface values and prolongation as corrections to tuned ones.
 
 The network starts from a classical method, theta-ORAS with a smoothed partition of unity, and its
-last layers start at zero: untrained, it is that method. Interface values are (paper, section 4)
+last layers start at zero: untrained, on an M-matrix, it is that method. Interface values are
+(paper, section 4)
 
     L_pp = -(1 - theta_p) room_p,            theta_p = theta exp(2 tanh h_p)
     L_pq = 0.9 tanh(g_pq) min(theta_p room_p / deg_p, theta_q room_q / deg_q)
@@ -84,12 +85,12 @@ class InterfaceNet(nn.Module):
 
         `metadata` (strings) is kept beside the configuration: seed, data, training time.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(path)
         temporary = path.with_name(path.name + ".partial")
         header = {"config": json.dumps(self.config), "architecture": type(self).__name__}
-        save_file(self.state_dict(), temporary, metadata=header | metadata)
+        temporary.write_bytes(save(self.state_dict(), header | metadata))
         temporary.replace(path)
 
     @classmethod

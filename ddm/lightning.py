@@ -131,7 +131,7 @@ class MeshDataModule(L.LightningDataModule):
         folder: where meshes are kept, one folder for each recipe.
         count, nodes, subdomain, seed: see `ddm.data.Recipe`.
         val_count: validation meshes, with seeds that training does not use.
-        files: mesh files to use instead of random domains.
+        files: mesh files to use instead of random domains; the last one is for validation.
     """
 
     def __init__(
@@ -152,9 +152,14 @@ class MeshDataModule(L.LightningDataModule):
             nodes=(nodes[0], nodes[1]),
             subdomain=(subdomain[0], subdomain[1]),
             seed=seed,
-            files=tuple(files),
+            files=tuple(files[:-1]),
         )
-        validation = replace(train, count=val_count, seed=seed + 10_000_000)
+        validation = replace(
+            train, count=val_count, seed=seed + 10_000_000, files=tuple(files[-1:])
+        )
+        if len(files) == 1:
+            raise ValueError("files: expected none, or at least two, the last for validation")
+        self._moved: dict[int, Setup] = {}
         self.recipes = {"training": train, "validation": validation}
 
     def prepare_data(self) -> None:
@@ -179,5 +184,7 @@ class MeshDataModule(L.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Setup, device: torch.device, dataloader_idx: int
     ) -> Setup:
-        """Move a setup as a whole."""
-        return batch.to(device)
+        """Move a setup as a whole, once: datasets keep theirs, so that its id names it."""
+        if id(batch) not in self._moved:
+            self._moved[id(batch)] = batch.to(device)
+        return self._moved[id(batch)]

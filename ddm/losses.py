@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, masked_matmul
 
 
 def random_vectors(
@@ -74,10 +74,11 @@ def stochastic_norm(
 def coarse_energy(A: CSRTensor, P: CSRTensor, P0: CSRTensor) -> Tensor:
     """`tr(P^T A P) / tr(P0^T A P0)`: how smooth the columns of P are, against those of P0.
 
-    The trace is that of `P^T (A P)`, the sum of the products of the entries of P and A P.
+    The trace of `P^T (A P)` is the sum of the products of the entries of P and A P, so that A P is
+    needed on the pattern of P only.
     """
 
     def trace(Q: CSRTensor) -> Tensor:
-        return (Q.T @ (A @ Q)).diagonal().sum()
+        return masked_matmul(A, Q, Q.pattern).values @ Q.values
 
     return trace(P) / trace(P0)

@@ -245,6 +245,11 @@ def load_mesh(path: str | Path) -> MeshTri:
     if triangles is None:
         found = ", ".join(sorted(mesh.cells_dict)) or "none"
         raise ValueError(f"path: {path} has no triangles; its cell types: {found}")
+    others = sorted(set(mesh.cells_dict) - {"triangle", "line", "vertex"})
+    if others:
+        raise ValueError(
+            f"path: {path} also has {', '.join(others)} cells; expected triangles only"
+        )
     points = np.asarray(mesh.points, dtype=float)
     height = points[np.unique(triangles), 2:]
     if height.size and np.ptp(height) > 1e-9 * np.ptp(points[:, :2]):

@@ -110,7 +110,7 @@ class Schwarz:
         """(n, n)."""
         return (self.decomposition.n, self.decomposition.n)
 
-    def correct(self, r: Tensor, transpose: bool = False) -> Tensor:
+    def _correct(self, r: Tensor, transpose: bool = False) -> Tensor:
         """Coarse correction `P A0^-1 P^T r`, (n, k) -> (n, k)."""
         assert self.P is not None
         return self.P @ self.coarse.solve(self.P.T @ r, transpose)
@@ -127,7 +127,7 @@ class Schwarz:
             return self.apply(r.unsqueeze(-1)).squeeze(-1)
         z = self.local.apply(self.factors, r)  # type: ignore[arg-type]
         if self.P is not None:
-            z = z + self.correct(r - self.A @ z)
+            z = z + self._correct(r - self.A @ z)
         return z
 
     __call__ = apply
@@ -139,9 +139,14 @@ class Schwarz:
             return self.apply_transposed(r.unsqueeze(-1)).squeeze(-1)
         if self.P is None:
             return self.local.apply(self.factors, r, transpose=True)  # type: ignore[arg-type]
-        c = self.correct(r, transpose=True)
+        c = self._correct(r, transpose=True)
         z = self.local.apply(self.factors, r - self.A.T @ c, transpose=True)  # type: ignore[arg-type]
         return c + z
+
+    @property
+    def T(self) -> Callable[[Tensor], Tensor]:
+        """The transposed preconditioner: what `sparsetorch.linalg.solve` takes for its adjoint."""
+        return self.apply_transposed
 
     def propagate(self, e: Tensor) -> Tensor:
         """`T e = (I - M A) e`, the error after one stationary iteration, for e (n,) or (n, k)."""
@@ -159,7 +164,11 @@ class Schwarz:
         dtype = self.A.dtype
 
         def on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], np.ndarray]:
-            return lambda r: function(torch.as_tensor(r, dtype=dtype)).detach().numpy()
+            def apply(r: np.ndarray) -> np.ndarray:
+                moved = torch.as_tensor(r, dtype=dtype, device=self.A.device)
+                return function(moved).detach().cpu().numpy()
+
+            return apply
 
         operator: Any = LinearOperator  # its __new__ takes what type checkers look for in __init__
         return operator(

@@ -39,7 +39,7 @@ class Setup:
     @cached_property
     def inputs(self) -> SchwarzGraph:
         """What a network sees, in float32 whatever the matrix has."""
-        return schwarz_graph(self.A, self.decomposition, self.P)
+        return schwarz_graph(self.A, self.decomposition, self.P).to(self.A.device)
 
     def to(self, device: torch.device | str) -> Self:
         """This setup on a device; the decomposition stays on the host."""

@@ -43,13 +43,13 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV: the file appears whole or not at all."""
+        """Write the table as CSV, floats in full; the file appears whole or not at all."""
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         with partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(self.columns)
-            writer.writerows([_text(row[c]) for c in self.columns] for row in self.rows)
+            writer.writerows([row[c] for c in self.columns] for row in self.rows)
         partial.replace(path)
 
 

@@ -2,15 +2,16 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
 from ddm.data import MeshDataset, Recipe, generate
 
-pytestmark = pytest.mark.usefixtures("gmsh")
 TINY = Recipe(count=4, nodes=(80, 120), subdomain=(10, 20))
 
 
+@pytest.mark.usefixtures("gmsh")
 def test_an_interrupted_generation_goes_on_and_gives_the_same_files(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert list(generate(TINY, whole)) == [1, 2, 3, 4]
@@ -27,6 +28,26 @@ def test_an_interrupted_generation_goes_on_and_gives_the_same_files(tmp_path):
         assert (a.decomposition.owner == b.decomposition.owner).all()
 
 
+@pytest.mark.usefixtures("gmsh")
+def test_a_kill_while_a_file_is_written_leaves_no_file(tmp_path, monkeypatch):
+    def killed(file, **arrays):
+        file.write(b"half a mesh")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez_compressed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(generate(TINY, tmp_path))
+    folder = tmp_path / TINY.key
+    assert not list(folder.glob("*.npz"))
+    with pytest.raises(FileNotFoundError, match="lacks 4 of 4 meshes"):
+        MeshDataset(TINY, tmp_path)
+    assert list(generate(TINY, tmp_path)) == [1, 2, 3, 4]
+    assert not list(folder.glob("*.partial"))
+    assert len(MeshDataset(TINY, tmp_path)) == 4
+
+
+@pytest.mark.usefixtures("gmsh")
 def test_setups_have_the_recipe_s_sizes_and_finite_features(tmp_path):
     list(generate(TINY, tmp_path))
     dataset = MeshDataset(TINY, tmp_path)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_problems import laplacian, small_setup
+from small_problems import delaunay, laplacian, small_setup
 
 from ddm.learned import InterfaceNet
+from ddm.mesh import distort
 from ddm.partition import partition
+from ddm.problems import poisson
 from ddm.schwarz import robin
 from ddm.setup import Setup, set_up
 
@@ -59,6 +61,25 @@ def test_local_matrices_are_symmetric_positive_definite_whatever_the_weights(see
     for matrix in local_matrices(setup, interface):
         torch.testing.assert_close(matrix, matrix.T)
         assert torch.linalg.eigvalsh(matrix)[0] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dominant_rows_stay_dominant_where_couplings_are_positive(seed):
+    """Obtuse triangles couple with the wrong sign; the Robin condition alone would overdo it."""
+    mesh = distort(delaunay(14, seed), 0.4, 2.5, seed)
+    A = poisson(mesh).A
+    setup = set_up(A, partition(A, 6), local="dense")
+    interface, _ = outputs(network(seed, size=20.0), setup)
+
+    def excess(matrices) -> torch.Tensor:
+        return torch.cat([2 * m.diagonal() - m.abs().sum(1) for m in matrices])
+
+    before = excess(local_matrices(setup, torch.zeros_like(interface)))
+    after = excess(local_matrices(setup, interface))
+    robins = excess(local_matrices(setup, robin(setup.decomposition, 0.068)))
+    dominant = before > 1e-6
+    assert (after[dominant] > 0).all()
+    assert (robins[dominant] < 0).any()
 
 
 def test_rows_of_the_correction_sum_to_zero():
@@ -145,3 +166,17 @@ def test_checkpoints_that_are_not(tmp_path):
     )
     with pytest.raises(ValueError, match="do not fit its config"):
         InterfaceNet.load(path)
+
+
+@pytest.mark.parametrize("config", [None, "{", '{"depth": 3}', '{"width": "wide"}'])
+def test_a_checkpoint_with_another_config_is_refused(tmp_path, config):
+    path = tmp_path / "net.safetensors"
+    header = {"architecture": "InterfaceNet"} | ({} if config is None else {"config": config})
+    save_file(network().float().state_dict(), path, metadata=header)
+    with pytest.raises(ValueError, match=r"path: the weights in .* do not fit its config"):
+        InterfaceNet.load(path)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="path: no checkpoint"):
+        InterfaceNet.load(tmp_path)

@@ -1,12 +1,15 @@
 """Training: it learns, it resumes, and its schedule ends at zero."""
 
+import math
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 from ddm.lightning import MeshDataModule, SchwarzModule
 
@@ -116,3 +119,26 @@ def test_learning_rate_warms_up_and_ends_at_zero(tmp_path, data):
     assert max(rates) > 0.75
     assert rates[-1] < 1e-3
     assert rates.index(max(rates)) in range(15, 25)
+    # Recorded after the scheduler's step: rate k is that of step k + 1.
+    step = np.arange(1, 61)
+    expected = np.minimum(1, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / 60))
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "done"), [(math.inf, 0.75), (400, 0.75), (110, 100 / 110)])
+def test_the_learning_rate_follows_the_clock_if_that_is_further(steps, done):
+    class Clock(Timer):
+        def time_elapsed(self, *_):
+            return 30.0
+
+        def time_remaining(self, *_):
+            return 10.0
+
+    class Run:
+        estimated_stepping_batches = steps
+        callbacks: ClassVar = [Clock(duration={"seconds": 40})]
+
+    net = module()
+    run = Run()  # the module keeps a weak reference
+    net.trainer = run  # type: ignore[assignment]
+    assert net._learning_rate_factor(100) == pytest.approx(0.5 * (1 + math.cos(math.pi * done)))

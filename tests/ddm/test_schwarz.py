@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dense_schwarz import preconditioner, propagator
-from scipy.sparse.linalg import gmres, spsolve
+from scipy.sparse.linalg import gmres
 from small_problems import laplacian, random_matrix
 
 from ddm.coarse import partition_of_unity, smooth
@@ -86,10 +86,10 @@ def test_as_scipys_operator(space):
     assert operator.dtype == np.float64
     b = random_matrix(N, 2).numpy()
     dense = M.numpy()
-    assert np.allclose(operator @ b, dense @ b)
-    assert np.allclose(operator @ b[:, 0], dense @ b[:, 0])
+    assert np.allclose(operator.matmat(b), dense @ b)
+    assert np.allclose(operator.matvec(b[:, 0]), dense @ b[:, 0])
     assert np.allclose(operator.rmatvec(b[:, 0]), dense.T @ b[:, 0])
-    assert np.allclose(operator.H @ b, dense.T @ b)
+    assert np.allclose(operator.rmatmat(b), dense.T @ b)
     counts: dict[str, list[float]] = {"with": [], "without": []}
     for name, M in (("with", operator), ("without", None)):
         x, info = gmres(
@@ -97,5 +97,5 @@ def test_as_scipys_operator(space):
             callback_type="pr_norm",
         )  # fmt: skip
         assert info == 0
-        assert np.allclose(x, spsolve(A.tocsc(), b[:, 0]))
+        assert np.allclose(A @ x, b[:, 0])
     assert len(counts["with"]) < 0.7 * len(counts["without"])

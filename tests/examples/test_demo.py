@@ -4,6 +4,7 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -12,6 +13,7 @@ sys.path.insert(0, str(EXAMPLES))
 import demo  # noqa: E402
 
 from ddm.learned import InterfaceNet  # noqa: E402
+from ddm.mesh import GmshUnavailableError, build_mesh  # noqa: E402
 from ddm.problems import poisson  # noqa: E402
 
 
@@ -61,3 +63,46 @@ def test_training_reports_and_draws_its_loss(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["train_mggnn.yaml", "mggnn.safetensors"])
 def test_what_ships(name):
     assert (EXAMPLES / name).exists()
+
+
+def test_the_whole_runs_without_gmsh(tmp_path, capsys, monkeypatch):
+    """`main`, with tiny problems in the place of large ones and no training."""
+
+    def no_gmsh():
+        raise GmshUnavailableError("libGLU is missing: apt-get install -y libglu1-mesa")
+
+    square = build_mesh(demo.plate()[[0, 2, 4, 5]], np.array([[0, 1, 3], [1, 2, 3]])).refined(2)
+    monkeypatch.setattr(demo, "load_gmsh", no_gmsh)
+    monkeypatch.setattr(demo, "load_mesh", lambda path: square)
+    monkeypatch.setattr(demo, "airfoil", lambda: square)
+    trained: list[tuple[float, bool]] = []
+    monkeypatch.setattr(
+        demo, "train", lambda minutes, folder, with_gmsh: trained.append((minutes, with_gmsh))
+    )
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--minutes", "0.5", "--out", str(tmp_path / "d")])
+    demo.main()
+    out = capsys.readouterr().out
+    assert "apt-get install -y libglu1-mesa\nGoing on with the 5 mesh files" in out
+    assert trained == [(0.5, False)]
+    assert set(csv.DictReader((tmp_path / "d" / "results.csv").open()).fieldnames or []) == set(
+        demo.COLUMNS
+    )
+    written = {path.name for path in (tmp_path / "d").iterdir()}
+    assert {"results.csv", "results.md", "cost.md", "cost.png", "overview.png"} <= written
+    assert "airfoil_refined.png" in written
+
+
+def test_a_missing_checkpoint_is_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "demo.py",
+            "--out",
+            str(tmp_path / "out"),
+            "--checkpoint",
+            str(tmp_path / "x.safetensors"),
+        ],
+    )
+    with pytest.raises(FileNotFoundError, match=r"path: no checkpoint .*x\.safetensors"):
+        demo.main()

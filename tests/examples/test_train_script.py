@@ -1,0 +1,47 @@
+"""The training script as a user calls it: a checkpoint, logs, and a run that goes on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from ddm.learned import InterfaceNet
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def fit(folder: Path, steps: int, *more: str) -> None:
+    """Run `fit` in `folder` with the shipped configuration, made tiny."""
+    config = yaml.safe_load((EXAMPLES / "train_mggnn.yaml").read_text())
+    meshes = [str(EXAMPLES / "meshes" / f"domain{i}.msh") for i in (0, 1, 2)]
+    config["model"]["width"] = 8
+    config["data"] |= {"files": meshes, "count": 4, "val_count": 1}
+    config["trainer"] |= {"max_epochs": -1, "max_steps": steps, "accelerator": "cpu"}
+    config["trainer"]["enable_progress_bar"] = False
+    config["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    script = str(EXAMPLES / "train_mggnn.py")
+    done = subprocess.run(
+        [sys.executable, script, "fit", "--config=tiny.yaml", *more],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_fit_and_resume(tmp_path):
+    fit(tmp_path, 2)
+    runs = tmp_path / "runs" / "mggnn"
+    net = InterfaceNet.load(runs / "mggnn.safetensors")
+    assert net.config["width"] == 8
+    assert list(runs.glob("csv/*/metrics.csv"))
+    assert list(runs.glob("tensorboard/*/events.out.*"))
+    last = runs / "checkpoints" / "last.ckpt"
+    assert last.exists()
+    fit(tmp_path, 4, f"--ckpt_path={last}")
+    assert torch.load(last, weights_only=False)["global_step"] == 4
