@@ -79,7 +79,7 @@ def test_table(tmp_path):
     )
     table.to_csv(tmp_path / "t.csv")
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
-    assert rows[1] == {"name": "long name", "count": "", "seconds": "2"}
+    assert rows[1] == {"name": "long name", "count": "", "seconds": "2.0"}
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(ValueError, match="row: expected the columns"):
         table.add(name="b")

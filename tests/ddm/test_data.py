@@ -1,5 +1,6 @@
 """Training data: made once, kept, and made again alike."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -60,10 +61,14 @@ def test_setups_have_the_recipe_s_sizes_and_finite_features(tmp_path):
     assert dataset[0] is dataset[0]
 
 
-def test_recipes_with_other_contents_have_other_folders():
-    keys = {TINY.key, Recipe(count=5).key, Recipe(seed=1).key, Recipe(files=("a.msh",)).key}
+def test_recipes_with_other_contents_have_other_folders(tmp_path):
+    file = tmp_path / "a.msh"
+    file.write_text("one")
+    keys = {TINY.key, replace(TINY, seed=1).key, replace(TINY, files=(str(file),)).key}
+    file.write_text("two")
+    keys.add(replace(TINY, files=(str(file),)).key)
     assert len(keys) == 4
-    assert Recipe(**vars(TINY)).key == TINY.key
+    assert replace(TINY, count=5).key == TINY.key
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ def test_an_empty_table_is_its_heading():
     assert Table(("name",)).to_markdown().count("\n") == 2
 
 
-def test_numbers_print_with_three_digits_and_text_as_it_is(tmp_path):
+def test_csv_keeps_every_digit_and_markdown_three(tmp_path):
     table = Table(("value",))
     for value in (0.00012345, 123456.0, 7, True, None, 'a "b", c'):
         table.add(value=value)
     table.to_csv(tmp_path / "t.csv")
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert lines == ["value", "0.000123", "1.23e+05", "7", "True", '""', '"a ""b"", c"']
+    assert "| 0.000123 " in table.to_markdown()
+    assert lines == ["value", "0.00012345", "123456.0", "7", "True", '""', '"a ""b"", c"']
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
