@@ -17,6 +17,7 @@ a dense n x n gradient and is impossible at this size.
 import argparse
 import os
 import platform
+import random
 import statistics
 import time
 import warnings
@@ -152,10 +153,15 @@ def verify(name: str, got: tuple[Result, ...], want: Results, dtype: torch.dtype
 def times(
     contenders: dict[str, Contender], repeats: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each contender, taking turns; the first two turns warm up."""
+    """Seconds of each contender, taking turns; the first two turns warm up.
+
+    The order changes at random, since who follows a program with one thread has to wake the others.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    order = random.Random(0)
     for turn in range(repeats + 2):
-        for name, call in contenders.items():
+        for name in order.sample(list(contenders), len(contenders)):
+            call = contenders[name]
             start = clock()
             call()
             if turn >= 2:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sparsetorch_kernels.layout import Layout
 
@@ -69,16 +70,29 @@ def register(namespace: str, definitions: Sequence[Bilinear]) -> dict[str, Call]
     for op in definitions:
         eager[op.name] = _function(op, eager)
         traced[op.name] = _custom_op(namespace, op, traced)
-    return {op.name: _pick(eager[op.name], traced[op.name]) for op in definitions}
+    return {op.name: _pick(op, eager[op.name], traced[op.name]) for op in definitions}
 
 
-def _pick(eager: Call, traced: Call) -> Call:
+def _pick(op: Bilinear, eager: Call, traced: Call) -> Call:
     def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
         if torch.compiler.is_compiling():
             return traced(layouts, p, q, reduce)
-        return eager(layouts, p, q, reduce)
+        if _watched(p, q):
+            return eager(layouts, p, q, reduce)
+        # Nobody differentiates or maps this call: the Function's bookkeeping, half of the time of a
+        # small product, would be for nothing.
+        return op.forward(layouts, p, q, reduce)
 
     return call
+
+
+def _watched(p: Tensor, q: Tensor) -> bool:
+    """Whether reverse mode, forward mode or a function transform may be watching the call."""
+    return (
+        (torch.is_grad_enabled() and (p.requires_grad or q.requires_grad))
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 # Rules shared by both registrations
