@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CSR products beside PyTorch's and SciPy's.")
     parser.add_argument("--grid", type=int, default=1000, help="points along a side")
     parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
-    parser.add_argument("--repeats", type=int, default=15, help="turns of the fastest products")
+    parser.add_argument("--repeats", type=int, default=31, help="turns of the fastest products")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, not wall clock")
     parser.add_argument("--only", default="", help="products whose title contains this")
     parser.add_argument("--out", type=Path, help="also write the table to this file")

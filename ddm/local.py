@@ -192,8 +192,9 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On a CPU the sparse factorization is set up and applied faster at every size, by factors of 1.4
-    to 17 and 4 to 25 (benchmarks/bench_local.py); the dense one is for gradients and for CUDA.
+    On two cores the sparse factorization is applied 1.2 to 14 times faster, and set up up to 10
+    times faster but for subdomains of less than some 50 unknowns (benchmarks/bench_local.py); the
+    dense inverses are for gradients and for CUDA.
 
     Raises:
         ValueError: another `kind`, or "sparse" on another device than the CPU.
