@@ -192,9 +192,10 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On two cores the sparse factorization is applied 1.2 to 14 times faster, and set up up to 10
-    times faster but for subdomains of less than some 50 unknowns (benchmarks/bench_local.py); the
-    dense inverses are for gradients and for CUDA.
+    On two cores the sparse factorization is applied 1 to 10 times faster and set up 2 to 13 times
+    faster, but for METIS subdomains of less than some 30 unknowns, which inverses take three
+    quarters of its time to set up (benchmarks/bench_local.py); the dense inverses are for gradients
+    and for CUDA.
 
     Raises:
         ValueError: another `kind`, or "sparse" on another device than the CPU.

@@ -49,19 +49,28 @@ def _triangle_owners(problem: Problem, owner: np.ndarray) -> np.ndarray:
 
 
 def plot_subdomains(
-    problem: Problem, decomposition: Decomposition, ax: Axes | None = None, *, coarse: bool = True
+    problem: Problem,
+    decomposition: Decomposition,
+    ax: Axes | None = None,
+    *,
+    coarse: bool = True,
+    window: tuple[float, float, float, float] | None = None,
 ) -> Axes:
     """Draw the mesh with its subdomains and, above it, the coarse graph: a dot a subdomain.
 
-    Beyond some hundreds of subdomains the coarse graph would hide what it lies on: coarse=False.
+    Beyond some hundreds of subdomains the coarse graph would hide what it lies on: coarse=False,
+    or a `window` (x, x, y, y): the part of the plane to draw.
     """
     ax = ax or plt.gca()
     mesh, owner = problem.mesh, decomposition.owner
     tint = subdomain_colours(problem, owner)
     triangles = _triangle_owners(problem, owner)
-    drawn = triangles >= 0
+    low, high = _corners(mesh.p, window)
+    corners = mesh.p[:, mesh.t]  # (2, 3, triangles)
+    visible = (corners.max(1) >= low).all(0) & (corners.min(1) <= high).all(0)
+    drawn = visible & (triangles >= 0)
     triangulation = Triangulation(mesh.p[0], mesh.p[1], mesh.t.T[drawn])
-    small = mesh.nvertices < 5000
+    small = visible.sum() < 10_000
     ax.tripcolor(
         triangulation,
         facecolors=tint[triangles[drawn]],
@@ -76,17 +85,29 @@ def plot_subdomains(
         xy = problem.coordinates
         sizes = np.bincount(owner)
         centres = np.stack([np.bincount(owner, weights=x) / sizes for x in xy.T], axis=1)
+        inside = (centres >= low.T) & (centres <= high.T)
+        shown = max(1, inside.all(1).sum())
         row = np.repeat(np.arange(len(owner)), np.diff(problem.A.indptr))
         pairs = np.stack([owner[row], owner[problem.A.indices]], axis=1)
         pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
         ax.add_collection(
-            LineCollection(
-                list(centres[pairs]), colors=INK, linewidths=min(0.7, 8 / len(sizes) ** 0.5)
-            )
+            LineCollection(list(centres[pairs]), colors=INK, linewidths=min(0.7, 8 / shown**0.5))
         )
-        ax.plot(*centres.T, "o", color=INK, markersize=min(4.0, 40 / len(sizes) ** 0.5))
+        ax.plot(*centres.T, "o", color=INK, markersize=min(4.0, 40 / shown**0.5))
+    if window is not None:
+        ax.set_xlim(*window[:2])
+        ax.set_ylim(*window[2:])
     _bare(ax)
     return ax
+
+
+def _corners(
+    points: np.ndarray, window: tuple[float, float, float, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower left and upper right corner, (2, 1) each, of a window, or of all points (2, n)."""
+    if window is None:
+        return points.min(1, keepdims=True), points.max(1, keepdims=True)
+    return np.array([window[0::2]]).T, np.array([window[1::2]]).T
 
 
 def plot_solution(problem: Problem, u: np.ndarray, ax: Axes | None = None) -> Axes:

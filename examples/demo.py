@@ -55,6 +55,7 @@ COLUMNS = (
     "setup_s",
     "solve_s",
 )
+AIRFOIL = "airfoil, refined"
 SUBDOMAIN = 64  # unknowns that a subdomain owns
 RTOL = 1e-8
 
@@ -134,6 +135,7 @@ class Case:
     name: str
     problem: Problem
     overview: bool = False  # whether the overview picture shows it
+    window: tuple[float, float, float, float] | None = None  # part to draw: x, x, y, y
 
 
 def plate() -> np.ndarray:
@@ -174,9 +176,11 @@ def cases(with_gmsh: bool) -> list[Case]:
             f"{path.stem}, refined {k}": load_mesh(path).refined(k)
             for path, k in zip(SMALL_MESHES, (1, 2, 4))
         }
-    meshes["airfoil, refined"] = airfoil()
-    shown = "L-plate with holes" if with_gmsh else "airfoil, refined"
-    return [Case(name, poisson(mesh), name == shown) for name, mesh in meshes.items()]
+    shown = "L-plate with holes" if with_gmsh else AIRFOIL
+    found = [Case(name, poisson(mesh), name == shown) for name, mesh in meshes.items()]
+    # The far field is most of the plane and few of the unknowns: draw what surrounds the wing.
+    wing = (-0.4, 1.4, -0.7, 0.7)
+    return [*found, Case(AIRFOIL, poisson(airfoil()), shown == AIRFOIL, wing)]
 
 
 def iterations(status: Status, count: int) -> int | None:
@@ -214,9 +218,10 @@ def draw_case(case: Case, runs: dict[str, Run], folder: Path) -> None:
     """Subdomains, solution and convergence of one problem in one picture."""
     problem = case.problem
     owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
-    _, axes = plt.subplots(1, 3, figsize=(14, 4.2), width_ratios=(1, 1, 1.2))
+    axes = row_of_axes(1, 1, 1.2)
     decomposition = decompose(problem.A, owner)
-    plot_subdomains(problem, decomposition, axes[0], coarse=decomposition.n_subdomains < 400)
+    few = decomposition.n_subdomains < 400
+    plot_subdomains(problem, decomposition, axes[0], coarse=few, window=case.window)
     plot_solution(problem, runs["MG-GNN"].krylov.x.numpy(), axes[1])
     axes[0].set_title(f"{case.name}: {owner.max() + 1:,} subdomains", fontsize="medium")
     axes[1].set_title(f"solution, {len(problem.b):,} unknowns", fontsize="medium")
@@ -224,9 +229,18 @@ def draw_case(case: Case, runs: dict[str, Run], folder: Path) -> None:
     save(folder / f"{case.name.replace(',', '').replace(' ', '_')}.png")
 
 
+def row_of_axes(*widths: float) -> np.ndarray:
+    """Axes side by side with the given relative widths."""
+    size = (4 * sum(widths), 4.2)
+    _, axes = plt.subplots(1, len(widths), figsize=size, width_ratios=widths, layout="constrained")
+    for ax in axes:
+        ax.set_anchor("N")  # titles in one line, whatever the shape of what is drawn
+    return axes
+
+
 def draw_overview(small: Problem, case: Case, runs: dict[str, Run], path: Path) -> None:
     """What the library does, in one row: trained on small meshes, used on large ones."""
-    _, axes = plt.subplots(1, 4, figsize=(17, 4.2), width_ratios=(0.8, 1, 1, 1.25))
+    axes = row_of_axes(0.85, 1, 1, 1.25)
     for ax, problem in ((axes[0], small), (axes[1], case.problem)):
         owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
         plot_subdomains(problem, decompose(problem.A, owner), ax)

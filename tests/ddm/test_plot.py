@@ -50,6 +50,18 @@ def test_subdomains_with_the_coarse_graph(problem, ax):
     assert any(isinstance(c, LineCollection) and len(c.get_segments()) for c in ax.collections)
 
 
+def test_a_window_leaves_out_the_triangles_that_it_does_not_touch(problem, ax):
+    d = decompose(problem.A, partition(problem.A, 6))
+    (left, bottom), (right, top) = problem.mesh.p.min(1), problem.mesh.p.max(1)
+    middle = (left + right) / 2
+    window = (left, middle, bottom, top)
+    plot_subdomains(problem, d, ax, window=window)
+    assert (*ax.get_xlim(), *ax.get_ylim()) == pytest.approx(window)
+    drawn = sum(len(c.get_array()) for c in ax.collections if c.get_array() is not None)
+    touched = (problem.mesh.p[0][problem.mesh.t].min(0) <= middle).sum()
+    assert 0.8 * touched < drawn <= touched < problem.mesh.t.shape[1]  # corners are not drawn
+
+
 def test_solution(problem, ax):
     plot_solution(problem, np.arange(len(problem.b), dtype=float), ax)
     assert ax.collections
