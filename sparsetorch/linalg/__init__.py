@@ -1,9 +1,13 @@
 """Solve sparse systems, and differentiate through the solution."""
 
+from sparsetorch.linalg.bicgstab import bicgstab
 from sparsetorch.linalg.cg import cg
+from sparsetorch.linalg.chebyshev import chebyshev
 from sparsetorch.linalg.direct import Factorization, factorized
 from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.lsqr import lsqr
+from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.richardson import richardson
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import solve
@@ -13,10 +17,14 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "bicgstab",
     "cg",
+    "chebyshev",
     "factorized",
     "fgmres",
     "gmres",
+    "lsqr",
+    "minres",
     "richardson",
     "solve",
 ]

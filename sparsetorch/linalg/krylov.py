@@ -97,19 +97,14 @@ def run(
 ) -> Solution:
     """Run an iteration on each column of b, without recording gradients."""
     check_right_hand_side(A, b)
-    if x0 is not None and (x0.shape, x0.dtype, x0.device) != (b.shape, b.dtype, b.device):
-        raise ValueError(
-            f"x0: expected {b.dtype} of shape {tuple(b.shape)} on {b.device} like b, got "
-            f"{x0.dtype} of shape {tuple(x0.shape)} on {x0.device}"
-        )
+    start = starting_point(x0, b, tuple(b.shape))
     multiply = as_operator("A", A)
     precondition = _identity if preconditioner is None else as_operator("M", preconditioner)
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
-    start = torch.zeros_like(b) if x0 is None else x0.detach()
     outcomes: list[Outcome] = []
     histories: list[list[float]] = []
-    for column, guess in zip(_columns(b.detach()), _columns(start)):
+    for column, guess in zip(columns_of(b.detach()), columns_of(start)):
         monitor = Monitor(float(column.norm()), rtol, atol, maxiter, callback)
         if monitor.b_norm == 0:
             outcomes.append(Outcome(torch.zeros_like(column), Status.CONVERGED))
@@ -117,7 +112,7 @@ def run(
             continue
         outcomes.append(_refined(iteration, multiply, precondition, column, guess.clone(), monitor))
         histories.append(monitor.residuals)
-    return _combine(b, outcomes, histories)
+    return combine(start, outcomes, histories)
 
 
 def _refined(
@@ -148,15 +143,15 @@ def _refined(
         monitor.residuals.pop()  # the next round records this residual as its first
 
 
-def _combine(b: Tensor, outcomes: list[Outcome], histories: list[list[float]]) -> Solution:
-    """One solution from those of the columns: the first failure counts."""
+def combine(start: Tensor, outcomes: list[Outcome], histories: list[list[float]]) -> Solution:
+    """One solution, shaped like the start, from those of its columns: the first failure counts."""
     if not outcomes:
-        return Solution(torch.zeros_like(b), Status.CONVERGED, 0, [])
+        return Solution(torch.zeros_like(start), Status.CONVERGED, 0, [])
     failures = [i for i, outcome in enumerate(outcomes) if outcome.status is not Status.CONVERGED]
     column = failures[0] if failures else 0
     _, status, detail = outcomes[column]
     x = outcomes[0].x
-    if b.ndim == 2:
+    if start.ndim == 2:
         x = torch.stack([outcome.x for outcome in outcomes], dim=1)
         detail = ", ".join(filter(None, [f"column {column}" if failures else "", detail]))
     longest = max(map(len, histories))
@@ -180,16 +175,34 @@ def as_operator(name: str, operator: Preconditioner) -> Operator:
     )
 
 
-def check_right_hand_side(A: CSRTensor | Operator, b: Tensor) -> None:
+def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The initial guess, by default zeros, detached.
+
+    Raises:
+        ValueError: it is not of this shape, or its dtype or device is not that of b.
+    """
+    if x0 is None:
+        return b.new_zeros(shape)
+    if (x0.shape, x0.dtype, x0.device) != (shape, b.dtype, b.device):
+        raise ValueError(
+            f"x0: expected {b.dtype} of shape {shape} on {b.device}, got {x0.dtype} of shape "
+            f"{tuple(x0.shape)} on {x0.device}"
+        )
+    return x0.detach()
+
+
+def check_right_hand_side(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = False) -> None:
     """Check b, (n,) or (n, k), by itself and against the matrix.
+
+    A `rectangular` A has to be a CSRTensor, of any shape; others may be callables.
 
     Raises:
         TypeError: b is not a float32 or float64 tensor, or not of the matrix's dtype.
         ValueError: a batch of matrices, one that is not square, a shape or device that does not
             fit, or NaN or infinity in b.
     """
-    if isinstance(A, CSRTensor):
-        check_system(A, b)
+    if rectangular or isinstance(A, CSRTensor):
+        check_system(A, b, rectangular=rectangular)
     else:
         _check_form(b)
     if not bool(b.isfinite().all()):
@@ -199,12 +212,13 @@ def check_right_hand_side(A: CSRTensor | Operator, b: Tensor) -> None:
         )
 
 
-def check_system(A: CSRTensor, b: Tensor) -> None:
+def check_system(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = False) -> None:
     """Check that a matrix and a right-hand side belong together, without reading their values.
 
     Raises:
         TypeError: A is not a CSRTensor, b not a float32 or float64 tensor, or the dtypes differ.
-        ValueError: a batch of matrices, one that is not square, or sizes or devices that differ.
+        ValueError: a batch of matrices, one that is not square unless `rectangular`, or sizes or
+            devices that differ.
     """
     if not isinstance(A, CSRTensor):
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
@@ -213,7 +227,7 @@ def check_system(A: CSRTensor, b: Tensor) -> None:
             f"A: expected one matrix, got a batch of shape {tuple(A.shape[:-2])}; use "
             "torch.vmap(lambda values, b: solve(A.with_values(values), b))(A.values, b)"
         )
-    if A.shape[0] != A.shape[1]:
+    if A.shape[0] != A.shape[1] and not rectangular:
         raise ValueError(f"A: expected a square matrix, got shape {tuple(A.shape)}")
     _check_form(b)
     if b.shape[0] != A.shape[0]:
@@ -232,7 +246,8 @@ def _check_form(b: Tensor) -> None:
         raise ValueError(f"b: expected shape (n,) or (n, k), got {tuple(b.shape)}")
 
 
-def _columns(b: Tensor) -> tuple[Tensor, ...]:
+def columns_of(b: Tensor) -> tuple[Tensor, ...]:
+    """The vectors of (n,) or (n, k)."""
     return b.unbind(1) if b.ndim == 2 else (b,)
 
 

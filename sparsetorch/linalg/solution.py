@@ -19,23 +19,28 @@ class Status(Enum):
     INACCURATE = (
         "the iteration met the tolerance but b - A x did not",
         "rounding limits the residual: use float64 or loosen rtol; if the preconditioner changes "
-        "from call to call, use method='fgmres'",
+        "from call to call, use method='fgmres'; 'minres' needs a symmetric matrix",
     )
     DIVERGED = (
         "the residual grew without bound or became NaN",
         "check the matrix and the preconditioner for NaN, and that the method suits the matrix: "
-        "'cg' needs a symmetric positive definite one",
+        "'cg' and 'chebyshev' need a symmetric positive definite one, 'chebyshev' also bounds that "
+        "enclose its eigenvalues",
     )
     INDEFINITE = (
         "a direction of zero or negative curvature was met, so the matrix or the preconditioner is "
         "not symmetric positive definite",
-        "use method='gmres' or method='direct', or make the preconditioner symmetric positive "
-        "definite",
+        "use method='minres' for a symmetric matrix, method='gmres' or method='direct' for any, or "
+        "make the preconditioner symmetric positive definite",
     )
     BREAKDOWN = (
         "the Krylov space was exhausted before the residual met the tolerance, so the matrix or "
         "the preconditioner is singular",
         "check that b is in the range of A, or fix a value of x to remove the null space",
+    )
+    LANCZOS_BREAKDOWN = (
+        "an inner product that the recurrence divides by vanished",
+        "use method='gmres', start from another x0, or pass a better preconditioner",
     )
     SINGULAR = (
         "the matrix is singular",

@@ -19,16 +19,28 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.bicgstab import bicgstab
 from sparsetorch.linalg.cg import cg
+from sparsetorch.linalg.chebyshev import Bounds, chebyshev
 from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import Callback, Preconditioner, check_system
+from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import DirectSolver, KrylovSolver, Solver, product
 from sparsetorch_kernels import Layout, sddmm
 
-Method = Literal["direct", "cg", "gmres", "fgmres"]
-METHODS = {"cg": cg, "gmres": gmres, "fgmres": fgmres}
+Method = Literal["direct", "cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"]
+METHODS = {
+    "cg": cg,
+    "minres": minres,
+    "chebyshev": chebyshev,
+    "gmres": gmres,
+    "fgmres": fgmres,
+    "bicgstab": bicgstab,
+}
+SYMMETRIC = ("cg", "minres", "chebyshev")
+PARTICULAR = {"restart": ("gmres", "fgmres"), "bounds": ("chebyshev",)}
 
 
 class Options(TypedDict, total=False):
@@ -41,6 +53,7 @@ class Options(TypedDict, total=False):
     maxiter: int | None
     x0: Tensor | None
     restart: int | None
+    bounds: Bounds | None
     callback: Callback | None
 
 
@@ -74,6 +87,7 @@ def solve(
     maxiter: int | None = None,
     x0: Tensor | None = None,
     restart: int | None = None,
+    bounds: Bounds | None = None,
     callback: Callback | None = None,
     full_output: bool = False,
 ) -> Tensor | Solution:
@@ -81,17 +95,19 @@ def solve(
 
     A: one square CSRTensor, float32 or float64. b: (n,) or (n, k), same dtype and device.
     method: "direct" (LU on the CPU, factorized once for all right-hand sides, the adjoint and
-    higher derivatives), "cg" (symmetric positive definite A), "gmres", or "fgmres" (for a
-    preconditioner that changes). The iterative methods take b column by column and stop at
-    |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in float64 by default, or after
-    maxiter (10 n) iterations; `restart`, for gmres and fgmres, is the number of steps per cycle.
+    higher derivatives); for a symmetric A "cg" (positive definite), "minres" (definite or not) or
+    "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
+    preconditioner that changes) or "bicgstab" (short recurrences). The iterative methods take b
+    column by column and stop at |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in
+    float64 by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations. restart:
+    steps per cycle, for gmres and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev.
     Adjoint and tangent solves use the same tolerances. x0 and callback(iteration, residual norm)
     serve the forward solve only. For a batch of matrices, apply `torch.vmap` to this function.
 
     preconditioner: approximates A^-1; a callable r -> z on (n,), an object with `apply(r)`, or a
     CSRTensor. The adjoint solve is preconditioned by `preconditioner_T` if given, by the same
-    preconditioner for "cg" (where it has to be symmetric), by `preconditioner.T` if there is one,
-    and otherwise not at all.
+    preconditioner where the method asks for a symmetric matrix (and preconditioner), by
+    `preconditioner.T` if there is one, and otherwise not at all.
 
     Returns x like b, or with `full_output` the Solution, whatever its status.
 
@@ -104,30 +120,37 @@ def solve(
     check_system(A, b)
     solver: Solver
     if method == "direct":
-        krylov_options = (preconditioner, preconditioner_T, rtol, maxiter, x0, restart, callback)
-        if atol != 0.0 or any(option is not None for option in krylov_options):
+        given = (preconditioner, preconditioner_T, rtol, maxiter, x0, restart, bounds, callback)
+        if atol != 0.0 or any(option is not None for option in given):
             raise ValueError("method: 'direct' takes no options of the iterative methods")
         solver = DirectSolver(A.pattern)
     elif method in METHODS:
         options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
-        if restart is not None:
-            if method == "cg":
-                raise ValueError("restart: 'cg' does not restart; this is for gmres and fgmres")
-            options["restart"] = restart
+        options |= _particular(method, restart=restart, bounds=bounds)
         if preconditioner_T is None:
             preconditioner_T = _transposed(preconditioner, method)
         solver = KrylovSolver(
             A.pattern, METHODS[method], options, preconditioner, preconditioner_T, x0, callback
         )
     else:
-        raise ValueError(f"method: expected 'direct', 'cg', 'gmres' or 'fgmres', got {method!r}")
+        known = ", ".join(map(repr, METHODS))
+        raise ValueError(f"method: expected 'direct', {known}, got {method!r}")
     record: list[Solution] | None = [] if full_output else None
     x = _Solve.apply(A.values, b, solver, record)
     return x if record is None else replace(record[0], x=x)
 
 
+def _particular(method: Method, **options: Any) -> dict[str, Any]:
+    """The options that are given, none of which may belong to other methods only."""
+    given = {name: option for name, option in options.items() if option is not None}
+    for name in given:
+        if method not in PARTICULAR[name]:
+            raise ValueError(f"{name}: for {' and '.join(PARTICULAR[name])}, not for {method!r}")
+    return given
+
+
 def _transposed(preconditioner: Preconditioner | None, method: Method) -> Preconditioner | None:
-    if method == "cg":
+    if method in SYMMETRIC:
         return preconditioner
     return getattr(preconditioner, "T", None)
 

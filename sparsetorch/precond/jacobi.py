@@ -18,8 +18,7 @@ class Jacobi:
     """
 
     def __init__(self, A: CSRTensor):
-        if A.ndim != 2 or A.shape[0] != A.shape[1]:
-            raise ValueError(f"A: expected one square matrix, got shape {tuple(A.shape)}")
+        check_square(A)
         diagonal = A.diagonal()
         zeros = torch.nonzero(diagonal == 0)[:, 0]
         if len(zeros):
@@ -37,3 +36,11 @@ class Jacobi:
     def T(self) -> Jacobi:
         """The transpose, which is this."""
         return self
+
+
+def check_square(A: CSRTensor) -> None:
+    """Raise TypeError or ValueError unless A is one square CSRTensor."""
+    if not isinstance(A, CSRTensor):
+        raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
+    if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        raise ValueError(f"A: expected one square matrix, got shape {tuple(A.shape)}")

@@ -1,12 +1,15 @@
 """The same operations and solvers on a GPU, against the CPU; skipped where there is none."""
 
+from functools import partial
+
 import pytest
 import torch
 from operations import OPERATIONS, random_inputs, values_of
-from random_matrices import random_square
+from random_matrices import random_csr, random_square
 
-from sparsetorch import CSRTensor
-from sparsetorch.linalg import solve
+from sparsetorch import CSRTensor, poisson
+from sparsetorch.linalg import lsqr, solve
+from sparsetorch.precond import Jacobi, amg, block_jacobi, chebyshev
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -40,7 +43,7 @@ def test_structure_of_triplets():
     torch.testing.assert_close(there.values.cpu(), here.values)
 
 
-@pytest.mark.parametrize("method", ["cg", "gmres", "fgmres"])
+@pytest.mark.parametrize("method", ["cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"])
 def test_iterative_solvers(method):
     A = random_square(50, symmetric=True)
     b = torch.ones(50, dtype=torch.float64)
@@ -52,6 +55,23 @@ def test_iterative_solvers(method):
     assert A.values.grad is not None
     assert there.values.grad is not None
     torch.testing.assert_close(there.values.grad.cpu(), A.values.grad)
+
+
+@pytest.mark.parametrize(
+    "build", [Jacobi, partial(block_jacobi, block_size=7), chebyshev, amg], ids=str
+)
+def test_preconditioners(build):
+    A = poisson(20, 15, dtype=torch.float64)
+    r = torch.linspace(0, 1, 300, dtype=torch.float64)
+    here, there = build(A), build(A.to("cuda"))
+    torch.testing.assert_close(there(r.cuda()).cpu(), here(r))
+    torch.testing.assert_close(there.T(r.cuda()).cpu(), here.T(r))
+
+
+def test_least_squares():
+    A = random_csr(60, 20, 0.3).detach()
+    b = torch.linspace(0, 1, 60, dtype=torch.float64)
+    torch.testing.assert_close(lsqr(A.to("cuda"), b.cuda()).x.cpu(), lsqr(A, b).x)
 
 
 def test_the_direct_method_says_where_it_runs():

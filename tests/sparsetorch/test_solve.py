@@ -12,17 +12,18 @@ from torch.autograd import gradcheck, gradgradcheck
 import sparsetorch.linalg.solvers
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import Solution, SolveError, Status, factorized, solve
-from sparsetorch.linalg.solve import Method
+from sparsetorch.linalg.solve import METHODS, Method
 from sparsetorch.precond import Jacobi
 
 
 class Solver(NamedTuple):
-    """A way to call `solve`, and whether it needs a symmetric positive definite matrix."""
+    """A way to call `solve`; whether it needs a symmetric matrix, and takes an indefinite one."""
 
     name: str
     method: Method
     settings: Callable[[CSRTensor], dict[str, Any]] = lambda A: {}
     symmetric: bool = False
+    indefinite: bool = False
 
     def options(self, A: CSRTensor, rtol: float = 1e-13) -> dict[str, Any]:
         tolerance = {} if self.method == "direct" else {"rtol": rtol}
@@ -38,6 +39,21 @@ SOLVERS = [
     Solver("direct", "direct"),
     Solver("cg", "cg", symmetric=True),
     Solver("cg with Jacobi", "cg", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
+    Solver("minres", "minres", symmetric=True, indefinite=True),
+    Solver("minres with Jacobi", "minres", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
+    Solver("chebyshev", "chebyshev", symmetric=True),
+    Solver(
+        "chebyshev with bounds and Jacobi",
+        "chebyshev",
+        lambda A: {"preconditioner": Jacobi(A), "bounds": (0.3, 5.2)},
+        symmetric=True,
+    ),
+    Solver("bicgstab", "bicgstab"),
+    Solver(
+        "bicgstab with a transposable preconditioner",
+        "bicgstab",
+        lambda A: {"preconditioner": nearby_inverse(A)},
+    ),
     Solver("gmres", "gmres"),
     Solver("restarted gmres", "gmres", lambda A: {"restart": 4}),
     Solver(
@@ -71,6 +87,10 @@ class System(NamedTuple):
 
 def system(solver: Solver, columns: tuple[int, ...] = (), n: int = 6) -> System:
     A = random_square(n, seed=3, symmetric=solver.symmetric)
+    if solver.indefinite:
+        signs = torch.ones(n, dtype=A.dtype)
+        signs[::2] = -1
+        A = A.with_diagonal(signs * A.diagonal()).detach().requires_grad_()
     generator = torch.Generator().manual_seed(0)
     b = torch.randn(n, *columns, generator=generator, dtype=torch.float64, requires_grad=True)
     options = solver.options(A)
@@ -217,6 +237,34 @@ def test_the_adjoint_is_preconditioned_by_the_transpose():
     assert len(used) <= 4  # an exact preconditioner: one step, and the correction
 
 
+@pytest.mark.parametrize("method", ["minres", "chebyshev", "bicgstab"])
+def test_a_breakdown_or_an_indefinite_matrix_raises_with_a_remedy(method):
+    A = CSRTensor.from_dense(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double())
+    status, remedy = {
+        "minres": ("maxiter", "the matrix is not symmetric"),
+        "chebyshev": ("indefinite", "use method='minres'"),
+        "bicgstab": ("lanczos_breakdown", "use method='gmres'"),
+    }[method]
+    with pytest.raises(SolveError, match=f"^{status} after .*{remedy}"):
+        solve(A, torch.tensor([1.0, 0.0]).double(), method)
+
+
+def test_symmetric_methods_use_one_preconditioner_in_both_directions():
+    A, b, _ = system(Solver("minres", "minres", symmetric=True), n=30)
+    factors, calls = factorized(A), []
+
+    def inverse(r):
+        calls.append(r)
+        return factors(r)
+
+    for method in ("cg", "minres", "chebyshev"):
+        calls.clear()
+        x = solve(A, b, method, preconditioner=inverse)
+        forward = len(calls)
+        x.sum().backward()
+        assert forward < len(calls) <= 2 * forward + 2
+
+
 def test_x0_and_callback_serve_the_forward_solve():
     A, b, _ = system(SOLVERS[0], n=30)
     exact = torch.linalg.solve(dense(A), b).detach()
@@ -259,7 +307,19 @@ def test_a_failing_adjoint_raises():
         ({"A": random_csr(3, 4)}, ValueError, r"A: expected a square matrix, got shape \(3, 4\)"),
         ({"A": random_csr(3, 3, batch=(2,))}, ValueError, r"torch.vmap\(lambda values, b: solve"),
         ({"method": "lu"}, ValueError, r"method: expected 'direct', .*, got 'lu'"),
-        ({"method": "cg", "restart": 3}, ValueError, r"restart: 'cg' does not restart"),
+        (
+            {"method": "cg", "restart": 3},
+            ValueError,
+            r"restart: for gmres and fgmres, not for 'cg'",
+        ),
+        (
+            {"method": "minres", "restart": 3},
+            ValueError,
+            r"restart: for gmres and .*, not for 'minres'",
+        ),
+        ({"method": "cg", "bounds": (1, 2)}, ValueError, r"bounds: for chebyshev, not for 'cg'"),
+        ({"bounds": (1, 2)}, ValueError, r"'direct' takes no options"),
+        ({"method": "chebyshev", "bounds": (2, 1)}, ValueError, r"bounds: expected \(smallest"),
         ({"rtol": 1e-3}, ValueError, r"'direct' takes no options"),
         ({"method": "gmres", "preconditioner": 3}, TypeError, r"M: expected .*, got int"),
         (
@@ -275,7 +335,7 @@ def test_bad_arguments_are_named(arguments, error, message):
         solve(**(good | arguments))
 
 
-@pytest.mark.parametrize("method", ["direct", "cg", "gmres", "fgmres"])
+@pytest.mark.parametrize("method", ["direct", *METHODS])
 def test_bad_right_hand_sides_are_refused_by_every_method(method):
     with pytest.raises(ValueError, match="b: expected finite numbers, got NaN or infinity"):
         solve(CSRTensor.eye(2), torch.tensor([1.0, torch.inf]), method)
