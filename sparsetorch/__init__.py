@@ -4,8 +4,12 @@ import sparsetorch.torch_functions  # noqa: F401  (fills the table that CSRTenso
 from sparsetorch import linalg, precond
 from sparsetorch.build import Assembly, assembly
 from sparsetorch.csr import CSRTensor
+from sparsetorch.generators import diags, eye, poisson, random
+from sparsetorch.io import load, save
 from sparsetorch.pattern import Pattern
-from sparsetorch.products import galerkin, masked_matmul
+from sparsetorch.products import galerkin, masked_matmul, sddmm
+from sparsetorch.semiring import spmm
+from sparsetorch.stacking import block_diag, bmat, hstack, kron, vstack
 
 __version__ = "0.1.0"
 
@@ -14,8 +18,21 @@ __all__ = [
     "CSRTensor",
     "Pattern",
     "assembly",
+    "block_diag",
+    "bmat",
+    "diags",
+    "eye",
     "galerkin",
+    "hstack",
+    "kron",
     "linalg",
+    "load",
     "masked_matmul",
+    "poisson",
     "precond",
+    "random",
+    "save",
+    "sddmm",
+    "spmm",
+    "vstack",
 ]

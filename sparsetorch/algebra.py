@@ -25,14 +25,14 @@ class Sparse(NamedTuple):
 def matvec(A: Sparse, x: Tensor, *, transpose: bool = False) -> Tensor:
     """`A x`, or `A^T x`: x (*batch, n_cols) -> (*batch, n_rows); batches broadcast."""
     layout = A.pattern.layout.T if transpose else A.pattern.layout
-    _check_dense("x", A, x, -1, layout.n_cols)
+    check_dense("x", A, x, -1, layout.n_cols)
     return spmv(layout, A.values, x)
 
 
 def matmat(A: Sparse, X: Tensor, *, transpose: bool = False) -> Tensor:
     """`A X`, or `A^T X`: X (*batch, n_cols, k) -> (*batch, n_rows, k); batches broadcast."""
     layout = A.pattern.layout.T if transpose else A.pattern.layout
-    _check_dense("X", A, X, -2, layout.n_cols)
+    check_dense("X", A, X, -2, layout.n_cols)
     return spmm(layout, A.values, X)
 
 
@@ -82,14 +82,34 @@ def add(A: Sparse, B: Sparse) -> Sparse:
 
 def scale_rows(A: Sparse, d: Tensor) -> Sparse:
     """`diag(d) A`, d (*batch, n_rows)."""
-    _check_dense("d", A, d, -1, A.pattern.shape[0])
+    check_dense("d", A, d, -1, A.pattern.shape[0])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.row))
 
 
 def scale_cols(A: Sparse, d: Tensor) -> Sparse:
     """`A diag(d)`, d (*batch, n_cols)."""
-    _check_dense("d", A, d, -1, A.pattern.shape[1])
+    check_dense("d", A, d, -1, A.pattern.shape[1])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.col))
+
+
+def hadamard(A: Sparse, B: Sparse) -> Sparse:
+    """The product entry by entry, on the entries that both have."""
+    _check_alike("*", A, B)
+    if A.pattern is B.pattern:
+        return Sparse(A.pattern, A.values * B.values)
+    pattern, left, right = A.pattern.intersection(B.pattern)
+    values = A.values.index_select(-1, left) * B.values.index_select(-1, right)
+    return Sparse(pattern, values)
+
+
+def set_diagonal(A: Sparse, d: Tensor) -> Sparse:
+    """A with another diagonal, d (*batch, min(n_rows, n_cols)), all of it stored."""
+    check_dense("d", A, d, -1, min(A.pattern.shape))
+    pattern, left, right = A.pattern.with_diagonal
+    batch = torch.broadcast_shapes(A.values.shape[:-1], d.shape[:-1])
+    values = A.values.new_zeros(*batch, pattern.nnz)
+    values = values.index_copy(-1, left.long(), A.values.expand(*batch, -1))
+    return Sparse(pattern, values.index_copy(-1, right.long(), d.expand(*batch, -1)))
 
 
 def transpose(A: Sparse) -> Sparse:
@@ -117,7 +137,8 @@ def to_dense(A: Sparse) -> Tensor:
     return zeros.index_add(-1, place, A.values).unflatten(-1, (n_rows, n_cols))
 
 
-def _check_dense(name: str, A: Sparse, x: Tensor, axis: int, size: int) -> None:
+def check_dense(name: str, A: Sparse, x: Tensor, axis: int, size: int) -> None:
+    """Raise unless x has this size along an axis, and dtype and device of the matrix."""
     if x.ndim < -axis or x.shape[axis] != size:
         raise ValueError(
             f"{name}: expected size {size} in dimension {axis} for a matrix of shape "

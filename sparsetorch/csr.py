@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsetorch import algebra, build
+from sparsetorch import algebra, build, indexing, interop, reductions
 from sparsetorch.algebra import Sparse
 from sparsetorch.pattern import Index, Pattern, Selection
 
@@ -105,6 +105,58 @@ class CSRTensor:
         return cls(*build.from_dense(x, pattern))
 
     @classmethod
+    def from_torch(cls, tensor: Tensor) -> CSRTensor:
+        """From a torch.sparse CSR, CSC or COO matrix; duplicates of a COO one are summed.
+
+        Index arrays and values are shared with a CSR matrix, except that int64 indices which fit
+        are stored as int32. Gradients reach `tensor`'s own values as far as PyTorch lets them.
+
+        Raises:
+            TypeError: another layout.
+            ValueError: a batch, or entries that are not numbers.
+        """
+        return cls(*interop.from_torch(tensor))
+
+    @classmethod
+    def from_edge_index(
+        cls,
+        edge_index: Tensor,
+        edge_weight: Tensor | None = None,
+        n_nodes: int | tuple[int, int] | None = None,
+    ) -> CSRTensor:
+        """The matrix that passes messages along PyG's edges: `A @ X` sums over incoming edges.
+
+        edge_index: (2, n_edges), sources above targets: entry (target, source). edge_weight:
+        (*batch, n_edges), ones by default; weights of parallel edges are summed, differentiably.
+        n_nodes: a number, or (sources, targets) of a bipartite graph; the largest index by default.
+
+        Raises:
+            ValueError: shapes that do not fit, or an index out of range.
+        """
+        return cls(*interop.from_edge_index(edge_index, edge_weight, n_nodes))
+
+    @classmethod
+    def from_sparse_tensor(cls, tensor: Any) -> CSRTensor:
+        """From a `torch_sparse.SparseTensor`; ones where it has no values."""
+        return cls(*interop.from_sparse_tensor(tensor))
+
+    @classmethod
+    def from_networkx(
+        cls, graph: Any, weight: str = "weight", dtype: torch.dtype | None = None
+    ) -> CSRTensor:
+        """Adjacency matrix of a NetworkX graph in its node order: entry (i, j) is edge i -> j.
+
+        weight: the edge attribute that holds the values, 1 where an edge lacks it. dtype: PyTorch's
+        default one if None.
+        """
+        return cls(*interop.from_networkx(graph, weight, dtype))
+
+    @classmethod
+    def from_cupy(cls, matrix: Any) -> CSRTensor:
+        """From a cupyx.scipy.sparse matrix, sharing its memory (DLPack) if it is canonical CSR."""
+        return cls(*interop.from_cupy(matrix))
+
+    @classmethod
     def eye(
         cls, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> CSRTensor:
@@ -183,6 +235,31 @@ class CSRTensor:
         copies = tuple(array.cpu().numpy().copy() for array in arrays)
         return sp.csr_array(copies, shape=self.pattern.shape)
 
+    def to_torch(self, layout: torch.layout = torch.sparse_csr) -> Tensor:
+        """A torch.sparse CSR or COO tensor, (*batch, n_rows, n_cols), that shares the values.
+
+        Differentiable as far as PyTorch's own operations are; many of them fill a dense gradient.
+        """
+        return interop.to_torch(self._sparse, layout)
+
+    def to_edge_index(self) -> tuple[Tensor, Tensor]:
+        """PyG's edge_index (2, nnz) int64, sources above targets, and edge_weight (*batch, nnz)."""
+        return interop.to_edge_index(self._sparse)
+
+    def to_networkx(self, create_using: Any = None) -> Any:
+        """A NetworkX graph, directed by default, with the entries as edge attribute "weight"."""
+        return interop.to_networkx(self, create_using)
+
+    def to_cupy(self) -> Any:
+        """A `cupyx.scipy.sparse.csr_matrix` that shares memory with this matrix, which is on CUDA.
+
+        Raises:
+            ImportError: CuPy is not installed.
+            ValueError: the matrix is not on CUDA, or a batch.
+        """
+        self._refuse_batch("to_cupy")
+        return interop.to_cupy(self)
+
     # Products
 
     def matvec(self, x: Tensor) -> Tensor:
@@ -251,9 +328,14 @@ class CSRTensor:
         """`A - other` on the union of the two patterns; same errors as `add`."""
         return self.add(other.neg() if isinstance(other, CSRTensor) else other)
 
-    def mul(self, scalar: Scalar) -> CSRTensor:
-        """`scalar * A`, for a number or a 0-d tensor; differentiable in both."""
-        return self.with_values(self.values * _checked_scalar(scalar))
+    def mul(self, other: Scalar | CSRTensor) -> CSRTensor:
+        """`A * other`: by a number or a 0-d tensor, or entry by entry with another CSRTensor.
+
+        The entrywise product is stored where both are. Differentiable in both.
+        """
+        if isinstance(other, CSRTensor):
+            return CSRTensor(*algebra.hadamard(self._sparse, other._sparse))
+        return self.with_values(self.values * _checked_scalar(other))
 
     def div(self, scalar: Scalar) -> CSRTensor:
         """`A / scalar`, for a number or a 0-d tensor; differentiable in both."""
@@ -268,6 +350,41 @@ class CSRTensor:
     def __rsub__(self, other: Any) -> CSRTensor:
         return self.neg().add(other)
 
+    def pow(self, exponent: float) -> CSRTensor:
+        """Each entry to a positive power. As `scipy.sparse.csr_array ** p`.
+
+        Raises:
+            ValueError: a power that is not positive: it would fill the places not stored.
+        """
+        if not exponent > 0:
+            raise ValueError(
+                f"exponent: expected a positive number, got {exponent}: 0 ** {exponent} is not 0, "
+                "so the result would be dense; for the stored entries only, use A.map"
+            )
+        return self.with_values(self.values**exponent)
+
+    __pow__ = pow
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> CSRTensor:
+        """A function of the stored values, (*batch, nnz) -> (*batch, nnz); the rest stays zero.
+
+        `A.map(torch.exp)` is therefore the exponential of stored entries, not of the dense matrix.
+
+        Raises:
+            ValueError: the function changes the shape.
+        """
+        values = function(self.values)
+        if not isinstance(values, Tensor) or values.shape != self.values.shape:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"function: expected values of shape {tuple(self.values.shape)} back, got {got}"
+            )
+        return self.with_values(values)
+
+    def conj(self) -> CSRTensor:
+        """The complex conjugate."""
+        return self.with_values(self.values.conj())
+
     def scale_rows(self, d: Tensor) -> CSRTensor:
         """`diag(d) A`, d (*batch, n_rows)."""
         return CSRTensor(*algebra.scale_rows(self._sparse, d))
@@ -276,12 +393,105 @@ class CSRTensor:
         """`A diag(d)`, d (*batch, n_cols)."""
         return CSRTensor(*algebra.scale_cols(self._sparse, d))
 
+    # Reductions
+
+    def sum(self, dim: reductions.Dim = None) -> Tensor:
+        """Sum of the entries: of all, of each row (dim -1) or of each column (dim -2).
+
+        dim counts the batch dimensions too, as in torch; (-2, -1) gives one number per matrix.
+        The same holds for `mean`, `amax`, `amin` and `norm`. In all of them places that are not
+        stored count as zeros, so that results are those of `A.to_dense()`.
+
+        Raises:
+            ValueError: another dimension.
+        """
+        return reductions.total(self._sparse, dim)
+
+    def mean(self, dim: reductions.Dim = None) -> Tensor:
+        """Mean of the entries, see `sum`."""
+        return reductions.mean(self._sparse, dim)
+
+    def amax(self, dim: reductions.Dim = None) -> Tensor:
+        """Largest entry, see `sum`; equal ones share the gradient."""
+        return reductions.extremum(self._sparse, dim, "amax")
+
+    def amin(self, dim: reductions.Dim = None) -> Tensor:
+        """Smallest entry, see `sum`; equal ones share the gradient."""
+        return reductions.extremum(self._sparse, dim, "amin")
+
+    def norm(self, dim: reductions.Dim = None) -> Tensor:
+        """2-norm of the entries (the Frobenius norm, or that of rows or columns), see `sum`."""
+        return reductions.norm(self._sparse, dim)
+
+    def softmax(self, dim: int = -1) -> CSRTensor:
+        """Softmax over the *stored* entries of each row (dim -1) or column (dim -2).
+
+        As `torch.sparse.softmax`: places that are not stored count as -inf, not as zeros.
+        """
+        return CSRTensor(*reductions.softmax(self._sparse, dim))
+
     # Structure
 
     @property
     def T(self) -> CSRTensor:
         """The transpose; its values are in the order of the transposed pattern."""
         return CSRTensor(*algebra.transpose(self._sparse))
+
+    @property
+    def H(self) -> CSRTensor:
+        """The conjugate transpose."""
+        return self.T.conj()
+
+    def __getitem__(self, key: indexing.Key) -> CSRTensor | Tensor:
+        """Parts of one matrix, by integers, slices, integer lists and boolean masks.
+
+        `A[i, j]` is a number (0-d tensor), `A[i]` and `A[:, j]` dense vectors, `A[rows]`,
+        `A[:, cols]` and `A[slice, slice]` CSRTensors. Two lists, `A[rows, cols]`, are pairs as in
+        NumPy and SciPy: a dense vector of entries; for all combinations use `submatrix`. All are
+        differentiable.
+
+        Raises:
+            IndexError: an index out of range.
+            TypeError, ValueError: something else than an index, or a batch of matrices.
+        """
+        self._refuse_batch("A[...]")
+        found = indexing.get(self._sparse, key)
+        return found if isinstance(found, Tensor) else CSRTensor(*found)
+
+    def lookup(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """The entries at pairs (rows[i], cols[i]), (*batch, len); zero where nothing is stored."""
+        return indexing.lookup(self._sparse, rows, cols)
+
+    def tril(self, diagonal: int = 0) -> CSRTensor:
+        """The entries on and below a diagonal: 0 the main one, 1 that above it."""
+        return self.select(indexing.triangle(self.pattern, diagonal, lower=True))
+
+    def triu(self, diagonal: int = 0) -> CSRTensor:
+        """The entries on and above a diagonal: 0 the main one, 1 that above it."""
+        return self.select(indexing.triangle(self.pattern, diagonal, lower=False))
+
+    def prune(self, threshold: float = 0.0) -> CSRTensor:
+        """Without the entries of which |a| <= threshold (in every matrix of a batch)."""
+        return self.select(indexing.larger_than(self._sparse, threshold))
+
+    def topk_per_row(self, k: int) -> CSRTensor:
+        """The k entries of largest |a| of each row; over a batch, by their largest |a|."""
+        return self.select(indexing.largest_per_row(self._sparse, k))
+
+    def with_diagonal(self, d: Tensor) -> CSRTensor:
+        """With d, (*batch, min(n_rows, n_cols)), in place of the main diagonal, all of it stored.
+
+        The structure is found once and kept on the pattern.
+        """
+        return CSRTensor(*algebra.set_diagonal(self._sparse, d))
+
+    def add_diagonal(self, d: Tensor) -> CSRTensor:
+        """`A + diag(d)`, see `with_diagonal`."""
+        return self.with_diagonal(self.diagonal() + d)
+
+    def trace(self) -> Tensor:
+        """Sum of the diagonal, (*batch,)."""
+        return self.diagonal().sum(-1)
 
     def diagonal(self) -> Tensor:
         """(*batch, min(n_rows, n_cols)); zero where nothing is stored."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsetorch.checks import check_index, checked_pattern
 from sparsetorch.per_partner import PerPartner
 from sparsetorch.structure import (
+    common_keys,
     entry_keys,
     expand_rows,
     index_dtype,
@@ -25,6 +26,8 @@ from sparsetorch.structure import (
 from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
 
 Index = Tensor | slice
+# A union as it is kept: None stands for the pattern that keeps it, which must not hold itself.
+Merged = tuple["Pattern | None", Tensor, Tensor]
 
 
 class Diagonal(NamedTuple):
@@ -40,6 +43,14 @@ class PatternUnion(NamedTuple):
     pattern: Pattern
     left: Tensor  # (nnz of the first,)
     right: Tensor  # (nnz of the second,)
+
+
+class PatternIntersection(NamedTuple):
+    """The entries that two patterns share, and where they are in each."""
+
+    pattern: Pattern
+    left: Tensor  # (nnz of the intersection,)
+    right: Tensor  # (nnz of the intersection,)
 
 
 class Selection(NamedTuple):
@@ -95,7 +106,9 @@ class Pattern:
         self._transpose: Pattern | None = None
         self._origin: weakref.ref[Pattern] | None = None
         self._products: PerPartner[Pattern] = PerPartner()
-        self._unions: PerPartner[tuple[Pattern | None, Tensor, Tensor]] = PerPartner()
+        self._unions: PerPartner[Merged] = PerPartner()
+        self._intersections: PerPartner[PatternIntersection] = PerPartner()
+        self._with_diagonal: Merged | None = None
         self._copies: weakref.WeakValueDictionary[torch.device, Pattern] = (
             weakref.WeakValueDictionary()
         )
@@ -223,15 +236,45 @@ class Pattern:
             if self._shape != other._shape:
                 raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
             self._check_partner("union", other)
-            merged = merge_keys(self._keys(), other._keys())
-            # None stands for this pattern, which must not be kept alive by its own cache.
-            pattern = None
-            if merged.keys.numel() > self.nnz:
-                pattern = self._derived(*split_keys(merged.keys, self._shape), self._shape)
-            plan = (pattern, merged.left.to(self.dtype), merged.right.to(self.dtype))
+            plan = self._merged(other._keys())
             self._unions.put(other, plan)
         pattern, left, right = plan
         return PatternUnion(self if pattern is None else pattern, left, right)
+
+    def _merged(self, keys: Tensor) -> Merged:
+        merged = merge_keys(self._keys(), keys)
+        pattern = None
+        if merged.keys.numel() > self.nnz:
+            pattern = self._derived(*split_keys(merged.keys, self._shape), self._shape)
+        return pattern, merged.left.to(self.dtype), merged.right.to(self.dtype)
+
+    @property
+    def with_diagonal(self) -> PatternUnion:
+        """The union with the whole main diagonal: `right` are the places of the diagonal in it."""
+        if self._with_diagonal is None:
+            _refuse_in_compiled_code("with_diagonal")
+            along = torch.arange(min(self._shape), device=self.device)
+            self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
+        pattern, left, right = self._with_diagonal
+        return PatternUnion(self if pattern is None else pattern, left, right)
+
+    def intersection(self, other: Pattern) -> PatternIntersection:
+        """The entries that this pattern and another share; kept while `other` lives.
+
+        Raises:
+            ValueError: the shapes, the devices or the index dtypes differ.
+        """
+        plan = self._intersections.get(other)
+        if plan is None:
+            _refuse_in_compiled_code("intersection")
+            if self._shape != other._shape:
+                raise ValueError(f"intersection: shapes differ: {self._shape} and {other._shape}")
+            self._check_partner("intersection", other)
+            keys, left, right = common_keys(self._keys(), other._keys())
+            pattern = self._derived(*split_keys(keys, self._shape), self._shape)
+            plan = PatternIntersection(pattern, left.to(self.dtype), right.to(self.dtype))
+            self._intersections.put(other, plan)
+        return plan
 
     def submatrix(self, rows: Index, cols: Index) -> Selection:
         """The structure of `A[rows][:, cols]`: keep it to extract new values without searching.

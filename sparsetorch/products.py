@@ -29,6 +29,15 @@ def masked_matmul(A: CSRTensor | Tensor, B: CSRTensor | Tensor, pattern: Pattern
     )
 
 
+def sddmm(pattern: Pattern, X: Tensor, Y: Tensor) -> CSRTensor:
+    """Sampled product `X Y^T` at the entries of a pattern: the values <x_i, y_j>.
+
+    X: (*batch, n, k). Y: (*batch, m, k). Equivalent to `masked_matmul(X, Y.mT, pattern)`, whose
+    errors it raises; differentiable in both.
+    """
+    return masked_matmul(X, Y.mT, pattern)
+
+
 def galerkin(R: CSRTensor, A: CSRTensor, P: CSRTensor) -> CSRTensor:
     """The triple product `R A P`, such as a coarse operator with R = P^T.
 

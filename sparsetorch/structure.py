@@ -78,6 +78,14 @@ def merge_keys(left: Tensor, right: Tensor) -> MergedKeys:
     return MergedKeys(keys, left_position, right_position)
 
 
+def common_keys(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The keys in two sorted, duplicate-free lists, and their positions in each, int64."""
+    place = torch.searchsorted(left, right)
+    padded = torch.cat([left, left.new_full((1,), -1)])
+    shared = torch.nonzero(padded[place] == right)[:, 0]
+    return right[shared], place[shared], shared
+
+
 def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenate the ranges starts[i], ..., starts[i] + counts[i] - 1.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sparsetorch.csr import TORCH_FUNCTIONS, CSRTensor
+from sparsetorch.stacking import hstack, vstack
 
 
 def _matmul(a: Any, b: Any) -> Any:
@@ -49,6 +50,45 @@ def _transpose(A: CSRTensor, dim0: int = 0, dim1: int = 1) -> CSRTensor:
     return A.T
 
 
+def _cat(matrices: Any, dim: int = 0) -> CSRTensor:
+    if any(isinstance(A, CSRTensor) and A.ndim != 2 for A in matrices):
+        raise ValueError("cat: expected matrices without batch dimensions; use vstack or hstack")
+    if dim not in (0, 1, -1, -2):
+        raise ValueError(f"dim: expected 0 or 1, got {dim}")
+    return vstack(matrices) if dim in (0, -2) else hstack(matrices)
+
+
+# Functions that leave zero at zero act on the stored values; others, such as exp, would fill the
+# matrix, and are refused with the way to say what is meant.
+ZERO_PRESERVING = (
+    torch.abs,
+    torch.relu,
+    torch.nn.functional.relu,
+    torch.sqrt,
+    torch.square,
+    torch.sign,
+    torch.sin,
+    torch.tan,
+    torch.asin,
+    torch.atan,
+    torch.sinh,
+    torch.tanh,
+    torch.asinh,
+    torch.atanh,
+    torch.expm1,
+    torch.log1p,
+    torch.floor,
+    torch.ceil,
+    torch.round,
+    torch.trunc,
+)
+
+
+def _mapped(function: Any) -> Any:
+    return lambda A: A.map(function)
+
+
+TORCH_FUNCTIONS.update({function: _mapped(function) for function in ZERO_PRESERVING})
 TORCH_FUNCTIONS.update(
     {
         torch.matmul: _matmul,
@@ -66,5 +106,15 @@ TORCH_FUNCTIONS.update(
         torch.neg: CSRTensor.neg,
         torch.t: _transpose,
         torch.transpose: _transpose,
+        torch.pow: CSRTensor.pow,
+        torch.conj: CSRTensor.conj,
+        torch.sum: CSRTensor.sum,
+        torch.mean: CSRTensor.mean,
+        torch.amax: CSRTensor.amax,
+        torch.amin: CSRTensor.amin,
+        torch.trace: CSRTensor.trace,
+        torch.tril: CSRTensor.tril,
+        torch.triu: CSRTensor.triu,
+        torch.cat: _cat,
     }
 )

@@ -4,13 +4,25 @@ The tests of values, gradients, transformations and random inputs all run down t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from random_matrices import dense, random_csr, random_pattern
 from torch import Tensor
 
-from sparsetorch import CSRTensor, Pattern, galerkin, masked_matmul
+from sparsetorch import (
+    CSRTensor,
+    Pattern,
+    block_diag,
+    bmat,
+    galerkin,
+    hstack,
+    kron,
+    masked_matmul,
+    spmm,
+    vstack,
+)
+from sparsetorch.semiring import Combine, Reduce
 
 
 class Inputs(NamedTuple):
@@ -77,6 +89,54 @@ def on_mask(product: Tensor, mask: Pattern) -> Tensor:
     return product * stored.reshape(mask.shape)
 
 
+def stored_softmax(A: Tensor, dim: int) -> Tensor:
+    stored = A != 0  # the tests' matrices hold no stored zeros
+    return torch.where(stored, A, -1e30).softmax(dim) * stored
+
+
+def diagonal_of(i: Inputs, shape: Any) -> Tensor:
+    """A differentiable vector as long as a diagonal."""
+    return torch.cat([i.d, i.x])[: min(shape)]
+
+
+def rectangular_diagonal(d: Tensor, shape: Any) -> Tensor:
+    eye = torch.eye(*shape, dtype=d.dtype)[..., : len(d)]
+    return torch.cat([eye * d, eye.new_zeros(shape[0], shape[1] - len(d))], 1)
+
+
+def pairs(i: Inputs) -> tuple[Tensor, Tensor]:
+    count = min(len(i.rows), len(i.cols))
+    return i.rows[:count], i.cols[:count]
+
+
+def block_diagonal(A: Tensor, B: Tensor) -> Tensor:
+    m, q = A.shape[-1], B.shape[-1]
+    above = torch.cat([A, A.new_zeros(*A.shape[:-1], q)], -1)
+    below = torch.cat([B.new_zeros(*B.shape[:-1], m), B], -1)
+    return torch.cat([above, below], -2)
+
+
+def kronecker(A: Tensor, B: Tensor) -> Tensor:
+    product = torch.einsum("...ij,...kl->...ikjl", A, B)
+    return product.flatten(-4, -3).flatten(-2)
+
+
+def semiring(A: Tensor, X: Tensor, reduce: str, combine: str) -> Tensor:
+    a, x = A.unsqueeze(-1), X.unsqueeze(-3)  # (..., n, m, 1), (..., 1, m, k)
+    messages = a * x if combine == "mul" else a + x
+    stored = (a != 0).expand(messages.shape)
+    empty = ~stored.any(-2)
+    if reduce == "logsumexp":
+        safe = torch.where(stored, messages, -1e30)
+        return torch.where(empty, float("-inf"), torch.logsumexp(safe, -2))
+    if reduce in ("sum", "mean"):
+        total = (messages * stored).sum(-2)
+        return total / stored.sum(-2).clamp(min=1) if reduce == "mean" else total
+    worst = float("-inf") if reduce == "max" else float("inf")
+    chosen = getattr(torch.where(stored, messages, worst), f"a{reduce}")(-2)
+    return torch.where(empty, 0.0, chosen)
+
+
 class Operation(NamedTuple):
     name: str
     sparse: Callable[[Inputs], Any]
@@ -134,6 +194,66 @@ OPERATIONS = [
         "slices", lambda i: i.A.submatrix(slice(1, None), slice(0, 2)), lambda i: i.A[..., 1:, :2]
     ),
     Operation("to dense", lambda i: i.A.to_dense(), lambda i: i.A),
+    same("entrywise product", lambda i: i.A * i.B),
+    same("entrywise product on one pattern", lambda i: i.A * (2 * i.A)),
+    same("power", lambda i: i.A**2),
+    same("map", lambda i: torch.tanh(i.A)),
+    Operation("map of a callable", lambda i: i.A.map(lambda v: v * v), lambda i: i.A * i.A),
+    same("sum of rows", lambda i: i.A.sum(-1)),
+    same("sum of columns", lambda i: i.A.sum(-2)),
+    same("sum of matrices", lambda i: i.A.sum((-2, -1))),
+    same("sum of all", lambda i: i.A.sum()),
+    same("mean of rows", lambda i: i.A.mean(-1)),
+    same("mean of columns", lambda i: i.A.mean(-2)),
+    same("mean of matrices", lambda i: i.A.mean((-1, -2))),
+    same("mean of all", lambda i: i.A.mean()),
+    same("maximum of rows", lambda i: i.A.amax(-1)),
+    same("minimum of columns", lambda i: i.A.amin(-2)),
+    same("maximum of matrices", lambda i: i.A.amax((-2, -1))),
+    same("minimum of all", lambda i: i.A.amin()),
+    Operation("norm of rows", lambda i: i.A.norm(-1) ** 3, lambda i: (i.A**2).sum(-1) ** 1.5),
+    Operation(
+        "norm of matrices", lambda i: i.A.norm((-2, -1)) ** 4, lambda i: (i.A**2).sum((-2, -1)) ** 2
+    ),
+    Operation("softmax of rows", lambda i: i.A.softmax(-1), lambda i: stored_softmax(i.A, -1)),
+    Operation("softmax of columns", lambda i: i.A.softmax(-2), lambda i: stored_softmax(i.A, -2)),
+    Operation("trace", lambda i: i.A.trace(), lambda i: i.A.diagonal(dim1=-2, dim2=-1).sum(-1)),
+    same("lower triangle", lambda i: i.A.tril(1)),
+    same("upper triangle", lambda i: i.A.triu()),
+    Operation(
+        "add diagonal",
+        lambda i: i.A.add_diagonal(diagonal_of(i, i.A.pattern.shape)),
+        lambda i: i.A + rectangular_diagonal(diagonal_of(i, i.A.shape[-2:]), i.A.shape[-2:]),
+    ),
+    Operation(
+        "lookup",
+        lambda i: i.A.lookup(*pairs(i)),
+        lambda i: i.A[..., pairs(i)[0], pairs(i)[1]],
+    ),
+    Operation("vstack", lambda i: vstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -2)),
+    Operation("hstack", lambda i: hstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -1)),
+    Operation(
+        "block diagonal",
+        lambda i: block_diag([i.A, i.C]),
+        lambda i: block_diagonal(i.A, i.C),
+    ),
+    Operation(
+        "blocks",
+        lambda i: bmat([[i.A, None], [i.C.T, 2 * i.C.T]]),
+        lambda i: torch.cat(
+            [torch.cat([i.A, torch.zeros_like(i.A)], -1), torch.cat([i.C.mT, 2 * i.C.mT], -1)], -2
+        ),
+    ),
+    Operation("Kronecker product", lambda i: kron(i.A, i.C), lambda i: kronecker(i.A, i.C)),
+]
+OPERATIONS += [
+    Operation(
+        f"{reduce} of {combine}",
+        lambda i, reduce=reduce, combine=combine: spmm(i.A, i.X, reduce, combine),
+        lambda i, reduce=reduce, combine=combine: semiring(i.A, i.X, reduce, combine),
+    )
+    for reduce in get_args(Reduce)
+    for combine in get_args(Combine)
 ]
 
 

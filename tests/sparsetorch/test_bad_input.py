@@ -49,7 +49,7 @@ def test_only_sparse_matrices_are_added(operation):
         (lambda: A @ A, ValueError, "inner dimensions differ: (4, 3) @ (4, 3)"),
         (lambda: A + A.T, ValueError, "shapes differ: (4, 3) and (3, 4)"),
         (lambda: A + A.to(torch.float32), TypeError, "+: the matrix is torch.float64"),
-        (lambda: A * A, TypeError, "expected a number or a 0-d tensor to scale a CSRTensor"),
+        (lambda: A * A.T, ValueError, "intersection: shapes differ: (4, 3) and (3, 4)"),
         (lambda: A * x, TypeError, "got Tensor of shape (3,); use scale_rows or scale_cols"),
         (lambda: A / "2", TypeError, "expected a number or a 0-d tensor"),
         (lambda: A.scale_rows(x), ValueError, "d: expected size 4 in dimension -1"),
@@ -59,7 +59,7 @@ def test_only_sparse_matrices_are_added(operation):
             TypeError,
             "exp is not defined for a CSRTensor; apply it to A.values",
         ),
-        (lambda: torch.cat([A, A]), TypeError, "cat is not defined for a CSRTensor"),
+        (lambda: torch.stack([A, A]), TypeError, "stack is not defined for a CSRTensor"),
         (lambda: A.with_values(x), ValueError, "values: expected (*batch, "),
         (lambda: A.with_values(torch.ones(A.nnz, dtype=torch.int64)), TypeError, "got torch.int64"),
         (

@@ -1,0 +1,150 @@
+"""Indexing, and selections of entries by place or value: what `A[...]`, `tril`, `prune` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsetorch.algebra import Sparse
+from sparsetorch.checks import check_index
+from sparsetorch.pattern import Pattern, Selection
+from sparsetorch.structure import compress_rows, entry_keys
+
+
+def select(pattern: Pattern, keep: Tensor) -> Selection:
+    """The entries where `keep` (nnz,) is true, on the same shape."""
+    positions = torch.nonzero(keep)[:, 0]
+    dtype = pattern.dtype
+    crow = compress_rows(pattern.row[positions], pattern.shape[0]).to(dtype)
+    kept = Pattern.trusted(crow, pattern.col[positions], pattern.shape)
+    return Selection(kept, positions.to(dtype))
+
+
+def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
+    """The entries on and below (or above) a diagonal; 0 is the main one, 1 that above it."""
+    offset = pattern.col.long() - pattern.row
+    return select(pattern, offset <= diagonal if lower else offset >= diagonal)
+
+
+def larger_than(A: Sparse, threshold: float) -> Selection:
+    """The entries with |a| > threshold in any matrix of the batch."""
+    large = A.values.detach().abs() > threshold
+    return select(A.pattern, large.reshape(-1, A.pattern.nnz).any(0))
+
+
+def largest_per_row(A: Sparse, k: int) -> Selection:
+    """The k entries of each row with the largest |a| (over the batch), the first of equal ones."""
+    if k < 0:
+        raise ValueError(f"k: expected a number of entries per row, got {k}")
+    pattern = A.pattern
+    size = A.values.detach().abs().reshape(-1, pattern.nnz).amax(0) if A.values.numel() else None
+    if size is None:
+        return select(pattern, torch.zeros(pattern.nnz, dtype=torch.bool, device=pattern.device))
+    # By row, then by size: two stable sorts, the less important key first.
+    by_size = torch.argsort(size, descending=True, stable=True)
+    order = by_size[torch.argsort(pattern.row[by_size], stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return select(pattern, rank - pattern.crow.long()[pattern.row.long()] < k)
+
+
+def lookup(A: Sparse, rows: Tensor, cols: Tensor) -> Tensor:
+    """The entries at pairs (rows[i], cols[i]), (*batch, len); zero where nothing is stored."""
+    pattern = A.pattern
+    check_index("rows", rows, pattern.shape[0])
+    check_index("cols", cols, pattern.shape[1])
+    if rows.shape != cols.shape:
+        raise ValueError(
+            f"cols: expected {rows.numel()} indices like rows, got {cols.numel()}; for all "
+            "combinations use A.submatrix(rows, cols)"
+        )
+    if pattern.nnz == 0:
+        return A.values.new_zeros(*A.values.shape[:-1], rows.numel())
+    keys = entry_keys(pattern.row, pattern.col, pattern.shape)
+    wanted = entry_keys(rows.to(keys.device), cols.to(keys.device), pattern.shape)
+    place = torch.searchsorted(keys, wanted).clamp(max=pattern.nnz - 1)
+    stored = keys[place] == wanted
+    return torch.where(stored, A.values.index_select(-1, place), 0)
+
+
+Key = Any  # an integer, a slice, or integers or booleans as a tensor, an array or a sequence
+
+
+class Axis:
+    """One index of `A[i, j]`, as positions: `tensor` (k,) int64, or a single number `scalar`."""
+
+    def __init__(self, key: Key, size: int, device: torch.device, name: str):
+        self.scalar: int | None = None
+        self.is_slice = isinstance(key, slice)
+        if isinstance(key, bool) or key is None or key is Ellipsis:
+            raise TypeError(f"{name}: expected an integer, a slice, a list or a mask, got {key!r}")
+        if isinstance(key, slice):
+            start, stop, step = key.indices(size)
+            count = len(range(start, stop, step))
+            self.tensor = start + step * torch.arange(count, device=device)
+        elif isinstance(key, int | np.integer) or (isinstance(key, Tensor) and key.ndim == 0):
+            self.scalar = _wrapped(name, int(key), size)
+            self.tensor = torch.tensor([self.scalar], device=device)
+        else:
+            self.tensor = _positions(name, key, size).to(device)
+
+
+def _positions(name: str, key: Key, size: int) -> Tensor:
+    index = torch.as_tensor(np.asarray(key) if isinstance(key, Sequence) else key)
+    if index.numel() == 0 and index.dtype.is_floating_point:
+        index = index.long()  # an empty list
+    if index.ndim != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(index.shape)}")
+    if index.dtype == torch.bool:
+        if index.numel() != size:
+            raise ValueError(f"{name}: expected a mask of length {size}, got {index.numel()}")
+        return torch.nonzero(index)[:, 0]
+    if index.dtype.is_floating_point or index.dtype.is_complex:
+        raise TypeError(f"{name}: expected integers or booleans, got {index.dtype}")
+    index = index.long()
+    if index.numel() and (int(index.min()) < -size or int(index.max()) >= size):
+        raise IndexError(
+            f"{name}: expected indices from {-size} to {size - 1}, got {int(index.min())} to "
+            f"{int(index.max())}"
+        )
+    return torch.where(index < 0, index + size, index)
+
+
+def _wrapped(name: str, index: int, size: int) -> int:
+    if not -size <= index < size:
+        raise IndexError(f"{name}: index {index} is out of range for size {size}")
+    return index % size
+
+
+def get(A: Sparse, key: Key) -> Sparse | Tensor:
+    """`A[key]`, see `CSRTensor.__getitem__`."""
+    keys = key if isinstance(key, tuple) else (key, slice(None))
+    if len(keys) == 1:
+        keys = (keys[0], slice(None))
+    if len(keys) != 2:
+        raise IndexError(f"A[...]: expected one or two indices, got {len(keys)}")
+    n_rows, n_cols = A.pattern.shape
+    rows = Axis(keys[0], n_rows, A.values.device, "A[rows]")
+    cols = Axis(keys[1], n_cols, A.values.device, "A[:, cols]")
+    if rows.scalar is not None and cols.scalar is not None:
+        return lookup(A, rows.tensor, cols.tensor).squeeze(-1)
+    if rows.scalar is not None or cols.scalar is not None:
+        return _vector(A, rows, cols)
+    if not (rows.is_slice or cols.is_slice):
+        return lookup(A, rows.tensor, cols.tensor)
+    pattern, positions = A.pattern.submatrix(rows.tensor, cols.tensor)
+    return Sparse(pattern, A.values.index_select(-1, positions))
+
+
+def _vector(A: Sparse, rows: Axis, cols: Axis) -> Tensor:
+    """One row or one column, at the wanted places, as a dense vector."""
+    along = cols if rows.scalar is not None else rows
+    pattern, positions = A.pattern.submatrix(rows.tensor, cols.tensor)
+    index = pattern.col if rows.scalar is not None else pattern.row
+    stored = A.values.index_select(-1, positions)
+    zeros = stored.new_zeros(*stored.shape[:-1], along.tensor.numel())
+    return zeros.index_add(-1, index, stored)

@@ -1,0 +1,87 @@
+"""Files: Matrix Market and SciPy's .npz.
+
+What is written goes to a temporary name first and is renamed, so that an interrupted run leaves an
+earlier file as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import scipy.sparse as sp
+import torch
+
+from sparsetorch.csr import CSRTensor
+
+
+def load(path: str | Path, dtype: torch.dtype | None = None) -> CSRTensor:
+    """Read a matrix from a Matrix Market (.mtx, .mtx.gz) or SciPy .npz file.
+
+    dtype: of the values, by default the file's. A pattern or integer file has float64 values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another ending, or not a complete file of its kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no file {path}")
+    read = _reader(path)
+    try:
+        matrix = sp.csr_array(read(path))
+    except Exception as error:
+        raise ValueError(f"path: {path} cannot be read as {_ending(path)}: {error}") from error
+    if dtype is None and matrix.dtype.kind not in "fc":
+        dtype = torch.float64
+    return CSRTensor.from_scipy(matrix, dtype)
+
+
+def save(A: CSRTensor, path: str | Path) -> None:
+    """Write one matrix to a Matrix Market (.mtx) or SciPy .npz file, without rounding.
+
+    Raises:
+        ValueError: another ending, or a batch of matrices.
+    """
+    path = Path(path)
+    ending = _ending(path)
+    if ending not in (".mtx", ".npz"):
+        raise ValueError(f"path: expected a name that ends in .mtx or .npz, got {path.name!r}")
+    matrix = A.to_scipy()
+    with _replacing(path, ending) as temporary:
+        if ending == ".npz":
+            sp.save_npz(temporary, matrix)
+        else:
+            digits = int(np.finfo(matrix.dtype).precision) + 3
+            scipy.io.mmwrite(temporary, matrix, precision=digits, symmetry="general")
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return next((e for e in (".mtx.gz", ".mtx", ".npz") if name.endswith(e)), path.suffix)
+
+
+def _reader(path: Path) -> Callable[[Path], object]:
+    ending = _ending(path)
+    if ending == ".npz":
+        return sp.load_npz
+    if ending in (".mtx", ".mtx.gz"):
+        return lambda p: scipy.io.mmread(p, spmatrix=False)
+    raise ValueError(f"path: expected a name that ends in .mtx, .mtx.gz or .npz, got {path.name!r}")
+
+
+@contextmanager
+def _replacing(path: Path, ending: str) -> Iterator[str]:
+    """A temporary name beside `path` that takes its place at the end, or is removed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=ending)
+    os.close(handle)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

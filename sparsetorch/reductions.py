@@ -1,0 +1,117 @@
+"""Reductions of sparse matrices over rows or columns, and the softmax of their stored entries.
+
+Sums, means, maxima and norms are those of the dense matrix: what is not stored is zero and counts.
+The softmax runs over stored entries only, as in `torch.sparse.softmax`. All are differentiable any
+number of times.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsetorch.algebra import Sparse
+from sparsetorch_kernels import spmv
+
+Dim = int | tuple[int, ...] | None
+
+
+def total(A: Sparse, dim: Dim = None) -> Tensor:
+    """Sum over rows and columns, see `CSRTensor.sum`."""
+    reduced = _dimensions(A, dim)
+    if reduced is None:
+        return A.values.sum()
+    if len(reduced) == 2:
+        return A.values.sum(-1)
+    layout = A.pattern.layout if reduced == {-1} else A.pattern.layout.T
+    return spmv(layout, A.values, A.values.new_ones(layout.n_cols))
+
+
+def mean(A: Sparse, dim: Dim = None) -> Tensor:
+    """The sum over the number of places, stored or not, see `CSRTensor.mean`."""
+    reduced = _dimensions(A, dim)
+    count = A.pattern.shape[0] * A.pattern.shape[1]
+    if reduced is None:
+        count *= A.values.shape[:-1].numel()
+    elif len(reduced) == 1:
+        count = A.pattern.shape[max(reduced)]
+    return total(A, dim) / count
+
+
+def extremum(A: Sparse, dim: Dim, which: str) -> Tensor:
+    """Largest ("amax") or smallest ("amin") entry, see `CSRTensor.amax`."""
+    reduced = _dimensions(A, dim)
+    n_rows, n_cols = A.pattern.shape
+    if reduced is None or len(reduced) == 2:
+        if n_rows * n_cols == 0:
+            raise ValueError(f"{which}: a matrix of shape {A.pattern.shape} has no entries")
+        stored = A.values
+        if A.pattern.nnz < n_rows * n_cols:
+            stored = torch.cat([stored, stored.new_zeros(*stored.shape[:-1], 1)], -1)
+        return getattr(stored, which)(tuple(range(stored.ndim)) if reduced is None else -1)
+    index, n, length = _segments(A, max(reduced))
+    if length == 0:
+        raise ValueError(f"{which}: a matrix of shape {A.pattern.shape} has no entries to compare")
+    counts = torch.bincount(index, minlength=n)
+    lowest = float("-inf") if which == "amax" else float("inf")
+    start = torch.where(counts < length, 0.0, lowest).to(A.values)
+    batch = A.values.shape[:-1]
+    return start.expand(*batch, n).scatter_reduce(
+        -1, index.expand(*batch, -1), A.values, which, include_self=True
+    )
+
+
+def norm(A: Sparse, dim: Dim = None) -> Tensor:
+    """2-norm of the entries, see `CSRTensor.norm`."""
+    reduced = _dimensions(A, dim)
+    if reduced is None:
+        return torch.linalg.vector_norm(A.values)
+    if len(reduced) == 2:
+        return torch.linalg.vector_norm(A.values, dim=-1)
+    squares = total(Sparse(A.pattern, (A.values * A.values.conj()).real), dim)
+    # The root has no derivative at zero; the norm of an empty row or column stays zero.
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive
+
+
+def softmax(A: Sparse, dim: int = -1) -> Sparse:
+    """`exp(a) / sum exp(a)` over the stored entries of each row (-1) or column (-2)."""
+    reduced = _dimensions(A, dim)
+    assert reduced is not None
+    axis = max(reduced)
+    index, n, _ = _segments(A, axis)
+    batch = A.values.shape[:-1]
+    # A shift that the result does not depend on: no gradient goes through it.
+    largest = A.values.new_full((*batch, n), float("-inf")).scatter_reduce(
+        -1, index.expand(*batch, -1), A.values.detach(), "amax"
+    )
+    weights = (A.values - largest.index_select(-1, index)).exp()
+    sums = total(Sparse(A.pattern, weights), axis)
+    return Sparse(A.pattern, weights / sums.index_select(-1, index))
+
+
+def _segments(A: Sparse, axis: int) -> tuple[Tensor, int, int]:
+    """Row (axis -1) or column (-2) of each entry in int64, how many there are, and their length."""
+    n_rows, n_cols = A.pattern.shape
+    if axis == -1:
+        return A.pattern.row.long(), n_rows, n_cols
+    return A.pattern.col.long(), n_cols, n_rows
+
+
+def _dimensions(A: Sparse, dim: Dim) -> set[int] | None:
+    """The dimensions to reduce, counted from the end; None for all, batches included.
+
+    Raises:
+        ValueError: a dimension that is not one of the last two.
+    """
+    if dim is None:
+        return None
+    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    ndim = A.values.ndim + 1
+    reduced = {d - ndim if d >= 0 else d for d in given}
+    if not reduced or not reduced <= {-1, -2} or len(reduced) != len(given):
+        raise ValueError(
+            f"dim: expected one of the last two dimensions of a {ndim}-dimensional matrix, or "
+            f"both, got {dim}"
+        )
+    return reduced

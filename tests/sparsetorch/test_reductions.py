@@ -1,0 +1,90 @@
+"""What reductions refuse, and where they are not differentiable. Values: the OPERATIONS table."""
+
+import pytest
+import torch
+from random_matrices import random_csr
+
+from sparsetorch import spmm
+
+
+@pytest.mark.parametrize("dim", [0, 3, -3, (-1, -1), (), (0, 1, 2)])
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "norm"])
+def test_other_dimensions_than_the_last_two(name, dim):
+    A = random_csr(3, 4, batch=(2,))
+    with pytest.raises(ValueError, match="dim: expected one of the last two dimensions"):
+        getattr(A, name)(dim)
+
+
+def test_an_empty_matrix_has_no_maximum():
+    for shape, dim in (((0, 3), None), ((0, 3), -2), ((3, 0), -1)):
+        with pytest.raises(ValueError, match="has no entries"):
+            random_csr(*shape).amax(dim)
+    assert random_csr(0, 3).amax(-1).shape == (0,)
+
+
+def test_the_norm_of_an_empty_row_has_a_gradient_without_nan():
+    A = random_csr(4, 5, 0.2, seed=1)
+    A.norm(-1).sum().backward()
+    assert A.values.grad is not None
+    assert A.values.grad.isfinite().all()
+    zero = A.with_values(torch.zeros_like(A.values).requires_grad_())
+    zero.norm(-1).sum().backward()
+    assert zero.values.grad is not None
+    assert (zero.values.grad == 0).all()
+
+
+def test_softmax_is_stable_and_sums_to_one():
+    A = random_csr(6, 5, 0.6, seed=2).detach()
+    large = A.with_values(1000 * A.values)
+    sums = large.softmax().sum(-1)
+    filled = A.pattern.crow.diff() > 0
+    torch.testing.assert_close(sums, filled.to(A.dtype))
+
+
+def test_the_power_must_keep_zero_at_zero():
+    for exponent in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="exponent: expected a positive number"):
+            random_csr(3, 3).pow(exponent)
+
+
+def test_a_map_must_keep_the_shape():
+    with pytest.raises(ValueError, match="function: expected values of shape"):
+        random_csr(3, 3).map(torch.sum)
+
+
+def test_functions_that_would_fill_the_matrix_are_refused():
+    A = random_csr(3, 3)
+    for function in (torch.exp, torch.cos, lambda A: torch.softmax(A, -1)):
+        with pytest.raises(TypeError, match=r"apply it to A\.values"):
+            function(A)  # pyright: ignore
+    assert torch.equal(torch.relu(A).values, torch.relu(A.values))  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"reduce": "prod"}, "reduce: expected"), ({"combine": "sub"}, "combine: expected")],
+)
+def test_unknown_semirings(options, message):
+    with pytest.raises(ValueError, match=message):
+        spmm(random_csr(3, 4), torch.ones(4, 2, dtype=torch.float64), **options)
+
+
+def test_semirings_check_their_operands():
+    A = random_csr(3, 4)
+    with pytest.raises(ValueError, match="X: expected size 4 in dimension -2"):
+        spmm(A, torch.ones(3, 2, dtype=torch.float64), "max")
+    with pytest.raises(TypeError, match="nothing is cast silently"):
+        spmm(A, torch.ones(4, 2), "max")
+
+
+def test_shortest_paths_by_the_tropical_semiring():
+    # Edges 0 -> 1 (4), 0 -> 2 (1), 2 -> 1 (2): relaxing twice finds the way round.
+    from sparsetorch import CSRTensor
+
+    target, source = torch.tensor([1, 2, 1]), torch.tensor([0, 0, 2])
+    A = CSRTensor.from_coo(target, source, torch.tensor([4.0, 1.0, 2.0]), (3, 3))
+    A = A.with_diagonal(torch.zeros(3))
+    distance = torch.tensor([[0.0], [float("inf")], [float("inf")]])
+    for _ in range(2):
+        distance = spmm(A, distance, "min", "add")
+    assert distance.flatten().tolist() == [0, 3, 1]
