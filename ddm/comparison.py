@@ -90,8 +90,10 @@ def compare(
         amg: whether to run PyAMG.
 
     Raises:
-        ValueError: see `partition`.
+        TypeError, ValueError: see `partition`; a `subdomain` below 1.
     """
+    if subdomain < 1:
+        raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
     right = torch.from_numpy(b)
     watch = Stopwatch()
     with watch("partition"):

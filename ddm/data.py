@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
@@ -133,8 +134,15 @@ class MeshDataset(Dataset[Setup]):
 
     def __getitem__(self, index: int) -> Setup:
         if index not in self._setups:
-            with np.load(self.paths[index]) as file:
-                n = len(file["indptr"]) - 1
-                A = sp.csr_array((file["data"], file["indices"], file["indptr"]), shape=(n, n))
-                self._setups[index] = set_up(A, file["owner"], local="dense", dtype=self.dtype)
+            path = self.paths[index]
+            try:
+                with np.load(path) as file:
+                    arrays = {name: file[name] for name in ("data", "indices", "indptr", "owner")}
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                raise ValueError(
+                    f"folder: {path} is damaged ({error}); delete it, and it is generated again"
+                ) from error
+            n = len(arrays["indptr"]) - 1
+            A = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
+            self._setups[index] = set_up(A, arrays["owner"], local="dense", dtype=self.dtype)
         return self._setups[index]

@@ -93,7 +93,7 @@ def mesh_domain(
         name = f"holes[{index - 1}]" if index else "outline"
         if loop.ndim != 2 or loop.shape[1] != 2 or len(loop) < 3:
             raise ValueError(f"{name}: expected (k, 2) with k >= 3 corners, got {loop.shape}")
-    if n_nodes < 4:
+    if not n_nodes >= 4:  # NaN, too
         raise ValueError(f"n_nodes: expected at least 4, got {n_nodes}")
     area = abs(polygon_area(loops[0])) - sum(abs(polygon_area(loop)) for loop in loops[1:])
     if not area > 0:
@@ -153,8 +153,11 @@ def distort(mesh: MeshTri, jitter: float, stretch: float, seed: int) -> MeshTri:
         seed: of the random numbers.
 
     Raises:
-        ValueError: a triangle turned over.
+        ValueError: a jitter or stretch that is not a number of at least 0; a triangle turned over.
     """
+    for name, value in (("jitter", jitter), ("stretch", stretch)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value}")
     rng = np.random.default_rng(seed)
     a, b = np.asarray(mesh.facets)
     length = np.linalg.norm(mesh.p[:, a] - mesh.p[:, b], axis=0)
@@ -251,6 +254,10 @@ def load_mesh(path: str | Path) -> MeshTri:
             f"path: {path} also has {', '.join(others)} cells; expected triangles only"
         )
     points = np.asarray(mesh.points, dtype=float)
+    if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(points):
+        raise ValueError(
+            f"path: {path} names vertices {triangles.min()} to {triangles.max()} of {len(points)}"
+        )
     height = points[np.unique(triangles), 2:]
     if height.size and np.ptp(height) > 1e-9 * np.ptp(points[:, :2]):
         raise ValueError(f"path: {path} is not plane: z goes from {height.min()} to {height.max()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,23 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from sparsetorch import Pattern
 
-def check_matrix(A: sp.csr_array) -> None:
-    """Refuse a matrix that no Schwarz method can take.
+
+def check_entries(A: sp.csr_array) -> None:
+    """Refuse a matrix that has no subdomains or whose local matrices cannot be solved with.
 
     Raises:
-        ValueError: `A` is not square, holds NaN or infinity, has an empty row, or is disconnected.
+        TypeError: `A` is not a SciPy CSR array or matrix, or complex.
+        ValueError: `A` is not square, holds NaN or infinity, or has an empty row.
     """
+    if not (sp.issparse(A) and A.format == "csr"):
+        what = f"format {A.format}" if sp.issparse(A) else type(A).__name__
+        raise TypeError(
+            f"A: expected a SciPy CSR array, got {what}; scipy.sparse.csr_array makes one"
+        )
+    if A.dtype.kind == "c":
+        raise TypeError(f"A: expected real entries, got {A.dtype}")
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
     if A.shape[0] == 0:
@@ -30,6 +41,15 @@ def check_matrix(A: sp.csr_array) -> None:
             f"A: {len(empty)} empty rows, the first is row {empty[0]}; remove these unknowns "
             "or put a one on their diagonal"
         )
+
+
+def check_matrix(A: sp.csr_array) -> None:
+    """Refuse a matrix that no Schwarz method can take.
+
+    Raises:
+        TypeError, ValueError: `A` fails `check_entries`, or its graph is disconnected.
+    """
+    check_entries(A)
     n_parts, _ = connected_components(A, directed=False)
     if n_parts > 1:
         raise ValueError(
@@ -118,8 +138,10 @@ def partition(A: sp.csr_array, n_parts: int, *, method: str = "metis", seed: int
     """
     check_matrix(A)
     n = A.shape[0]
-    if not 1 <= n_parts <= n:
-        raise ValueError(f"n_parts: expected 1 to {n} subdomains for {n} unknowns, got {n_parts}")
+    if n_parts != int(n_parts) or not 1 <= n_parts <= n:
+        raise ValueError(
+            f"n_parts: expected an integer from 1 to {n}, the number of unknowns, got {n_parts}"
+        )
     if method not in PARTITIONERS:
         raise ValueError(f"method: expected one of {sorted(PARTITIONERS)}, got {method!r}")
     owner = PARTITIONERS[method](A, n_parts, seed)
@@ -146,6 +168,7 @@ class Decomposition:
         block_source: (block nnz,) the entry of A that each block entry copies, where A has sorted
             rows without duplicates, as `CSRTensor.from_scipy` leaves it.
         outside: (N,) sum of |a_ij| over the neighbours j that lie outside the subdomain.
+        indptr, indices: the pattern of A, with sorted rows.
     """
 
     owner: np.ndarray
@@ -158,11 +181,37 @@ class Decomposition:
     block_col: np.ndarray
     block_source: np.ndarray
     outside: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
 
     @property
     def n(self) -> int:
         """Number of unknowns."""
         return len(self.owner)
+
+    @cached_property
+    def _checked(self) -> weakref.WeakSet[Pattern]:
+        return weakref.WeakSet()
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Refuse a matrix that these subdomains were not made from; once for each pattern.
+
+        Raises:
+            ValueError: its shape or pattern is not that of the matrix given to `decompose`.
+        """
+        if pattern in self._checked:
+            return
+        if pattern.shape != (self.n, self.n):
+            raise ValueError(f"A: expected shape {(self.n, self.n)}, got {pattern.shape}")
+        if not (
+            np.array_equal(pattern.crow.cpu().numpy(), self.indptr)
+            and np.array_equal(pattern.col.cpu().numpy(), self.indices)
+        ):
+            raise ValueError(
+                "A: its pattern is not that of the matrix that the decomposition was made from; "
+                "decompose this matrix, or give both the same explicit zeros"
+            )
+        self._checked.add(pattern)
 
     @property
     def n_subdomains(self) -> int:
@@ -199,11 +248,11 @@ def decompose(A: sp.csr_array, owner: np.ndarray, overlap: int = 1) -> Decomposi
     """Grow each part of `owner` by `overlap` graph layers and lay out the local matrices.
 
     Raises:
-        ValueError: `A` is not square, `owner` is not (n,) integers with parts 0 .. S-1 all present,
-            or `overlap` is below 1.
+        TypeError, ValueError: `A` fails `check_entries`.
+        ValueError: `owner` is not (n,) integers with parts 0 .. S-1 all present, or `overlap` is
+            below 1.
     """
-    if A.ndim != 2 or A.shape[0] != A.shape[1]:
-        raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
+    check_entries(A)
     A = sp.csr_array(A, copy=True)
     A.sum_duplicates()
     n = A.shape[0]
@@ -249,4 +298,6 @@ def decompose(A: sp.csr_array, owner: np.ndarray, overlap: int = 1) -> Decomposi
         block_col=found[inside],
         block_source=source[inside],
         outside=outside,
+        indptr=A.indptr,
+        indices=A.indices,
     )

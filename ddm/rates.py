@@ -67,7 +67,9 @@ def best_theta(
     """
     best, fewest = candidates[0], 500
     for theta in candidates:
-        method = Schwarz(A, decomposition, interface=robin(decomposition, theta), P=P, local=local)
+        method = Schwarz(
+            A, decomposition, interface=robin(decomposition, theta, A.dtype), P=P, local=local
+        )
         count = iterations_to_reduce(method, factor, maxiter=fewest)
         if count < fewest:
             best, fewest = theta, count

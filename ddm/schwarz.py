@@ -31,7 +31,7 @@ from sparsetorch.linalg import Factorization, SolveError, factorized
 DENSE_COARSE_UP_TO = 512
 
 
-def robin(decomposition: Decomposition, theta: float) -> Tensor:
+def robin(decomposition: Decomposition, theta: float, dtype: torch.dtype = torch.float64) -> Tensor:
     """Interface values of the Robin condition with one weight, (len(decomposition.interface),).
 
     `L_pp = -(1 - theta) outside_p`: theta = 1 leaves the Dirichlet condition of RAS, theta = 0
@@ -44,7 +44,7 @@ def robin(decomposition: Decomposition, theta: float) -> Tensor:
         raise ValueError(f"theta: expected a weight of at least 0, got {theta}")
     d = decomposition
     row, col = d.block_row[d.interface], d.block_col[d.interface]
-    return torch.from_numpy((row == col) * -(1 - theta) * d.outside[row])
+    return torch.from_numpy((row == col) * -(1 - theta) * d.outside[row]).to(dtype)
 
 
 class Schwarz:
@@ -77,8 +77,9 @@ class Schwarz:
         coarse: str = "auto",
     ) -> None:
         d = decomposition
-        if tuple(A.shape) != (d.n, d.n):
-            raise ValueError(f"A: expected shape {(d.n, d.n)}, got {tuple(A.shape)}")
+        if A.ndim != 2:
+            raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
+        d.check_pattern(A.pattern)
         self.A = A
         self.decomposition = d
         values = A.values[torch.from_numpy(d.block_source).to(A.device)]
@@ -88,8 +89,12 @@ class Schwarz:
                     f"interface: expected shape ({len(d.interface)},), one value for each entry of "
                     f"decomposition.interface, got {tuple(interface.shape)}"
                 )
+            if interface.dtype != A.dtype:
+                raise TypeError(
+                    f"interface: expected {A.dtype} like A, got {interface.dtype}; convert with .to"
+                )
             where = torch.from_numpy(d.interface).to(A.device)
-            values = values.index_add(0, where, interface.to(values.dtype))
+            values = values.index_add(0, where, interface)
         differentiable = torch.is_grad_enabled() and values.requires_grad
         if local == "auto" and differentiable:
             local = "dense"
@@ -198,7 +203,8 @@ class CoarseSolver:
         self.factors: Factorization | None = None
         singular = (
             f"P: the coarse matrix P^T A P, {tuple(A0.shape)}, is singular; columns of P must be "
-            "linearly independent and A nonsingular on their span"
+            "linearly independent (subdomains that overlap wholly give equal ones: take fewer, or "
+            "less overlap) and A nonsingular on their span"
         )
         if dense:
             self.inverse, _ = torch.linalg.inv_ex(A0.to_dense())

@@ -57,7 +57,7 @@ class Setup:
 
     def classical(self, theta: float = 1.0) -> Schwarz:
         """Two-level ORAS with one Robin weight; RAS with the default."""
-        interface = None if theta == 1.0 else robin(self.decomposition, theta)
+        interface = None if theta == 1.0 else robin(self.decomposition, theta, self.A.dtype)
         return Schwarz(self.A, self.decomposition, interface=interface, P=self.P, local=self.local)
 
     def learned(self, net: InterfaceNet) -> Schwarz:
@@ -99,8 +99,10 @@ def set_up(
         dtype: of the matrix, the local and the coarse solves.
 
     Raises:
-        ValueError: see `decompose` and `local_solver`.
+        TypeError, ValueError: see `decompose` and `local_solver`.
     """
+    if smoothing != int(smoothing) or smoothing < 0:
+        raise ValueError(f"smoothing: expected a number of Jacobi steps, got {smoothing}")
     decomposition = decompose(A, owner, overlap)
     matrix = CSRTensor.from_scipy(A, dtype=torch.float64)
     P = smooth(partition_of_unity(decomposition), matrix, smoothing)

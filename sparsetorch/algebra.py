@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_tensor
 from sparsetorch.pattern import Pattern
 from sparsetorch_kernels import sddmm, spgemm, spmm, spmv
 
@@ -70,9 +71,10 @@ def add(A: Sparse, B: Sparse) -> Sparse:
     """`A + B`; where the patterns differ, their union is found once and kept on A's pattern."""
     _check_alike("+", A, B)
     if A.pattern is B.pattern:
+        _batch("+", A.values.shape[:-1], B.values.shape[:-1])
         return Sparse(A.pattern, A.values + B.values)
     pattern, left, right = A.pattern.union(B.pattern)
-    batch = torch.broadcast_shapes(A.values.shape[:-1], B.values.shape[:-1])
+    batch = _batch("+", A.values.shape[:-1], B.values.shape[:-1])
     a = A.values.expand(*batch, -1)
     b = B.values.expand(*batch, -1)
     # Each index occurs once per call, so the sums have a fixed order on every device.
@@ -83,18 +85,21 @@ def add(A: Sparse, B: Sparse) -> Sparse:
 def scale_rows(A: Sparse, d: Tensor) -> Sparse:
     """`diag(d) A`, d (*batch, n_rows)."""
     check_dense("d", A, d, -1, A.pattern.shape[0])
+    _batch("d", A.values.shape[:-1], d.shape[:-1])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.row))
 
 
 def scale_cols(A: Sparse, d: Tensor) -> Sparse:
     """`A diag(d)`, d (*batch, n_cols)."""
     check_dense("d", A, d, -1, A.pattern.shape[1])
+    _batch("d", A.values.shape[:-1], d.shape[:-1])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.col))
 
 
 def hadamard(A: Sparse, B: Sparse) -> Sparse:
     """The product entry by entry, on the entries that both have."""
     _check_alike("*", A, B)
+    _batch("*", A.values.shape[:-1], B.values.shape[:-1])
     if A.pattern is B.pattern:
         return Sparse(A.pattern, A.values * B.values)
     pattern, left, right = A.pattern.intersection(B.pattern)
@@ -106,7 +111,7 @@ def set_diagonal(A: Sparse, d: Tensor) -> Sparse:
     """A with another diagonal, d (*batch, min(n_rows, n_cols)), all of it stored."""
     check_dense("d", A, d, -1, min(A.pattern.shape))
     pattern, left, right = A.pattern.with_diagonal
-    batch = torch.broadcast_shapes(A.values.shape[:-1], d.shape[:-1])
+    batch = _batch("d", A.values.shape[:-1], d.shape[:-1])
     values = A.values.new_zeros(*batch, pattern.nnz)
     values = values.index_copy(-1, left.long(), A.values.expand(*batch, -1))
     return Sparse(pattern, values.index_copy(-1, right.long(), d.expand(*batch, -1)))
@@ -139,12 +144,23 @@ def to_dense(A: Sparse) -> Tensor:
 
 def check_dense(name: str, A: Sparse, x: Tensor, axis: int, size: int) -> None:
     """Raise unless x has this size along an axis, and dtype and device of the matrix."""
+    check_tensor(name, x)
     if x.ndim < -axis or x.shape[axis] != size:
         raise ValueError(
             f"{name}: expected size {size} in dimension {axis} for a matrix of shape "
             f"{A.pattern.shape}, got shape {tuple(x.shape)}"
         )
     _check_same(name, A.values, x)
+
+
+def _batch(name: str, left: torch.Size, right: torch.Size) -> torch.Size:
+    """The batch that two operands broadcast to."""
+    try:
+        return torch.broadcast_shapes(left, right)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: batches of shape {tuple(left)} and {tuple(right)} do not broadcast"
+        ) from None
 
 
 def _check_alike(operation: str, A: Sparse, B: Sparse) -> None:

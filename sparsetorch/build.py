@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
-from sparsetorch.checks import check_index, checked_shape
+from sparsetorch.checks import check_index, check_tensor, checked_shape
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import entry_keys, index_dtype, split_keys
 from sparsetorch_kernels import spmv
@@ -71,6 +71,8 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
 
 def from_coo(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
     """Assemble COO triplets: row and col (n,), values (*batch, n)."""
+    check_tensor("row", row)
+    check_tensor("values", values)
     if values.ndim < 1 or values.shape[-1] != row.numel():
         raise ValueError(
             f"values: expected {row.numel()} in the last dimension like row, got shape "
@@ -102,6 +104,9 @@ def from_scipy(
             f"matrix: its values are {matrix.dtype}, which cannot be differentiated; pass dtype, "
             "for example dtype=torch.float64"
         )
+    if dtype is not None and matrix.dtype.kind == "c" and not dtype.is_complex:
+        raise TypeError(f"dtype: {dtype} would lose the imaginary part of a {matrix.dtype} matrix")
+    check_scipy(matrix)
     csr = sp.csr_array(matrix, copy=True)
     csr.sum_duplicates()
     shape = (matrix.shape[0], matrix.shape[1])
@@ -112,12 +117,29 @@ def from_scipy(
     return Sparse(Pattern(crow, col, shape), values)
 
 
+def check_scipy(matrix: Any) -> None:
+    """Raise ValueError if index arrays of a SciPy matrix are out of order or out of range.
+
+    SciPy's compiled routines trust them, and read and write memory that is not theirs.
+    """
+    if matrix.format in ("csr", "csc", "bsr"):
+        try:
+            matrix.check_format(full_check=True)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"matrix: its index arrays are not valid: {error}") from error
+
+
 def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
     """The entries of x (*batch, n, m) on a pattern, by default where any matrix is not zero."""
+    check_tensor("x", x)
+    if x.layout != torch.strided:
+        raise TypeError(f"x: expected a dense tensor, got {x.layout}; use from_torch")
     if x.ndim < 2:
         raise ValueError(f"x: expected (*batch, n, m), got shape {tuple(x.shape)}")
     if pattern is None:
-        stored = (x != 0).reshape(-1, *x.shape[-2:]).any(0)
+        stored = x.detach() != 0
+        for _ in range(x.ndim - 2):
+            stored = stored.any(0)
         shape = (x.shape[-2], x.shape[-1])
         pattern = Pattern.trusted(*split_keys(torch.nonzero(stored.flatten())[:, 0], shape), shape)
     elif pattern.shape != x.shape[-2:]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,18 @@ def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
     Raises:
         ValueError: it is anything but two non-negative integers.
     """
-    sizes = tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
     if len(sizes) != 2 or any(int(n) != n or n < 0 for n in sizes):
         raise ValueError(f"shape: expected (n_rows, n_cols), got {shape}")
     return int(sizes[0]), int(sizes[1])
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(value).__name__}; torch.as_tensor makes one"
+        )
 
 
 def check_integers(name: str, tensor: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from sparsetorch import algebra, build, indexing, interop, reductions
 from sparsetorch.algebra import Sparse
+from sparsetorch.checks import check_tensor
 from sparsetorch.pattern import Index, Pattern, Selection
 
 # What `torch` functions do with a CSRTensor; `torch_functions` fills it.
@@ -25,7 +26,8 @@ class CSRTensor:
     """A sparse matrix whose values carry gradients and whose structure is shared.
 
     pattern: which entries exist. values: (*batch, nnz), any floating or complex dtype, in the
-    pattern's order; leading dimensions are batches of matrices with one pattern. Neither is copied,
+    pattern's order; leading dimensions are batches of matrices with one pattern. Products and
+    solves take float32 and float64 for now, and say so otherwise. Neither argument is copied,
     so `values` may be an `nn.Parameter` or the output of a network, and gradients end up in
     `values.grad`.
 
@@ -44,6 +46,7 @@ class CSRTensor:
     __array_ufunc__ = None
 
     def __init__(self, pattern: Pattern, values: Tensor):
+        check_tensor("values", values)
         if values.ndim < 1 or values.shape[-1] != pattern.nnz:
             raise ValueError(
                 f"values: expected (*batch, {pattern.nnz}) for {pattern!r}, got shape "
@@ -216,6 +219,10 @@ class CSRTensor:
     def to(self, *args: Any, **kwargs: Any) -> CSRTensor:
         """Another dtype or device, with the arguments of `torch.Tensor.to`."""
         values = self.values.to(*args, **kwargs)
+        if self.dtype.is_complex and not values.dtype.is_complex:
+            raise TypeError(
+                f"to: {values.dtype} would lose the imaginary part; take A.map(torch.real)"
+            )
         return CSRTensor(self.pattern.to(values.device), values)
 
     # Conversion

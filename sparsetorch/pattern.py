@@ -83,7 +83,13 @@ class Pattern:
         self, crow: Tensor, col: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
     ):
         shape = checked_pattern(crow, col, shape)
-        dtype = dtype or index_dtype(shape, col.numel())
+        smallest = index_dtype(shape, col.numel())
+        if dtype not in (None, torch.int64, smallest):
+            raise ValueError(
+                f"dtype: expected {' or '.join(sorted({str(smallest), 'torch.int64'}))} for "
+                f"shape {shape} and {col.numel()} entries, got {dtype}"
+            )
+        dtype = dtype or smallest
         self._assign(crow.to(dtype), col.to(dtype), shape)
 
     @classmethod

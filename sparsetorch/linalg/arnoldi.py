@@ -93,6 +93,8 @@ def minimise_residual(
     `flexible` keeps every z_j = M v_j, for an M that changes; otherwise M is applied once more to
     the sum of the v_j, which halves the memory.
     """
+    if restart is not None and (restart != int(restart) or restart < 1):
+        raise ValueError(f"restart: expected an integer of at least 1 or None, got {restart}")
     r = b - multiply(x)
     residual = float(r.norm())
     status = monitor.record(residual)

@@ -97,9 +97,12 @@ def run(
 ) -> Solution:
     """Run an iteration on each column of b, without recording gradients."""
     check_right_hand_side(A, b)
+    check_tolerances(rtol, atol, maxiter)
     start = starting_point(x0, b, tuple(b.shape))
     multiply = as_operator("A", A)
-    precondition = _identity if preconditioner is None else as_operator("M", preconditioner)
+    precondition = (
+        _identity if preconditioner is None else as_operator("preconditioner", preconditioner)
+    )
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
     outcomes: list[Outcome] = []
@@ -138,7 +141,12 @@ def _refined(
             # A gap beyond the square root of the precision is more than rounding.
             allowed = math.sqrt(torch.finfo(b.dtype).eps) * monitor.b_norm
             accurate = residual <= max(allowed, 10 * monitor.tolerance)
-            return outcome if accurate else outcome._replace(status=Status.INACCURATE)
+            if not accurate:
+                return outcome._replace(status=Status.INACCURATE)
+            relative = residual / monitor.b_norm
+            return outcome._replace(
+                detail=f"rounding holds the relative residual at {relative:.1e}"
+            )
         x, before = outcome.x, residual
         monitor.residuals.pop()  # the next round records this residual as its first
 
@@ -189,6 +197,20 @@ def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tens
             f"{tuple(x0.shape)} on {x0.device}"
         )
     return x0.detach()
+
+
+def check_tolerances(rtol: float | None, atol: float, maxiter: int | None) -> None:
+    """Check the options that say when to stop.
+
+    Raises:
+        ValueError: a tolerance that is not a number of at least 0, or a maxiter that is not an
+            integer of at least 0.
+    """
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None and not 0 <= tolerance < math.inf:
+            raise ValueError(f"{name}: expected a number of at least 0, got {tolerance}")
+    if maxiter is not None and (maxiter != int(maxiter) or maxiter < 0):
+        raise ValueError(f"maxiter: expected an integer of at least 0, got {maxiter}")
 
 
 def check_right_hand_side(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = False) -> None:

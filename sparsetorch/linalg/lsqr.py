@@ -14,6 +14,7 @@ from sparsetorch.linalg.krylov import (
     Monitor,
     Outcome,
     check_right_hand_side,
+    check_tolerances,
     columns_of,
     combine,
     starting_point,
@@ -52,6 +53,7 @@ def lsqr(
     _refuse_gradients(A.values, b, x0)
     n = A.shape[1]
     start = starting_point(x0, b, (n, *b.shape[1:]))
+    check_tolerances(rtol, atol, maxiter)
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
     maxiter = 10 * n if maxiter is None else maxiter
     outcomes: list[Outcome] = []

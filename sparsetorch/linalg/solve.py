@@ -99,8 +99,11 @@ def solve(
     "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
     preconditioner that changes) or "bicgstab" (short recurrences). The iterative methods take b
     column by column and stop at |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in
-    float64 by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations. restart:
-    steps per cycle, for gmres and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev.
+    float64 by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations. Where
+    rounding holds the residual above the tolerance, but below sqrt(eps) |b|, they stop there and
+    the Solution's `detail` says where. The direct method fails where not a digit of the residual is
+    right, on matrices that are singular to working precision. restart: steps per cycle, for gmres
+    and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev.
     Adjoint and tangent solves use the same tolerances. x0 and callback(iteration, residual norm)
     serve the forward solve only. For a batch of matrices, apply `torch.vmap` to this function.
 

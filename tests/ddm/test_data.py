@@ -82,3 +82,13 @@ def test_recipes_with_other_contents_have_other_folders(tmp_path):
 def test_bad_recipes(options, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**options)
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_a_damaged_file_is_named(tmp_path):
+    list(generate(TINY, tmp_path))
+    dataset = MeshDataset(TINY, tmp_path)
+    path = dataset.paths[0]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*; delete it"):
+        dataset[0]

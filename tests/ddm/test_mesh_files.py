@@ -60,6 +60,13 @@ def test_a_file_without_triangles_is_refused(tmp_path):
         load_mesh(path)
 
 
+def test_a_file_that_names_missing_vertices_is_refused(tmp_path):
+    path = tmp_path / "missing.obj"
+    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n")
+    with pytest.raises(ValueError, match=r"missing\.obj names vertices 0 to 8 of 3"):
+        load_mesh(path)
+
+
 def test_a_surface_in_space_is_refused(tmp_path):
     path = tmp_path / "surface.vtu"
     meshio.Mesh(np.eye(3), [("triangle", np.array([[0, 1, 2]]))]).write(path)

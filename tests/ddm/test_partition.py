@@ -69,9 +69,9 @@ def test_index_types_and_order_do_not_matter(method):
     assert np.array_equal(partition(sp.csr_array(A.T.tocsr()), 6, method=method), owner)
 
 
-@pytest.mark.parametrize("n_parts", [0, -1, 10])
+@pytest.mark.parametrize("n_parts", [0, -1, 10, 2.5])
 def test_more_subdomains_than_unknowns_are_refused(n_parts):
-    message = f"n_parts: expected 1 to 9 subdomains for 9 unknowns, got {n_parts}"
+    message = f"n_parts: expected an integer from 1 to 9, the number of unknowns, got {n_parts}"
     with pytest.raises(ValueError, match=message):
         partition(laplacian(5), n_parts)
 

@@ -99,3 +99,20 @@ def test_as_scipys_operator(space):
         assert info == 0
         assert np.allclose(A @ x, b[:, 0])
     assert len(counts["with"]) < 0.7 * len(counts["without"])
+
+
+def test_a_matrix_that_the_subdomains_were_not_made_from_is_refused():
+    matrix = laplacian(8)
+    d = decompose(matrix, partition(matrix, 4))
+    A = CSRTensor.from_scipy(matrix)
+    for other in (A @ A, CSRTensor.eye(d.n, torch.float64)):
+        with pytest.raises(ValueError, match="A: its pattern is not that of the matrix"):
+            Schwarz(other, d)
+    Schwarz(2 * A, d)  # new values are what a decomposition is kept for
+
+
+def test_interface_values_of_another_dtype_are_not_cast():
+    matrix = laplacian(8)
+    d = decompose(matrix, partition(matrix, 4))
+    with pytest.raises(TypeError, match=r"interface: expected torch\.float64 like A"):
+        Schwarz(CSRTensor.from_scipy(matrix), d, interface=torch.zeros(len(d.interface)))

@@ -88,13 +88,13 @@ def test_coarse_functions_are_solved_at_once():
 def test_subdomains_that_float_are_singular(local, dtype):
     """Theta = 0 leaves a pure Neumann problem where a subdomain misses the boundary."""
     setup = small_setup(20, 16, dtype=dtype, local=local)
-    layout, interface = setup.local, robin(setup.decomposition, 0.0)
+    layout, interface = setup.local, robin(setup.decomposition, 0.0, dtype)
     message = "interface: the local matrix of (some )?subdomain.* is singular; raise the Robin"
     with pytest.raises(ValueError, match=message):
         Schwarz(setup.A, setup.decomposition, interface=interface, local=layout)
     # Units do not matter, and a little of the Dirichlet condition is enough.
     small = setup.A.with_values(1e-12 * setup.A.values)
-    interface = 1e-12 * robin(setup.decomposition, 0.01)
+    interface = 1e-12 * robin(setup.decomposition, 0.01, dtype)
     Schwarz(small, setup.decomposition, interface=interface, local=layout)
 
 

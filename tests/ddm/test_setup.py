@@ -1,6 +1,8 @@
 """A matrix made ready: what `set_up` holds, and what is made of it."""
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from small_problems import laplacian, random_interface, random_matrix, small_setup
 
@@ -88,3 +90,20 @@ def test_a_setup_on_a_gpu_gives_what_the_cpu_gives():
     for parameter, gradient in zip(net.parameters(), gradients):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad.cpu(), gradient, rtol=1e-2, atol=1e-5)
+
+
+def test_a_matrix_without_local_matrices_is_refused_where_it_comes_in():
+    A = sp.csr_array(sp.diags_array([1.0, 2.0, 0.0, 3.0]))
+    A.eliminate_zeros()
+    owner = np.zeros(4, dtype=np.int64)
+    with pytest.raises(ValueError, match="A: 1 empty rows, the first is row 2"):
+        set_up(A, owner)
+    nan = sp.csr_array(np.array([[1.0, np.nan], [np.nan, 1.0]]))
+    with pytest.raises(ValueError, match="A: some entries are NaN"):
+        set_up(nan, owner[:2])
+    with pytest.raises(TypeError, match="A: expected real entries, got complex128"):
+        set_up(sp.csr_array(1j * np.eye(2)), owner[:2])
+    with pytest.raises(TypeError, match="A: expected a SciPy CSR array, got format coo"):
+        set_up(sp.coo_array(np.eye(2)), owner[:2])  # type: ignore
+    with pytest.raises(ValueError, match="smoothing: expected a number of Jacobi steps"):
+        set_up(sp.csr_array(np.eye(2)), owner[:2], smoothing=-1)

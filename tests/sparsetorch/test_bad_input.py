@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from random_matrices import random_csr
 
-from sparsetorch import CSRTensor, masked_matmul
+from sparsetorch import CSRTensor, Pattern, masked_matmul
 
 A: Any = random_csr(4, 3)
 x: Any = torch.ones(3, dtype=torch.float64)
@@ -85,3 +86,60 @@ def test_numpy_numbers_scale():
     for scaled in (TWO * A, np.float64(2) * A, A * np.int64(2)):
         assert isinstance(scaled, CSRTensor)
         assert torch.equal(scaled.values, 2 * A.values)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.float32])
+def test_indices_have_32_or_64_bits(dtype):
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.int32 or torch\.int64"):
+        Pattern(torch.tensor([0, 1]), torch.tensor([200]), (1, 300), dtype=dtype)
+
+
+def test_indices_that_int32_cannot_count_are_not_cut_to_it():
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.int64 for shape"):
+        Pattern(torch.tensor([0, 1]), torch.tensor([5]), (1, 2**33), dtype=torch.int32)
+
+
+@pytest.mark.parametrize("pointer", [5, -1])
+def test_a_scipy_matrix_with_damaged_pointers_is_refused(pointer):
+    matrix = sp.csr_array(sp.eye_array(3))
+    matrix.indptr[1] = pointer
+    with pytest.raises(ValueError, match="matrix: its index arrays are not valid"):
+        CSRTensor.from_scipy(matrix)
+
+
+def test_nothing_complex_becomes_real():
+    B = CSRTensor.from_scipy(sp.csr_array(1j * sp.eye_array(3)))
+    with pytest.raises(TypeError, match="would lose the imaginary part"):
+        B.to(torch.float64)
+    with pytest.raises(TypeError, match="would lose the imaginary part"):
+        CSRTensor.from_scipy(B.to_scipy(), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda B, v: B + B.with_values(v), lambda B, v: B * B.with_values(v),
+     lambda B, v: B.scale_rows(v[:, :4]), lambda B, v: B.scale_cols(v[:, :3]),
+     lambda B, v: B + B.with_values(v).T.T],
+)  # fmt: skip
+def test_batches_that_do_not_broadcast(operation):
+    B = A.with_values(torch.ones(2, A.nnz, dtype=A.dtype))
+    with pytest.raises(ValueError, match=r"batches of shape \(2,\) and \(3,\) do not broadcast"):
+        operation(B, torch.ones(3, A.nnz, dtype=A.dtype))
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(TypeError, match="values: expected a tensor, got list"):
+        CSRTensor(A.pattern, [1.0] * A.nnz)  # type: ignore
+    with pytest.raises(TypeError, match="values: expected a tensor, got ndarray"):
+        CSRTensor.from_coo(torch.tensor([0]), torch.tensor([0]), ROW[:1], (1, 1))  # type: ignore
+    with pytest.raises(TypeError, match="x: expected a tensor, got list"):
+        A.matvec([1.0, 2.0, 3.0])  # type: ignore
+    with pytest.raises(TypeError, match="x: expected a dense tensor"):
+        CSRTensor.from_dense(torch.eye(3).to_sparse())
+    with pytest.raises(ValueError, match="shape: expected"):
+        Pattern(torch.tensor([0, 1]), torch.tensor([0]), 2)  # type: ignore
+
+
+def test_a_dense_matrix_without_rows():
+    assert CSRTensor.from_dense(torch.zeros(0, 3)).shape == (0, 3)
+    assert CSRTensor.from_dense(torch.zeros(2, 0, 3)).shape == (2, 0, 3)

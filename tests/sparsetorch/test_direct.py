@@ -4,7 +4,7 @@ import pytest
 import torch
 from random_matrices import dense, random_csr, random_square
 
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, diags, eye, kron
 from sparsetorch.linalg import SolveError, Status, factorized, solve
 
 
@@ -92,3 +92,24 @@ def test_bad_matrices_are_named():
         factorized(CSRTensor.eye(2, dtype=torch.complex128))
     with pytest.raises(ValueError, match=r"the direct method runs on the CPU, got meta"):
         factorized(CSRTensor.eye(2).to("meta"))
+
+
+def neumann(n: int) -> CSRTensor:
+    """The singular Laplacian of an n x n grid without a boundary condition."""
+    line = diags([-1.0, 2.0, -1.0], [-1, 0, 1], (n, n), dtype=torch.float64)
+    ends = torch.ones(n, dtype=torch.float64)
+    ends[1:-1] = 2.0
+    line, here = line.with_diagonal(ends), eye(n, dtype=torch.float64)
+    return kron(line, here) + kron(here, line)
+
+
+def test_a_matrix_singular_to_working_precision_is_reported_although_lu_succeeds():
+    A = neumann(5)
+    b = torch.rand(25, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SolveError, match="to working precision: the residual norm is"):
+        solve(A, b)
+    assert solve(A, b, full_output=True).status is Status.SINGULAR
+
+
+def test_no_right_hand_sides():
+    assert solve(CSRTensor.eye(3, torch.float64), torch.ones(3, 0).double()).shape == (3, 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_matrices import dense, random_square
 
-from sparsetorch import CSRTensor, eye, poisson
+from sparsetorch import CSRTensor, diags, eye, poisson
 from sparsetorch.linalg import (
     SolveError,
     Status,
@@ -333,3 +333,30 @@ def test_errors_can_be_pickled():
     error = SolveError(cg(REFLECTION, vector(1, 2)))
     restored = pickle.loads(pickle.dumps(error))
     assert str(restored) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rtol": float("nan")}, "rtol: expected a number of at least 0"),
+        ({"rtol": -1.0}, "rtol: expected a number of at least 0"),
+        ({"atol": float("inf")}, "atol: expected a number of at least 0"),
+        ({"maxiter": 2.5}, "maxiter: expected an integer"),
+        ({"maxiter": -1}, "maxiter: expected an integer"),
+        ({"restart": 0}, "restart: expected an integer of at least 1"),
+        ({"restart": -1}, "restart: expected an integer of at least 1"),
+        ({"restart": 2.5}, "restart: expected an integer of at least 1"),
+    ],
+)
+def test_options_that_no_iteration_can_have(options, message):
+    A = random_square(5)
+    with pytest.raises(ValueError, match=message):
+        gmres(A, torch.ones(5, dtype=torch.float64), **options)
+
+
+def test_rounding_that_holds_the_residual_above_the_tolerance_is_said():
+    n = 1000
+    A = diags([-1.0, 2.0, -1.0], [-1, 0, 1], (n, n), dtype=torch.float64)
+    solution = gmres(A, torch.ones(n, dtype=torch.float64), rtol=1e-14)
+    assert solution.residuals[-1] > 1e-14 * n**0.5
+    assert "rounding holds the relative residual at" in solution.detail

@@ -321,7 +321,11 @@ def test_a_failing_adjoint_raises():
         ({"bounds": (1, 2)}, ValueError, r"'direct' takes no options"),
         ({"method": "chebyshev", "bounds": (2, 1)}, ValueError, r"bounds: expected \(smallest"),
         ({"rtol": 1e-3}, ValueError, r"'direct' takes no options"),
-        ({"method": "gmres", "preconditioner": 3}, TypeError, r"M: expected .*, got int"),
+        (
+            {"method": "gmres", "preconditioner": 3},
+            TypeError,
+            r"preconditioner: expected .*, got int",
+        ),
         (
             {"method": "gmres", "x0": torch.ones(2)},
             ValueError,

@@ -21,20 +21,22 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
+// Calls f(I{}) with the C++ type of the indices.
+template <typename F>
+void dispatch_index(const Tensor& index, F&& f) {
+  const ScalarType type = index.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Int || type == ScalarType::Long,
+                  "indices must be int32 or int64");
+  type == ScalarType::Long ? f(int64_t{}) : f(int32_t{});
+}
+
 // Calls f(T{}, I{}) with the C++ types of the values and the indices.
 template <typename F>
 void dispatch(const Tensor& values, const Tensor& index, F&& f) {
-  const ScalarType value_type = values.scalar_type(), index_type = index.scalar_type();
-  STD_TORCH_CHECK(value_type == ScalarType::Float || value_type == ScalarType::Double,
+  const ScalarType type = values.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                   "values must be float32 or float64");
-  STD_TORCH_CHECK(index_type == ScalarType::Int || index_type == ScalarType::Long,
-                  "indices must be int32 or int64");
-  const bool wide = index_type == ScalarType::Long;
-  if (value_type == ScalarType::Double) {
-    wide ? f(double{}, int64_t{}) : f(double{}, int32_t{});
-  } else {
-    wide ? f(float{}, int64_t{}) : f(float{}, int32_t{});
-  }
+  dispatch_index(index, [&](auto i) { type == ScalarType::Double ? f(double{}, i) : f(float{}, i); });
 }
 
 // The tensors of a CSR pattern.

@@ -1,4 +1,4 @@
-"""What several test files of ddm share."""
+"""What several test files share."""
 
 import os
 
