@@ -76,6 +76,11 @@ def register(namespace: str, definitions: Sequence[Bilinear]) -> dict[str, Call]
 def _pick(op: Bilinear, eager: Call, traced: Call) -> Call:
     def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
         if torch.compiler.is_compiling():
+            if forward_ad._current_level >= 0:  # the custom op's tangent would be zero
+                raise NotImplementedError(
+                    f"{op.name}: forward-mode derivatives do not compile; take them outside "
+                    "torch.compile, or reverse mode inside"
+                )
             return traced(layouts, p, q, reduce)
         if _watched(p, q):
             return eager(layouts, p, q, reduce)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from csr_cases import layout_of
 from scipy import sparse
+from torch.autograd import forward_ad
 
 from sparsetorch_kernels import sddmm, spgemm, spmm, spmv
 
@@ -75,3 +76,25 @@ def test_custom_ops_map_without_a_loop():
     values, x = torch.randn(3, 1, NNZ), torch.randn(2, 9, 4)
     got = torch.vmap(lambda v: torch.ops.sparsetorch.spmm(*A, v, x, False))(values)
     torch.testing.assert_close(got, spmm(A, values, x))
+
+
+@pytest.mark.parametrize("compiled_before", [False, True])
+def test_forward_mode_is_right_or_refused_but_never_silently_zero(compiled_before):
+    """A custom op's tangent is zero: compiled code has to notice that somebody wants one."""
+    a, values, x = A, torch.rand(NNZ), torch.rand(9)
+    compiled = torch.compile(lambda x: spmv(a, values, x), backend="eager")
+    if compiled_before:
+        compiled(x)
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(compiled(forward_ad.make_dual(x, x)))
+        torch.testing.assert_close(out.tangent, out.primal)
+    inside = torch.compile(lambda x: torch.func.jvp(compiled, (x,), (x,)), backend="eager")
+    torch.testing.assert_close(*inside(x))
+    torch._dynamo.reset()
+    whole = torch.compile(
+        lambda x: torch.func.jvp(lambda x: spmv(a, values, x), (x,), (x,)),
+        backend="eager",
+        fullgraph=True,
+    )
+    with pytest.raises(Exception, match="forward-mode derivatives do not compile"):
+        whole(x)

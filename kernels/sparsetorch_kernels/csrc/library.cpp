@@ -163,12 +163,16 @@ std::tuple<Tensor, Tensor> level_sets(const Tensor& crow, const Tensor& col, boo
 // x with T x = b; rows and starts are the level sets of T. Right-hand sides are divided among the
 // threads; the rows of a level only where there are too few, and the levels are large enough.
 Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor& perm,
+                        const Tensor& t_crow, const Tensor& t_col, const MaybeTensor& t_perm,
                         const Tensor& rows, const Tensor& starts, const Tensor& values,
                         const Tensor& b, bool lower, bool unit) {
-  const Pattern pattern(crow, col, perm);
+  const Pattern pattern(crow, col, perm), transposed(t_crow, t_col, t_perm);
   const int64_t k = b.size(2), nnz = col.numel(), n = crow.numel() - 1;
   const Operand left(values, values, 2, nnz), right(b, values, 3, n, k);
   const Batch batch(left, right, false);
+  STD_TORCH_CHECK(t_col.scalar_type() == col.scalar_type() && t_col.numel() == nnz &&
+                      t_crow.numel() == n + 1,
+                  "the transposed pattern does not fit");
   STD_TORCH_CHECK(rows.is_cpu() && rows.scalar_type() == col.scalar_type() && rows.numel() == n &&
                       starts.is_cpu() && starts.scalar_type() == ScalarType::Long &&
                       starts.numel() > 0,
@@ -180,29 +184,31 @@ Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor
   const int64_t threads = torch::stable::get_num_threads(), levels = bounds.numel() - 1;
   const int64_t work = (n + nnz) * k;
   const int64_t shares = std::clamp<int64_t>(k / 16, 1, threads);  // of the columns
-  const bool by_levels = batch.results * shares < threads && work / levels >= kWorthATask;
+  const bool large_levels = work / levels >= kWorthATask;
+  // No choice depends on the number of threads that would change the order of a sum.
+  const bool by_columns = k == 1 && perm && !t_perm && !large_levels;
+  const bool by_levels = large_levels && batch.results * shares < threads;
   dispatch(values, col, [&]<typename T, typename I>(T, I) {
-    const Triangular<T, I> first{
-        pattern.view<I>(), left.data<T>(), right.data<T>(), out.mutable_data_ptr<T>(), k, unit};
-    const auto solve = [&]<bool kLower, bool kPerm>(std::bool_constant<kLower>,
-                                                    std::bool_constant<kPerm>) {
+    const auto solve = [&]<bool kLower, bool kPerm>() {
       const auto system = [&](int64_t result) {
-        Triangular<T, I> p = first;
-        p.values += result * left.step;
-        p.b += result * right.step;
-        p.x += result * n * k;
-        return p;
+        return Triangular<T, I>{(by_columns ? transposed : pattern).view<I>(),
+                                left.data<T>() + result * left.step,
+                                right.data<T>() + result * right.step,
+                                out.mutable_data_ptr<T>() + result * n * k, k, unit};
+      };
+      const auto run_shares = [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t result = task / shares, share = task % shares;
+          if (by_columns) {
+            substitute_by_columns<kLower>(system(result));
+          } else {
+            substitute<kLower, kPerm>(system(result), k * share / shares, k * (share + 1) / shares);
+          }
+        }
       };
       if (!by_levels) {
         const int64_t grain = std::max<int64_t>(1, kWorthATask * shares / work);
-        const auto run = [&](int64_t begin, int64_t end) {
-          for (int64_t task = begin; task < end; ++task) {
-            const int64_t result = task / shares, share = task % shares;
-            substitute<kLower, kPerm>(system(result), k * share / shares, k * (share + 1) / shares);
-          }
-        };
-        torch::stable::parallel_for(0, batch.results * shares, grain, run);
-        return;
+        return torch::stable::parallel_for(0, batch.results * shares, grain, run_shares);
       }
       const I* const row = order.const_data_ptr<I>();
       const int64_t* const start = bounds.const_data_ptr<int64_t>();
@@ -210,17 +216,18 @@ Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor
       for (int64_t result = 0; result < batch.results; ++result) {
         const Triangular<T, I> p = system(result);
         for (int64_t level = 0; level < levels; ++level) {
-          const auto run = [&](int64_t begin, int64_t end) {
+          const auto run_rows = [&](int64_t begin, int64_t end) {
             substitute_rows<kLower, kPerm>(p, row + begin, row + end);
           };
-          torch::stable::parallel_for(start[level], start[level + 1], grain, run);
+          torch::stable::parallel_for(start[level], start[level + 1], grain, run_rows);
         }
       }
     };
-    const auto choose = [&]<bool kLower>(std::bool_constant<kLower> side) {
-      perm ? solve(side, std::true_type{}) : solve(side, std::false_type{});
-    };
-    lower ? choose(std::true_type{}) : choose(std::false_type{});
+    if (lower) {
+      perm ? solve.template operator()<true, true>() : solve.template operator()<true, false>();
+    } else {
+      perm ? solve.template operator()<false, true>() : solve.template operator()<false, false>();
+    }
   });
   return out;
 }
@@ -241,8 +248,9 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "Tensor c_col, Tensor? c_perm, Tensor a_values, Tensor b_values, bool reduce) -> Tensor");
   m.def("level_sets(Tensor crow, Tensor col, bool lower) -> (Tensor, Tensor)");
   m.def(
-      "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor rows, Tensor starts, "
-      "Tensor values, Tensor b, bool lower, bool unit) -> Tensor");
+      "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
+      "Tensor? t_perm, Tensor rows, Tensor starts, Tensor values, Tensor b, bool lower, bool unit) "
+      "-> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {

@@ -145,6 +145,27 @@ void substitute(const Triangular<T, I>& p, int64_t begin, int64_t end) {
   }
 }
 
+// One right-hand side, from the transposed pattern: each unknown, once known, is taken out of the
+// equations below. A transposed matrix is read in the order of its values, without a permutation.
+template <bool kLower, typename T, typename I>
+void substitute_by_columns(const Triangular<T, I>& transposed) {
+  const Triangular<T, I>& p = transposed;
+  const int64_t n = p.a.n_rows;
+  std::copy_n(p.b, n, p.x);
+  for (int64_t step = 0; step < n; ++step) {
+    const int64_t i = kLower ? step : n - 1 - step;
+    const TriangleRow column = triangle_row<!kLower>(p.a, i);
+    const T known = divisor<false>(p, column).divide(p.x[i]);
+    p.x[i] = known;
+    const auto eliminate = [&](int64_t e) { p.x[p.a.col[e]] -= p.values[e] * known; };
+    if constexpr (kLower) {  // the equation that is solved next comes first
+      for (int64_t e = column.first; e < column.last; ++e) eliminate(e);
+    } else {
+      for (int64_t e = column.last - 1; e >= column.first; --e) eliminate(e);
+    }
+  }
+}
+
 // The rows of one level set, which need each other's results in no way.
 template <bool kLower, bool kPerm, typename T, typename I>
 void substitute_rows(const Triangular<T, I>& p, const I* begin, const I* end) {
