@@ -12,7 +12,13 @@ from torch import Tensor
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import check_index, check_tensor, checked_shape
 from sparsetorch.pattern import Pattern
-from sparsetorch.structure import entry_keys, index_dtype, split_keys
+from sparsetorch.structure import (
+    entry_keys,
+    finding_structure,
+    index_dtype,
+    plain,
+    split_keys,
+)
 from sparsetorch_kernels import spmv
 
 
@@ -47,26 +53,28 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
     Raises:
         ValueError: not 1-D integer tensors of one length on one device, or an index out of range.
     """
-    shape = checked_shape(shape)
-    check_index("row", row, shape[0])
-    check_index("col", col, shape[1])
-    if row.shape != col.shape or row.device != col.device:
-        raise ValueError(
-            f"col: expected {row.numel()} indices on {row.device} like row, got {col.numel()} on "
-            f"{col.device}"
-        )
-    keys, order = torch.sort(entry_keys(row, col, shape), stable=True)
-    is_first = torch.ones_like(keys, dtype=torch.bool)
-    is_first[1:] = keys[1:] != keys[:-1]
-    pattern = Pattern.trusted(*split_keys(keys[is_first], shape), shape)
-    groups = None
-    if pattern.nnz < keys.numel():
-        dtype = index_dtype((pattern.nnz, keys.numel()), keys.numel())
-        starts = torch.nonzero(is_first)[:, 0]
-        ends = torch.cat([starts, starts.new_full((1,), keys.numel())]).to(dtype)
-        members = torch.arange(keys.numel(), dtype=dtype, device=keys.device)
-        groups = Pattern.trusted(ends, members, (pattern.nnz, keys.numel()))
-    return Assembly(pattern, order, groups)
+    with finding_structure("assembly"):
+        row, col = plain(row), plain(col)
+        shape = checked_shape(shape)
+        check_index("row", row, shape[0])
+        check_index("col", col, shape[1])
+        if row.shape != col.shape or row.device != col.device:
+            raise ValueError(
+                f"col: expected {row.numel()} indices on {row.device} like row, got "
+                f"{col.numel()} on {col.device}"
+            )
+        keys, order = torch.sort(entry_keys(row, col, shape), stable=True)
+        is_first = torch.ones_like(keys, dtype=torch.bool)
+        is_first[1:] = keys[1:] != keys[:-1]
+        pattern = Pattern.trusted(*split_keys(keys[is_first], shape), shape)
+        groups = None
+        if pattern.nnz < keys.numel():
+            dtype = index_dtype((pattern.nnz, keys.numel()), keys.numel())
+            starts = torch.nonzero(is_first)[:, 0]
+            ends = torch.cat([starts, starts.new_full((1,), keys.numel())]).to(dtype)
+            members = torch.arange(keys.numel(), dtype=dtype, device=keys.device)
+            groups = Pattern.trusted(ends, members, (pattern.nnz, keys.numel()))
+        return Assembly(pattern, order, groups)
 
 
 def from_coo(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
@@ -152,5 +160,6 @@ def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
 
 def diagonal_pattern(n: int, device: torch.device | str | None = None) -> Pattern:
     """The pattern of an n x n diagonal matrix."""
-    crow = torch.arange(n + 1, dtype=index_dtype((n, n), n), device=device)
-    return Pattern.trusted(crow, crow[:n], (n, n))
+    with finding_structure("diagonal_pattern"):
+        crow = torch.arange(n + 1, dtype=index_dtype((n, n), n), device=device)
+        return Pattern.trusted(crow, crow[:n], (n, n))

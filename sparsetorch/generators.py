@@ -11,7 +11,7 @@ from sparsetorch.checks import checked_shape
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
 from sparsetorch.stacking import kron
-from sparsetorch.structure import split_keys
+from sparsetorch.structure import finding_structure, split_keys
 
 Device = torch.device | str | None
 
@@ -66,7 +66,6 @@ def diags(
     shape = checked_shape(shape)
     like = tensors[0] if tensors else torch.empty(0, dtype=dtype, device=device)
     values: list[Tensor] = []
-    keys: list[Tensor] = []
     for d, k in zip(diagonals, offsets):
         length = _diagonal_length(shape, k)
         if length == 0 and max(shape) > 0:
@@ -80,14 +79,24 @@ def diags(
                 f"diagonals: expected length {length} for diagonal {k} of shape {shape}, got "
                 f"{tuple(d.shape)}"
             )
-        along = torch.arange(length, device=like.device)
-        keys.append((along + max(-k, 0)) * shape[1] + along + max(k, 0))
         values.append(d)
     batch = torch.broadcast_shapes(*(d.shape[:-1] for d in values))
-    order = torch.argsort(torch.cat(keys))
     stacked = torch.cat([d.expand(*batch, -1) for d in values], -1)
-    crow, col = split_keys(torch.cat(keys)[order], shape)
-    return CSRTensor(Pattern.trusted(crow, col, shape), stacked.index_select(-1, order))
+    pattern, order = _banded(shape, offsets, stacked.device)
+    return CSRTensor(pattern, stacked.index_select(-1, order))
+
+
+def _banded(
+    shape: tuple[int, int], offsets: Sequence[int], device: torch.device
+) -> tuple[Pattern, Tensor]:
+    """The pattern of these diagonals, and which entry of them, one after another, each one is."""
+    with finding_structure("diags"):
+        keys: list[Tensor] = []
+        for k in offsets:
+            along = torch.arange(_diagonal_length(shape, k), device=device)
+            keys.append((along + max(-k, 0)) * shape[1] + along + max(k, 0))
+        order = torch.argsort(torch.cat(keys))
+        return Pattern.trusted(*split_keys(torch.cat(keys)[order], shape), shape), order
 
 
 def random(

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import check_index
 from sparsetorch.pattern import Pattern, Selection
-from sparsetorch.structure import compress_rows, entry_keys
+from sparsetorch.structure import compress_rows, entry_keys, finding_structure
 
 
 def select(pattern: Pattern, keep: Tensor) -> Selection:
@@ -26,8 +26,9 @@ def select(pattern: Pattern, keep: Tensor) -> Selection:
 
 def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
     """The entries on and below (or above) a diagonal; 0 is the main one, 1 that above it."""
-    offset = pattern.col.long() - pattern.row
-    return select(pattern, offset <= diagonal if lower else offset >= diagonal)
+    with finding_structure("triangle"):
+        offset = pattern.col.long() - pattern.row
+        return select(pattern, offset <= diagonal if lower else offset >= diagonal)
 
 
 def larger_than(A: Sparse, threshold: float) -> Selection:

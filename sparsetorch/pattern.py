@@ -18,8 +18,10 @@ from sparsetorch.structure import (
     common_keys,
     entry_keys,
     expand_rows,
+    finding_structure,
     index_dtype,
     merge_keys,
+    plain,
     select_entries,
     split_keys,
 )
@@ -82,15 +84,17 @@ class Pattern:
     def __init__(
         self, crow: Tensor, col: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
     ):
-        shape = checked_pattern(crow, col, shape)
-        smallest = index_dtype(shape, col.numel())
-        if dtype not in (None, torch.int64, smallest):
-            raise ValueError(
-                f"dtype: expected {' or '.join(sorted({str(smallest), 'torch.int64'}))} for "
-                f"shape {shape} and {col.numel()} entries, got {dtype}"
-            )
-        dtype = dtype or smallest
-        self._assign(crow.to(dtype), col.to(dtype), shape)
+        with finding_structure("Pattern"):
+            crow, col = plain(crow), plain(col)
+            shape = checked_pattern(crow, col, shape)
+            smallest = index_dtype(shape, col.numel())
+            if dtype not in (None, torch.int64, smallest):
+                raise ValueError(
+                    f"dtype: expected {' or '.join(sorted({str(smallest), 'torch.int64'}))} for "
+                    f"shape {shape} and {col.numel()} entries, got {dtype}"
+                )
+            dtype = dtype or smallest
+            self._assign(crow.to(dtype), col.to(dtype), shape)
 
     @classmethod
     def trusted(cls, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
@@ -153,18 +157,18 @@ class Pattern:
     def row(self) -> Tensor:
         """Row of each entry, (nnz,)."""
         if self._row is None:
-            _refuse_in_compiled_code("row")
-            self._row = expand_rows(self._crow, self.nnz)
+            with finding_structure("Pattern.row"):
+                self._row = expand_rows(self._crow, self.nnz)
         return self._row
 
     @property
     def layout(self) -> Layout:
         """This pattern and its transpose, in the form that the kernels take."""
         if self._layout is None:
-            _refuse_in_compiled_code("layout")
-            n_rows, n_cols = self._shape
-            transposed = transpose_structure(self._crow, self._col, n_cols)
-            self._layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
+            with finding_structure("Pattern.layout"):
+                n_rows, n_cols = self._shape
+                transposed = transpose_structure(self._crow, self._col, n_cols)
+                self._layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
         return self._layout
 
     @property
@@ -174,8 +178,8 @@ class Pattern:
         if origin is not None:
             return origin
         if self._transpose is None:
-            _refuse_in_compiled_code("T")
-            self._transpose = self._transposed()
+            with finding_structure("Pattern.T"):
+                self._transpose = self._transposed()
         return self._transpose
 
     def _transposed(self) -> Pattern:
@@ -193,22 +197,22 @@ class Pattern:
     def diagonal(self) -> Diagonal:
         """The stored diagonal entries: their rows and their positions among the values."""
         if self._diagonal is None:
-            _refuse_in_compiled_code("diagonal")
-            positions = torch.nonzero(self.row == self._col)[:, 0].to(self.dtype)
-            self._diagonal = Diagonal(self.row[positions], positions)
+            with finding_structure("Pattern.diagonal"):
+                positions = torch.nonzero(self.row == self._col)[:, 0].to(self.dtype)
+                self._diagonal = Diagonal(self.row[positions], positions)
         return self._diagonal
 
     @property
     def is_symmetric(self) -> bool:
         """Whether entry (j, i) is stored wherever entry (i, j) is."""
         if self._symmetric is None:
-            _refuse_in_compiled_code("is_symmetric")
-            layout = self.layout
-            self._symmetric = (
-                layout.n_rows == layout.n_cols
-                and torch.equal(layout.crow, layout.t_crow)
-                and torch.equal(layout.col, layout.t_col)
-            )
+            with finding_structure("Pattern.is_symmetric"):
+                layout = self.layout
+                self._symmetric = (
+                    layout.n_rows == layout.n_cols
+                    and torch.equal(layout.crow, layout.t_crow)
+                    and torch.equal(layout.col, layout.t_col)
+                )
         return self._symmetric
 
     def matmul(self, other: Pattern) -> Pattern:
@@ -219,13 +223,15 @@ class Pattern:
         """
         product = self._products.get(other)
         if product is None:
-            _refuse_in_compiled_code("matmul")
-            if self._shape[1] != other._shape[0]:
-                raise ValueError(f"matmul: inner dimensions differ: {self._shape} @ {other._shape}")
-            self._check_partner("matmul", other)
-            crow, col = spgemm_structure(self.layout, other.layout)
-            product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
-            self._products.put(other, product)
+            with finding_structure("Pattern.matmul"):
+                if self._shape[1] != other._shape[0]:
+                    raise ValueError(
+                        f"matmul: inner dimensions differ: {self._shape} @ {other._shape}"
+                    )
+                self._check_partner("matmul", other)
+                crow, col = spgemm_structure(self.layout, other.layout)
+                product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
+                self._products.put(other, product)
         return product
 
     def union(self, other: Pattern) -> PatternUnion:
@@ -238,12 +244,12 @@ class Pattern:
         """
         plan = self._unions.get(other)
         if plan is None:
-            _refuse_in_compiled_code("union")
-            if self._shape != other._shape:
-                raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
-            self._check_partner("union", other)
-            plan = self._merged(other._keys())
-            self._unions.put(other, plan)
+            with finding_structure("Pattern.union"):
+                if self._shape != other._shape:
+                    raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
+                self._check_partner("union", other)
+                plan = self._merged(other._keys())
+                self._unions.put(other, plan)
         pattern, left, right = plan
         return PatternUnion(self if pattern is None else pattern, left, right)
 
@@ -258,9 +264,9 @@ class Pattern:
     def with_diagonal(self) -> PatternUnion:
         """The union with the whole main diagonal: `right` are the places of the diagonal in it."""
         if self._with_diagonal is None:
-            _refuse_in_compiled_code("with_diagonal")
-            along = torch.arange(min(self._shape), device=self.device)
-            self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
+            with finding_structure("Pattern.with_diagonal"):
+                along = torch.arange(min(self._shape), device=self.device)
+                self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
         pattern, left, right = self._with_diagonal
         return PatternUnion(self if pattern is None else pattern, left, right)
 
@@ -272,14 +278,16 @@ class Pattern:
         """
         plan = self._intersections.get(other)
         if plan is None:
-            _refuse_in_compiled_code("intersection")
-            if self._shape != other._shape:
-                raise ValueError(f"intersection: shapes differ: {self._shape} and {other._shape}")
-            self._check_partner("intersection", other)
-            keys, left, right = common_keys(self._keys(), other._keys())
-            pattern = self._derived(*split_keys(keys, self._shape), self._shape)
-            plan = PatternIntersection(pattern, left.to(self.dtype), right.to(self.dtype))
-            self._intersections.put(other, plan)
+            with finding_structure("Pattern.intersection"):
+                if self._shape != other._shape:
+                    raise ValueError(
+                        f"intersection: shapes differ: {self._shape} and {other._shape}"
+                    )
+                self._check_partner("intersection", other)
+                keys, left, right = common_keys(self._keys(), other._keys())
+                pattern = self._derived(*split_keys(keys, self._shape), self._shape)
+                plan = PatternIntersection(pattern, left.to(self.dtype), right.to(self.dtype))
+                self._intersections.put(other, plan)
         return plan
 
     def submatrix(self, rows: Index, cols: Index) -> Selection:
@@ -290,14 +298,14 @@ class Pattern:
         Raises:
             ValueError: an index tensor is not 1-D and integer, or an index is out of range.
         """
-        _refuse_in_compiled_code("submatrix")
-        row_list = self._index_list("rows", rows, 0)
-        col_list = self._index_list("cols", cols, 1)
-        crow, col, positions = select_entries(
-            self._crow, self._col, self._shape[1], row_list, col_list
-        )
-        shape = (row_list.numel(), col_list.numel())
-        return Selection(self._derived(crow, col, shape), positions)
+        with finding_structure("Pattern.submatrix"):
+            row_list = self._index_list("rows", rows, 0)
+            col_list = self._index_list("cols", cols, 1)
+            crow, col, positions = select_entries(
+                self._crow, self._col, self._shape[1], row_list, col_list
+            )
+            shape = (row_list.numel(), col_list.numel())
+            return Selection(self._derived(crow, col, shape), positions)
 
     def _index_list(self, name: str, index: Index, axis: int) -> Tensor:
         size = self._shape[axis]
@@ -305,6 +313,7 @@ class Pattern:
             return torch.arange(size, device=self.device)[index]
         if not isinstance(index, Tensor):
             raise ValueError(f"{name}: expected a slice or a 1-D integer tensor, got {index!r}")
+        index = plain(index)
         check_index(name, index, size)
         return index.to(self.device, torch.int64)
 
@@ -372,11 +381,3 @@ def _moved(layout: Layout, copy: Pattern) -> Layout:
         t_col=layout.t_col.to(device),
         t_perm=None if t_perm is None else t_perm.to(device),
     )
-
-
-def _refuse_in_compiled_code(name: str) -> None:
-    if torch.compiler.is_compiling():
-        raise RuntimeError(
-            f"Pattern.{name} is not known yet, and compiled code cannot compute structure: "
-            "call the function once before compiling it"
-        )

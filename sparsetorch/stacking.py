@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
-from sparsetorch.structure import entry_keys, split_keys
+from sparsetorch.structure import entry_keys, finding_structure, split_keys
 
 Block = tuple[int, int, CSRTensor]  # its place in the grid of blocks, and the block
 
@@ -70,14 +70,15 @@ def _assembled(present: list[Block], n_block_rows: int, n_block_cols: int) -> CS
     lefts = _starts("column", [(j, f"({i}, {j})", b.pattern.shape[1]) for i, j, b in present],
                     n_block_cols)  # fmt: skip
     shape = (tops[-1], lefts[-1])
-    keys = torch.cat(
-        [
-            entry_keys(b.pattern.row.long() + tops[i], b.pattern.col.long() + lefts[j], shape)
-            for i, j, b in present
-        ]
-    )
-    order = torch.argsort(keys)
-    pattern = _pattern(keys[order], shape, [b.pattern for _, _, b in present])
+    with finding_structure("bmat"):
+        keys = torch.cat(
+            [
+                entry_keys(b.pattern.row.long() + tops[i], b.pattern.col.long() + lefts[j], shape)
+                for i, j, b in present
+            ]
+        )
+        order = torch.argsort(keys)
+        pattern = _pattern(keys[order], shape, [b.pattern for _, _, b in present])
     batch = torch.broadcast_shapes(*(b.values.shape[:-1] for _, _, b in present))
     values = torch.cat([b.values.expand(*batch, -1) for _, _, b in present], -1)
     return CSRTensor(pattern, values.index_select(-1, order))
@@ -91,12 +92,13 @@ def kron(A: CSRTensor, B: CSRTensor) -> CSRTensor:
     _check([(0, 0, A), (0, 1, B)])
     (n, m), (p, q) = A.pattern.shape, B.pattern.shape
     shape = (n * p, m * q)
-    row = A.pattern.row.long()[:, None] * p + B.pattern.row
-    col = A.pattern.col.long()[:, None] * q + B.pattern.col
-    keys = entry_keys(row.flatten(), col.flatten(), shape)
-    order = torch.argsort(keys)
+    with finding_structure("kron"):
+        row = A.pattern.row.long()[:, None] * p + B.pattern.row
+        col = A.pattern.col.long()[:, None] * q + B.pattern.col
+        keys = entry_keys(row.flatten(), col.flatten(), shape)
+        order = torch.argsort(keys)
+        pattern = _pattern(keys[order], shape, [A.pattern, B.pattern])
     values = (A.values.unsqueeze(-1) * B.values.unsqueeze(-2)).flatten(-2)
-    pattern = _pattern(keys[order], shape, [A.pattern, B.pattern])
     return CSRTensor(pattern, values.index_select(-1, order))
 
 

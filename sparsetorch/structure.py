@@ -6,13 +6,40 @@ the index dtype of the arguments.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+
+
+@contextmanager
+def finding_structure(what: str) -> Iterator[None]:
+    """Where structure is worked out: not in compiled code, and outside of `torch.func` transforms.
+
+    Indices have no derivatives, and a pattern outlives the transform in which it is first needed;
+    inside of one, every tensor that PyTorch makes belongs to it.
+    """
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"{what} is not known yet, and compiled code cannot compute structure: call the "
+            "function once before compiling it"
+        )
+    with temporarily_clear_interpreter_stack():
+        yield
+
+
+def plain(index: Tensor) -> Tensor:
+    """The index tensor that a `torch.func` transform may have wrapped."""
+    while isinstance(index, Tensor) and is_functorch_wrapped_tensor(index):
+        index = get_unwrapped(index)
+    return index
 
 
 def index_dtype(shape: tuple[int, int], nnz: int) -> torch.dtype:

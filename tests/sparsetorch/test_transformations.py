@@ -153,3 +153,30 @@ def test_compiled_code_says_what_structure_it_lacks():
     A, B = random_csr(4, 4), random_csr(4, 4, seed=7)
     with pytest.raises(Exception, match="call the function once before compiling it"):
         torch.compile(lambda A, B: A.matmul(B).values, fullgraph=True, backend="eager")(A, B)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_structure_may_be_found_inside_a_transform(operation):
+    """Patterns outlive the transform in which they are first needed."""
+
+    def gradients_of_a_sum(gradient):
+        inputs = random_inputs(5, 4, 3, 0.5, seed=6)  # new patterns, which know nothing yet
+        tensors = tuple(t.detach() for t in inputs.tensors())
+
+        def function(*tensors):
+            result = values_of(operation.sparse(inputs.with_tensors(*tensors)))
+            return result.nan_to_num(0, 0, 0).sum()  # logsumexp of an empty row is -inf
+
+        return *gradient(function, tensors), *gradient(function, tensors)
+
+    def transformed(function, tensors):
+        return torch.func.grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+
+    def recorded(function, tensors):
+        tensors = [t.requires_grad_() for t in tensors]
+        return torch.autograd.grad(
+            function(*tensors), tensors, allow_unused=True, materialize_grads=True
+        )
+
+    for got, wanted in zip(gradients_of_a_sum(transformed), gradients_of_a_sum(recorded)):
+        torch.testing.assert_close(got, wanted)
