@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from ddm.extras import extra
 from ddm.learned import InterfaceNet
 from ddm.partition import partition
 from ddm.rates import best_theta
@@ -162,11 +163,9 @@ def best_of(times: int, function: Callable[[], T]) -> tuple[T, float]:
 
 
 def _pyamg(A: sp.csr_array, b: np.ndarray, rtol: float, maxiter: int) -> Run:
-    from pyamg import ruge_stuben_solver
-
     watch = Stopwatch()
     with watch("set-up"):
-        hierarchy = ruge_stuben_solver(sp.csr_matrix(A))
+        hierarchy = extra("pyamg").ruge_stuben_solver(sp.csr_matrix(A))
     cycle = hierarchy.aspreconditioner(cycle="V")
     _, solve_s = best_of(3, lambda: hierarchy.solve(b, tol=rtol, accel="cg", maxiter=maxiter))
     matrix, right = CSRTensor.from_scipy(A), torch.from_numpy(b)

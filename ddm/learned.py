@@ -25,6 +25,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ddm.extras import extra
 from ddm.features import N_FEATURES, SchwarzGraph
 from graphnets.mggnn import MGGNN, CrossEdges, mlp
 from graphnets.two_level import mean_edges
@@ -85,8 +86,7 @@ class InterfaceNet(nn.Module):
 
         `metadata` (strings) is kept beside the configuration: seed, data, training time.
         """
-        from safetensors.torch import save
-
+        save = extra("safetensors.torch").save
         path = Path(path)
         temporary = path.with_name(path.name + ".partial")
         header = {"config": json.dumps(self.config), "architecture": type(self).__name__}
@@ -101,16 +101,15 @@ class InterfaceNet(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: not a safetensors file, another architecture, or weights that do not fit.
         """
-        from safetensors import SafetensorError, safe_open
-
+        safetensors = extra("safetensors")
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"path: no checkpoint {path}")
         try:
-            with safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(path, framework="pt") as file:
                 header: dict[str, Any] = file.metadata() or {}
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        except safetensors.SafetensorError as error:
             raise ValueError(
                 f"path: {path} is not a complete safetensors file ({error})"
             ) from error

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 from skfem import MeshTri
 
+from ddm.extras import extra
 from ddm.outline import check_outlines, closed_spline, polygon_area
 
 GMSH_LIBRARIES = (
@@ -228,8 +229,7 @@ def load_mesh(path: str | Path) -> MeshTri:
         ValueError: not a mesh file, no triangles, triangles that are not in a plane z = const, or
             whatever `build_mesh` refuses.
     """
-    import meshio
-
+    meshio = extra("meshio")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no mesh file {path}")
@@ -266,8 +266,7 @@ def load_mesh(path: str | Path) -> MeshTri:
 
 def save_mesh(mesh: MeshTri, path: str | Path) -> None:
     """Write a mesh to a file whose suffix names the format; gmsh's .msh is written as text."""
-    import meshio
-
+    meshio = extra("meshio")
     options = {"file_format": "gmsh22", "binary": False} if Path(path).suffix == ".msh" else {}
     points = np.column_stack([mesh.p.T, np.zeros(mesh.nvertices)])
     tags: Any = [np.ones(mesh.nelements, dtype=np.int32)]

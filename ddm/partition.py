@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.extras import extra
 from sparsetorch import Pattern
 
 
@@ -74,11 +75,9 @@ def lloyd(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
 
     As in Taghibakhshi et al. (2023), section 4. Sizes vary by a factor of 3 and more.
     """
-    from pyamg.graph import lloyd_cluster
-
     graph = sp.csr_matrix(_adjacency(A))
     centers = np.random.default_rng(seed).choice(A.shape[0], n_parts, replace=False)
-    clusters, _ = lloyd_cluster(graph, centers.astype(np.int32))
+    clusters, _ = extra("pyamg.graph").lloyd_cluster(graph, centers.astype(np.int32))
     return np.asarray(clusters, dtype=np.int64)
 
 
@@ -88,8 +87,7 @@ def metis(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
     With less than some 30 unknowns a part, k-way partitions can be in many pieces; then the owner
     is that of METIS's recursive bisection, if it is in fewer.
     """
-    import pymetis
-
+    pymetis = extra("pymetis")
     graph = _adjacency(A)
     if n_parts == 1:
         return np.zeros(A.shape[0], dtype=np.int64)
