@@ -15,7 +15,7 @@ from sparsetorch.pattern import Pattern
 from sparsetorch.structure import (
     entry_keys,
     finding_structure,
-    index_dtype,
+    index_dtypes,
     plain,
     split_keys,
 )
@@ -69,7 +69,7 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
         pattern = Pattern.trusted(*split_keys(keys[is_first], shape), shape)
         groups = None
         if pattern.nnz < keys.numel():
-            dtype = index_dtype((pattern.nnz, keys.numel()), keys.numel())
+            dtype = index_dtypes((pattern.nnz, keys.numel()), keys.numel()).crow
             starts = torch.nonzero(is_first)[:, 0]
             ends = torch.cat([starts, starts.new_full((1,), keys.numel())]).to(dtype)
             members = torch.arange(keys.numel(), dtype=dtype, device=keys.device)
@@ -118,9 +118,9 @@ def from_scipy(
     csr = sp.csr_array(matrix, copy=True)
     csr.sum_duplicates()
     shape = (matrix.shape[0], matrix.shape[1])
-    indices = index_dtype(shape, csr.nnz)
-    crow = torch.from_numpy(csr.indptr).to(device, indices)
-    col = torch.from_numpy(csr.indices).to(device, indices)
+    dtypes = index_dtypes(shape, csr.nnz)
+    crow = torch.from_numpy(csr.indptr).to(device, dtypes.crow)
+    col = torch.from_numpy(csr.indices).to(device, dtypes.col)
     values = torch.from_numpy(np.ascontiguousarray(csr.data)).to(device, dtype)
     return Sparse(Pattern(crow, col, shape), values)
 
@@ -161,5 +161,5 @@ def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
 def diagonal_pattern(n: int, device: torch.device | str | None = None) -> Pattern:
     """The pattern of an n x n diagonal matrix."""
     with finding_structure("diagonal_pattern"):
-        crow = torch.arange(n + 1, dtype=index_dtype((n, n), n), device=device)
+        crow = torch.arange(n + 1, dtype=index_dtypes((n, n), n).crow, device=device)
         return Pattern.trusted(crow, crow[:n], (n, n))

@@ -18,7 +18,7 @@ from sparsetorch.structure import compress_rows, entry_keys, finding_structure
 def select(pattern: Pattern, keep: Tensor) -> Selection:
     """The entries where `keep` (nnz,) is true, on the same shape."""
     positions = torch.nonzero(keep)[:, 0]
-    dtype = pattern.dtype
+    dtype = pattern.crow.dtype
     crow = compress_rows(pattern.row[positions], pattern.shape[0]).to(dtype)
     kept = Pattern.trusted(crow, pattern.col[positions], pattern.shape)
     return Selection(kept, positions.to(dtype))

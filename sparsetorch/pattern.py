@@ -19,11 +19,12 @@ from sparsetorch.structure import (
     entry_keys,
     expand_rows,
     finding_structure,
-    index_dtype,
+    index_dtypes,
     merge_keys,
     plain,
     select_entries,
     split_keys,
+    wider,
 )
 from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
 
@@ -66,9 +67,10 @@ class Pattern:
     """The structure of an (n_rows, n_cols) sparse matrix in CSR form; immutable, equal by identity.
 
     crow: (n_rows + 1,) row pointers, from 0 to nnz. col: (nnz,) columns, increasing and unique in
-    each row. Both are stored as int32 when that can count rows, columns and entries, else as int64;
-    `dtype=torch.int64` keeps them long. They are not copied when they have that dtype already: do
-    not write to them afterwards.
+    each row. They are stored as int32 where that can count what they count, so that a matrix of
+    more than 2^31 entries has an int64 crow and, if its shape allows, an int32 col;
+    `dtype=torch.int64` makes both int64, `crow_dtype=torch.int64` only crow. They are not copied
+    when they have that dtype already: do not write to them afterwards.
 
     Raises:
         ValueError: an argument is not as described here; the message says which and what to do.
@@ -82,19 +84,21 @@ class Pattern:
     _shape: tuple[int, int]
 
     def __init__(
-        self, crow: Tensor, col: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
+        self,
+        crow: Tensor,
+        col: Tensor,
+        shape: tuple[int, int],
+        dtype: torch.dtype | None = None,
+        crow_dtype: torch.dtype | None = None,
     ):
         with finding_structure("Pattern"):
             crow, col = plain(crow), plain(col)
             shape = checked_pattern(crow, col, shape)
-            smallest = index_dtype(shape, col.numel())
-            if dtype not in (None, torch.int64, smallest):
-                raise ValueError(
-                    f"dtype: expected {' or '.join(sorted({str(smallest), 'torch.int64'}))} for "
-                    f"shape {shape} and {col.numel()} entries, got {dtype}"
-                )
-            dtype = dtype or smallest
-            self._assign(crow.to(dtype), col.to(dtype), shape)
+            smallest = index_dtypes(shape, col.numel())
+            dtype = _checked_dtype("dtype", dtype, smallest.col, shape, col.numel())
+            least = wider(smallest.crow, dtype)
+            crow_dtype = _checked_dtype("crow_dtype", crow_dtype, least, shape, col.numel())
+            self._assign(crow.to(crow_dtype), col.to(dtype), shape)
 
     @classmethod
     def trusted(cls, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
@@ -110,6 +114,7 @@ class Pattern:
         self._crow, self._col, self._shape = crow, col, shape
         self._row: Tensor | None = None
         self._layout: Layout | None = None
+        self._incidence: Layout | None = None
         self._diagonal: Diagonal | None = None
         self._symmetric: bool | None = None
         # A pattern owns its transpose, which knows its origin only weakly: no reference cycle.
@@ -150,7 +155,7 @@ class Pattern:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the indices, int32 or int64."""
+        """The dtype of rows and columns, int32 or int64; that of `crow` is the same or int64."""
         return self._col.dtype
 
     @property
@@ -158,7 +163,7 @@ class Pattern:
         """Row of each entry, (nnz,)."""
         if self._row is None:
             with finding_structure("Pattern.row"):
-                self._row = expand_rows(self._crow, self.nnz)
+                self._row = expand_rows(self._crow, self.nnz, self.dtype)
         return self._row
 
     @property
@@ -170,6 +175,23 @@ class Pattern:
                 transposed = transpose_structure(self._crow, self._col, n_cols)
                 self._layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
         return self._layout
+
+    @property
+    def incidence(self) -> Layout:
+        """The (n_rows, nnz) matrix with a one for each entry, in its row, in the kernels' form.
+
+        Its product with one number per entry is the sum over each row, in a fixed order and with
+        every derivative; its transpose gives each entry the number of its row.
+        """
+        if self._incidence is None:
+            with finding_structure("Pattern.incidence"):
+                dtype = self._crow.dtype
+                entries = torch.arange(self.nnz + 1, dtype=dtype, device=self.device)
+                row, n_rows = self.row.to(dtype), self._shape[0]
+                self._incidence = Layout(
+                    self._crow, entries[:-1], None, entries, row, None, n_rows, self.nnz
+                )
+        return self._incidence
 
     @property
     def T(self) -> Pattern:
@@ -198,7 +220,7 @@ class Pattern:
         """The stored diagonal entries: their rows and their positions among the values."""
         if self._diagonal is None:
             with finding_structure("Pattern.diagonal"):
-                positions = torch.nonzero(self.row == self._col)[:, 0].to(self.dtype)
+                positions = torch.nonzero(self.row == self._col)[:, 0].to(self._crow.dtype)
                 self._diagonal = Diagonal(self.row[positions], positions)
         return self._diagonal
 
@@ -258,7 +280,7 @@ class Pattern:
         pattern = None
         if merged.keys.numel() > self.nnz:
             pattern = self._derived(*split_keys(merged.keys, self._shape), self._shape)
-        return pattern, merged.left.to(self.dtype), merged.right.to(self.dtype)
+        return pattern, merged.left.to(self._crow.dtype), merged.right.to(self._crow.dtype)
 
     @property
     def with_diagonal(self) -> PatternUnion:
@@ -286,7 +308,8 @@ class Pattern:
                 self._check_partner("intersection", other)
                 keys, left, right = common_keys(self._keys(), other._keys())
                 pattern = self._derived(*split_keys(keys, self._shape), self._shape)
-                plan = PatternIntersection(pattern, left.to(self.dtype), right.to(self.dtype))
+                places = (left.to(self._crow.dtype), right.to(self._crow.dtype))
+                plan = PatternIntersection(pattern, *places)
                 self._intersections.put(other, plan)
         return plan
 
@@ -318,13 +341,9 @@ class Pattern:
         return index.to(self.device, torch.int64)
 
     def _derived(self, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
-        """A pattern with this one's index dtype, from arrays in the smallest dtype that fits."""
-        if (crow.dtype, self.dtype) == (torch.int64, torch.int32):
-            raise ValueError(
-                f"the result has {col.numel()} entries, more than int32 can count; build the "
-                "patterns with int64 indices: Pattern(crow, col, shape, dtype=torch.int64)"
-            )
-        return Pattern.trusted(crow.to(self.dtype), col.to(self.dtype), shape)
+        """A pattern with this one's index dtypes, or wider ones where the arrays need them."""
+        crow = crow.to(wider(crow.dtype, self._crow.dtype))
+        return Pattern.trusted(crow, col.to(wider(col.dtype, self.dtype)), shape)
 
     def _keys(self) -> Tensor:
         return entry_keys(self.row, self._col, self._shape)
@@ -368,6 +387,18 @@ class Pattern:
             f"Pattern(shape={self._shape}, nnz={self.nnz}, dtype={self.dtype}, "
             f"device='{self.device}')"
         )
+
+
+def _checked_dtype(
+    name: str, dtype: torch.dtype | None, least: torch.dtype, shape: tuple[int, int], nnz: int
+) -> torch.dtype:
+    """The index dtype asked for, by default the least that will do."""
+    if dtype not in (None, torch.int64, least):
+        raise ValueError(
+            f"{name}: expected {' or '.join(sorted({str(least), 'torch.int64'}))} for shape "
+            f"{shape} and {nnz} entries, got {dtype}"
+        )
+    return dtype or least
 
 
 def _moved(layout: Layout, copy: Pattern) -> Layout:

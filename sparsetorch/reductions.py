@@ -40,6 +40,7 @@ def mean(A: Sparse, dim: Dim = None) -> Tensor:
 
 def extremum(A: Sparse, dim: Dim, which: str) -> Tensor:
     """Largest ("amax") or smallest ("amin") entry, see `CSRTensor.amax`."""
+    check_ordered(which, A.values)
     reduced = _dimensions(A, dim)
     n_rows, n_cols = A.pattern.shape
     if reduced is None or len(reduced) == 2:
@@ -76,6 +77,7 @@ def norm(A: Sparse, dim: Dim = None) -> Tensor:
 
 def softmax(A: Sparse, dim: int = -1) -> Sparse:
     """`exp(a) / sum exp(a)` over the stored entries of each row (-1) or column (-2)."""
+    check_ordered("softmax", A.values)
     reduced = _dimensions(A, dim)
     assert reduced is not None
     axis = max(reduced)
@@ -88,6 +90,12 @@ def softmax(A: Sparse, dim: int = -1) -> Sparse:
     weights = (A.values - largest.index_select(-1, index)).exp()
     sums = total(Sparse(A.pattern, weights), axis)
     return Sparse(A.pattern, weights / sums.index_select(-1, index))
+
+
+def check_ordered(what: str, values: Tensor) -> None:
+    """Raise TypeError for complex numbers."""
+    if values.is_complex():
+        raise TypeError(f"{what}: needs numbers with an order, got {values.dtype} (complex)")
 
 
 def _segments(A: Sparse, axis: int) -> tuple[Tensor, int, int]:

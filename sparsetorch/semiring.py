@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsetorch import algebra
 from sparsetorch.csr import CSRTensor
-from sparsetorch_kernels import Layout
+from sparsetorch.reductions import check_ordered
 from sparsetorch_kernels import spmm as plus_times
 
 Reduce = Literal["sum", "mean", "min", "max", "logsumexp"]
@@ -45,9 +45,8 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         raise ValueError(f"combine: expected 'mul' or 'add', got {combine!r}")
     if reduce in ("sum", "mean"):
         total = algebra.matmat(A._sparse, X) if combine == "mul" else _sum_of_sums(A, X)
-        return total if reduce == "sum" else total / _lengths(A).clamp(min=1).unsqueeze(-1)
-    if A.dtype.is_complex:
-        raise TypeError(f"reduce: {reduce!r} needs an order, which {A.dtype} has not")
+        return total if reduce == "sum" else total / _lengths(A).unsqueeze(-1)
+    check_ordered(f"reduce={reduce!r}", A.values)
     algebra.check_dense("X", A._sparse, X, -2, A.pattern.shape[1])
     sent = X.index_select(-2, A.pattern.col)
     weight = A.values.unsqueeze(-1)
@@ -64,7 +63,8 @@ def _sum_of_sums(A: CSRTensor, X: Tensor) -> Tensor:
 
 
 def _lengths(A: CSRTensor) -> Tensor:
-    return A.pattern.crow.diff().to(A.dtype)
+    """Entries of each row, or 1 where there are none."""
+    return A.pattern.crow.diff().clamp(min=1).to(A.dtype)
 
 
 def _extremum(A: CSRTensor, messages: Tensor, which: str, empty: float) -> Tensor:
@@ -83,9 +83,4 @@ def _logsumexp(A: CSRTensor, messages: Tensor) -> Tensor:
 
 
 def _row_sums(A: CSRTensor, messages: Tensor) -> Tensor:
-    """Sum of the messages of each row, by a product with ones: every derivative, and no atomics."""
-    crow, row, nnz = A.pattern.crow, A.pattern.row, A.nnz
-    entries = torch.arange(nnz + 1, dtype=crow.dtype, device=crow.device)
-    rows = A.pattern.shape[0]
-    members = Layout(crow, entries[:-1], None, entries, row, None, rows, nnz)
-    return plus_times(members, messages.new_ones(nnz), messages)
+    return plus_times(A.pattern.incidence, messages.new_ones(A.nnz), messages)

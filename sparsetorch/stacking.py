@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
-from sparsetorch.structure import entry_keys, finding_structure, split_keys
+from sparsetorch.structure import entry_keys, finding_structure, split_keys, wider
 
 Block = tuple[int, int, CSRTensor]  # its place in the grid of blocks, and the block
 
@@ -105,8 +105,9 @@ def kron(A: CSRTensor, B: CSRTensor) -> CSRTensor:
 def _pattern(keys: Tensor, shape: tuple[int, int], parts: list[Pattern]) -> Pattern:
     """The pattern of sorted keys, with int64 indices if they need it or any of the parts has it."""
     crow, col = split_keys(keys, shape)
-    if any(part.dtype == torch.int64 for part in parts):
-        crow, col = crow.long(), col.long()
+    for part in parts:
+        crow = crow.to(wider(crow.dtype, part.crow.dtype))
+        col = col.to(wider(col.dtype, part.dtype))
     return Pattern.trusted(crow, col, shape)
 
 

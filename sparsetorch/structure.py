@@ -42,14 +42,28 @@ def plain(index: Tensor) -> Tensor:
     return index
 
 
-def index_dtype(shape: tuple[int, int], nnz: int) -> torch.dtype:
-    """int32 where rows, columns and entries can all be counted in it, int64 otherwise."""
-    return torch.int32 if max(*shape, nnz) <= INT32_MAX else torch.int64
+class IndexDtypes(NamedTuple):
+    """The dtypes of a pattern's arrays: crow, which counts entries, is never the smaller one."""
+
+    crow: torch.dtype
+    col: torch.dtype
 
 
-def expand_rows(crow: Tensor, nnz: int) -> Tensor:
-    """Row of each entry, (nnz,), from row pointers (n_rows + 1,)."""
-    rows = torch.arange(crow.numel() - 1, dtype=crow.dtype, device=crow.device)
+def index_dtypes(shape: tuple[int, int], nnz: int) -> IndexDtypes:
+    """int32 for what can be counted in it, int64 for the rest."""
+    if max(shape) > INT32_MAX:
+        return IndexDtypes(torch.int64, torch.int64)
+    return IndexDtypes(torch.int32 if nnz <= INT32_MAX else torch.int64, torch.int32)
+
+
+def wider(first: torch.dtype, second: torch.dtype) -> torch.dtype:
+    """int64 if either dtype is."""
+    return torch.int64 if torch.int64 in (first, second) else torch.int32
+
+
+def expand_rows(crow: Tensor, nnz: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Row of each entry, (nnz,), from row pointers (n_rows + 1,); their dtype by default."""
+    rows = torch.arange(crow.numel() - 1, dtype=dtype or crow.dtype, device=crow.device)
     return torch.repeat_interleave(rows, crow.diff(), output_size=nnz)
 
 
@@ -72,12 +86,12 @@ def entry_keys(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Sorted unique keys to (crow, col), in the smallest index dtype that holds them."""
-    dtype = index_dtype(shape, keys.numel())
+    """Sorted unique keys to (crow, col), in the smallest index dtypes that hold them."""
+    dtypes = index_dtypes(shape, keys.numel())
     if keys.numel() == 0:
-        return keys.new_zeros(shape[0] + 1, dtype=dtype), keys.to(dtype)
+        return keys.new_zeros(shape[0] + 1, dtype=dtypes.crow), keys.to(dtypes.col)
     row = torch.div(keys, shape[1], rounding_mode="floor")
-    return compress_rows(row, shape[0]).to(dtype), (keys - row * shape[1]).to(dtype)
+    return compress_rows(row, shape[0]).to(dtypes.crow), (keys - row * shape[1]).to(dtypes.col)
 
 
 class MergedKeys(NamedTuple):
@@ -132,7 +146,6 @@ def select_entries(
 
     Returns (crow, col, positions) of the selection: entry k of it is entry positions[k] of A.
     """
-    crow = crow.long()
     new_row, entry = expand_ranges(crow[rows], crow[rows + 1] - crow[rows])
     # A column may be asked for several times: list the wanted places of each column.
     by_column = torch.sort(cols, stable=True).indices
@@ -143,4 +156,4 @@ def select_entries(
     keys = entry_keys(new_row[owner], by_column[place], shape)
     order = torch.argsort(keys)
     new_crow, new_col = split_keys(keys[order], shape)
-    return new_crow, new_col, entry[owner][order].to(new_col.dtype)
+    return new_crow, new_col, entry[owner][order].to(crow.dtype)

@@ -12,9 +12,10 @@ So each op is made both ways and the call picks by `torch.compiler.is_compiling(
 here is written in terms of a family of ops (`Ops`), and each family differentiates into itself
 only: a Function whose backward used custom ops would give a silently zero Hessian.
 
-All ops have one form, `f(layouts, p, q, reduce)`: bilinear in p (B or 1, ...) and q (B or 1, ...),
-with one leading batch dimension that broadcasts from 1. With `reduce` the result is summed over
-the batch (and has batch size 1), which is what the gradient of a broadcast argument needs.
+All ops have one form, `f(layouts, p, q, reduce)`: bilinear (without conjugates) in p (B or 1, ...)
+and q (B or 1, ...), with one leading batch dimension that broadcasts from 1. With `reduce` the
+result is summed over the batch (and has batch size 1), which is what the gradient of a broadcast
+argument needs.
 """
 
 import inspect
@@ -125,7 +126,12 @@ def _backward(op: Bilinear, ops: Ops, ctx: Any, grad: Tensor, first: int):
 
 
 def _pull(rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tensor, batch: int):
-    """The gradient of an argument of that batch size, given the other argument."""
+    """The gradient of an argument of that batch size, given the other argument.
+
+    PyTorch's gradient of a complex function is the conjugate of its derivative.
+    """
+    if other.is_complex():
+        other = other.conj()
     result = rule(ops, layouts, grad, other, batch == 1 and _batch(grad, other) != 1)
     # The batch was summed away in the forward: each of its members has the same gradient.
     return result if result.shape[0] == batch else result.expand(batch, *result.shape[1:])

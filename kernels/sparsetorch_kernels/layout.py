@@ -13,8 +13,9 @@ class Layout(NamedTuple):
     matrix never moves a value.
 
     crow: (n_rows + 1,) int32 or int64, row pointers, from 0 to nnz.
-    col: (nnz,) same dtype, column indices, increasing and unique within each row.
-    perm: (nnz,) same dtype, or None for the identity: entry k of this view is `values[perm[k]]`.
+    col: (nnz,) column indices, increasing and unique within each row; the dtype of crow, or int32
+    where crow is int64: rows and columns often fit in int32 when entries do not.
+    perm: (nnz,) dtype of crow, or None for the identity: entry k of this view is `values[perm[k]]`.
     t_crow, t_col, t_perm: the transposed pattern in the same form.
     n_rows, n_cols: the shape.
 
@@ -43,3 +44,19 @@ class Layout(NamedTuple):
             self.n_cols,
             self.n_rows,
         )
+
+    def long(self) -> "Layout":
+        """The same with int64 row pointers and permutations."""
+        return self._replace(
+            crow=self.crow.long(),
+            perm=None if self.perm is None else self.perm.long(),
+            t_crow=self.t_crow.long(),
+            t_perm=None if self.t_perm is None else self.t_perm.long(),
+        )
+
+
+def alike(layouts: tuple[Layout, ...]) -> tuple[Layout, ...]:
+    """Layouts whose row pointers have one dtype, int64 if any of them needs it."""
+    if len({layout.crow.dtype for layout in layouts}) == 1:
+        return layouts
+    return tuple(layout.long() for layout in layouts)

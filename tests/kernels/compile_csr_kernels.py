@@ -5,11 +5,13 @@ cannot compile them.
 """
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sparsetorch_kernels.csr import triton as kernels
 
+SUMS = {"fp16": tl.float32, "bf16": tl.float32, "fp32": tl.float32, "fp64": tl.float64}
 CONSTANTS = {
     "_spmv_kernel": {"HAS_PERM": True, "ROWS": 64, "WIDTH": 8},
     "_spmm_kernel": {"HAS_PERM": True, "ROWS": 8, "COLUMNS": 64},
@@ -22,7 +24,7 @@ INDICES = {"crow", "col", "perm"}
 
 def compile_kernel(name: str, value: str, index: str, architecture: int, ones: bool) -> int:
     """Bytes of machine code. `ones`: every size is 1, which Triton turns into a constant."""
-    kernel, constants = getattr(kernels, name), dict(CONSTANTS[name])
+    kernel, constants = getattr(kernels, name), CONSTANTS[name] | {"SUM": SUMS[value]}
     signature = {}
     for argument in kernel.arg_names:
         if argument in constants:
@@ -49,6 +51,8 @@ def main() -> None:
                 ("fp32", "i32", False),
                 ("fp64", "i64", False),
                 ("fp32", "i32", True),
+                ("bf16", "i32", False),
+                ("fp16", "i64", False),
             ):
                 size = compile_kernel(name, value, index, architecture, ones)
                 print(f"sm_{architecture} {name} {value} {index} {'ones' * ones}: {size} bytes")

@@ -7,14 +7,17 @@ from torch import Tensor
 
 from sparsetorch_kernels import Layout, transpose_structure
 
+MIXED = (torch.int64, torch.int32)  # the dtypes of crow and col where entries outnumber int32
 
-def layout_of(matrix, dtype: torch.dtype = torch.int32) -> Layout:
-    """The layout of a SciPy matrix."""
+
+def layout_of(matrix, dtype: torch.dtype | tuple[torch.dtype, torch.dtype] = torch.int32) -> Layout:
+    """The layout of a SciPy matrix, with indices of one dtype, or of crow and col."""
     matrix = sparse.csr_array(matrix)
     matrix.sum_duplicates()
     n_rows, n_cols = matrix.shape  # pyright: ignore
-    crow = torch.from_numpy(matrix.indptr.copy()).to(dtype)
-    col = torch.from_numpy(matrix.indices.copy()).to(dtype)
+    crow_dtype, col_dtype = dtype if isinstance(dtype, tuple) else (dtype, dtype)
+    crow = torch.from_numpy(matrix.indptr.copy()).to(crow_dtype)
+    col = torch.from_numpy(matrix.indices.copy()).to(col_dtype)
     return Layout(crow, col, None, *transpose_structure(crow, col, n_cols), n_rows, n_cols)
 
 
@@ -49,8 +52,9 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     assert got.shape == want.shape, f"shape {tuple(got.shape)}, expected {tuple(want.shape)}"
     if want.numel() == 0:
         return 0.0
-    scale = want.double().square().mean().sqrt().item()
-    error = (got.double() - want.double()).square().mean().sqrt().item()
+    got, want = got.to(torch.complex128), want.to(torch.complex128)
+    scale = want.abs().square().mean().sqrt().item()
+    error = (got - want).abs().square().mean().sqrt().item()
     return error / scale if scale > 0 else error
 
 

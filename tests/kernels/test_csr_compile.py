@@ -26,14 +26,23 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize(("product", "p", "q"), PRODUCTS.values(), ids=PRODUCTS.keys())
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiled_products_equal_eager_ones(product, p, q, dynamic):
+@pytest.mark.parametrize(
+    ("dynamic", "dtype"),
+    [
+        (False, torch.float64),
+        (True, torch.float64),
+        (False, torch.bfloat16),
+        (False, torch.complex128),
+    ],
+    ids=str,
+)
+def test_compiled_products_equal_eager_ones(product, p, q, dynamic, dtype):
     def loss(layout, p, q):
-        return product(layout, p, q).sin().sum()
+        return product(layout, p, q).sin().abs().sum()
 
     torch.compiler.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=dynamic)
-    arguments = draw(*p), draw(*q)
+    arguments = draw(*p, dtype=dtype), draw(*q, dtype=dtype)
     got, want = compiled(A, *arguments), loss(A, *arguments)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(

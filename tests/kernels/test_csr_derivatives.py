@@ -73,8 +73,8 @@ each_product = pytest.mark.parametrize(
 )
 
 
-def draw(shapes, requires_grad: bool = False):
-    return [torch.randn(*s, dtype=torch.float64, requires_grad=requires_grad) for s in shapes]
+def draw(shapes, requires_grad: bool = False, dtype: torch.dtype = torch.float64):
+    return [torch.randn(*s, dtype=dtype, requires_grad=requires_grad) for s in shapes]
 
 
 @each_product
@@ -88,6 +88,17 @@ def test_gradients_of_first_and_second_order(product, dense, shapes):
         check_batched_forward_grad=True,
     )
     gradgradcheck(product, arguments)
+
+
+@each_product
+def test_complex_gradients(product, dense, shapes):
+    """PyTorch's convention: the gradient is the conjugate of the derivative."""
+    arguments = draw(shapes, requires_grad=True, dtype=torch.complex128)
+    gradcheck(product, arguments, check_forward_ad=True, check_batched_grad=True)
+    gradgradcheck(product, arguments)
+    got = torch.autograd.grad(product(*arguments).abs().sum(), arguments)
+    want = torch.autograd.grad(dense(*arguments).abs().sum(), arguments)
+    torch.testing.assert_close(got, want)
 
 
 @each_product

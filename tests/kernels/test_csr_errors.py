@@ -21,9 +21,9 @@ N = A.col.numel()
         (lambda: spmm(A, V, X[:, 0]), ValueError, r"x has shape \(4,\); expected \(..., 4, k\)"),
         (lambda: spmv(A, V, X), ValueError, r"x has shape \(4, 3\); expected \(..., 4\)"),
         (
-            lambda: spmm(A, V.half(), X),
+            lambda: spmm(A, V.short(), X),
             TypeError,
-            "values is torch.float16; expected torch.float32",
+            "values is torch.int16; expected one of torch.float16, ",
         ),
         (lambda: spmm(A, V.long(), X), TypeError, "values is torch.int64"),
         (lambda: spmm(A, V, X.double()), TypeError, "x is torch.float64 and values torch.float32"),
@@ -45,7 +45,17 @@ N = A.col.numel()
         (
             lambda: spmm(A._replace(t_col=A.t_col.long()), V, X),
             TypeError,
-            "layout.t_col is torch.int64; layout.col is torch.int32",
+            "layout.t_col is torch.int64; expected torch.int32",
+        ),
+        (
+            lambda: spmm(A._replace(crow=A.crow.long()), V, X),
+            TypeError,
+            "layout.t_crow is torch.int32; expected torch.int64",
+        ),
+        (
+            lambda: spmm(LONG._replace(crow=LONG.crow.int()), V, X),
+            TypeError,
+            "layout.crow is torch.int32; layout.col is torch.int64",
         ),
         (lambda: spmm(A._replace(col=A.col.short()), V, X), TypeError, "layout.col is torch.int16"),
         (lambda: spmm(A._replace(col=A.col[None]), V, X), ValueError, "expected one dimension"),

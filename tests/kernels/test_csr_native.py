@@ -108,4 +108,8 @@ def test_shapes_that_do_not_fit_are_refused_even_by_the_raw_operator():
     with pytest.raises(RuntimeError, match="broadcast"):
         native.spmm(a.crow, a.col, None, torch.ones(2, nnz), torch.ones(3, 4, 2), 4, False)
     with pytest.raises(RuntimeError, match="dtype"):
-        native.sddmm(a.crow.long(), a.col, None, torch.ones(1, 5, 2), torch.ones(1, 4, 2), 4, False)
+        native.sddmm(a.crow, a.col.long(), None, torch.ones(1, 5, 2), torch.ones(1, 4, 2), 4, False)
+    with pytest.raises(RuntimeError, match="float32 or float64"):
+        native.spmm(
+            a.crow, a.col, None, torch.ones(1, nnz).half(), torch.ones(1, 4, 2).half(), 4, False
+        )

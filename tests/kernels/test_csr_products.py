@@ -9,7 +9,7 @@ import os
 
 import pytest
 import torch
-from csr_cases import LARGE, SMALL, densify, layout_of, relative_error, sample
+from csr_cases import LARGE, MIXED, SMALL, densify, layout_of, relative_error, sample
 from scipy import sparse
 from torch import Tensor
 
@@ -30,17 +30,39 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 MATRICES = SMALL if INTERPRETED else SMALL | LARGE
 COLUMNS = (1, 3, 66) if INTERPRETED else (1, 3, 64, 130)
 BATCHES = [((2, 1), (3,)), ((), (3,)), ((3,), ()), ((2,), (2,)), ((0,), ())]
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+# Half precision rounds a result once, after sums in float32; a gradient that is summed over a
+# broadcast dimension is rounded again.
+TOLERANCE = {
+    torch.float16: 2**-9,
+    torch.bfloat16: 2**-6,
+    torch.float32: 1e-5,
+    torch.float64: 1e-12,
+    torch.complex64: 1e-5,
+    torch.complex128: 1e-12,
+}
+EXACT = {dtype: torch.complex128 if dtype.is_complex else torch.float64 for dtype in TOLERANCE}
 
 F32, F64, I32, I64 = torch.float32, torch.float64, torch.int32, torch.int64
-TWO, ALL = ((F32, I32), (F64, I64)), ((F32, I32), (F32, I64), (F64, I32), (F64, I64))
-IMPLEMENTATIONS = {"triton": TWO} if INTERPRETED else {"reference": TWO, "native": ALL}
+F16, BF16, C64, C128 = torch.float16, torch.bfloat16, torch.complex64, torch.complex128
+DTYPES = ((F16, I64), (BF16, I32), (F32, MIXED), (F32, I32), (F64, I64))
+COMPLEX = ((C64, I32), (C128, MIXED))
+IMPLEMENTATIONS = {
+    "reference": (*DTYPES, *COMPLEX),
+    "native": (*DTYPES, (F32, I64), (F64, I32), (F64, MIXED), *COMPLEX),
+}
+if INTERPRETED:  # complex products are made of real ones before they reach a kernel
+    IMPLEMENTATIONS = {"triton": ((BF16, I32), (F32, MIXED), (F64, I64))}
+
+
+def index_name(index) -> str:
+    return "mixed" if index == MIXED else str(index)[6:]
+
 
 pytestmark = [
     pytest.mark.parametrize(
         ("implementation", "dtype", "index"),
         [
-            pytest.param(name, dtype, index, id=f"{name}-{str(dtype)[6:]}-{str(index)[6:]}")
+            pytest.param(name, dtype, index, id=f"{name}-{str(dtype)[6:]}-{index_name(index)}")
             for name, dtypes in IMPLEMENTATIONS.items()
             for dtype, index in dtypes
         ],
@@ -62,6 +84,7 @@ def implementation(request, monkeypatch):
         from sparsetorch_kernels.csr import triton
 
         monkeypatch.setattr(backend, "reference", triton)
+        monkeypatch.setattr(backend, "_HALF", ())  # these kernels take half precision as it is
 
 
 @pytest.fixture(autouse=True)
@@ -83,12 +106,13 @@ def draw(*shape: int, dtype: torch.dtype) -> Tensor:
 
 def check(product, dense_product, arguments: dict[str, Tensor]) -> None:
     """Compare result and gradients with the same computation on dense matrices in float64."""
-    exact = {k: v.detach().double().requires_grad_() for k, v in arguments.items()}
+    precise = EXACT[next(iter(arguments.values())).dtype]
+    exact = {k: v.detach().to(precise).requires_grad_() for k, v in arguments.items()}
     got, want = product(*arguments.values()), dense_product(*exact.values())
     cotangent = torch.randn_like(got)
     got_grads = torch.autograd.grad(got, list(arguments.values()), cotangent)
     want_grads = torch.autograd.grad(
-        want, list(exact.values()), cotangent.double(), allow_unused=True, materialize_grads=True
+        want, list(exact.values()), cotangent.to(precise), allow_unused=True, materialize_grads=True
     )
     tolerance = TOLERANCE[got.dtype]
     assert got.dtype == next(iter(arguments.values())).dtype
@@ -97,7 +121,7 @@ def check(product, dense_product, arguments: dict[str, Tensor]) -> None:
         assert relative_error(got_grad, want_grad) <= tolerance, f"gradient of {name}"
 
 
-def views(matrix, index: torch.dtype) -> tuple[Layout, Layout]:
+def views(matrix, index) -> tuple[Layout, Layout]:
     layout = layout_of(matrix, index)
     return layout, layout.T
 
@@ -155,7 +179,7 @@ def test_batches_broadcast(name, dtype, index):
             )
 
 
-def product_cases(name: str, index: torch.dtype) -> list[tuple[Layout, Layout, Layout]]:
+def product_cases(name: str, index) -> list[tuple[Layout, Layout, Layout]]:
     """A B and its transpose B^T A^T on the product's pattern, and A B on a sparse mask."""
     a = layout_of(MATRICES[name], index)
     b = layout_of(sparse.random_array((a.n_cols, 35), density=0.1, rng=1), index)

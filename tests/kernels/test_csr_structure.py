@@ -1,8 +1,9 @@
 """Transposed patterns and patterns of products, by each implementation."""
 
+import numpy as np
 import pytest
 import torch
-from csr_cases import LARGE, SMALL, layout_of
+from csr_cases import LARGE, MIXED, SMALL, layout_of
 from scipy import sparse
 
 from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
@@ -11,7 +12,7 @@ from sparsetorch_kernels.csr import structure
 MATRICES = SMALL | LARGE
 
 pytestmark = [
-    pytest.mark.parametrize("index", [torch.int32, torch.int64]),
+    pytest.mark.parametrize("index", [torch.int32, torch.int64, MIXED], ids=str),
     pytest.mark.parametrize("name", MATRICES),
 ]
 
@@ -28,7 +29,7 @@ def test_transpose(transpose, name, index):
     ).T.tocsr()
     want.sort_indices()
     t_crow, t_col, t_perm = transpose(a.crow, a.col, a.n_cols)
-    assert t_crow.dtype == t_col.dtype == t_perm.dtype == index
+    assert (t_crow.dtype, t_col.dtype, t_perm.dtype) == (a.crow.dtype, a.col.dtype, a.crow.dtype)
     assert t_crow.tolist() == want.indptr.tolist()
     assert t_col.tolist() == want.indices.tolist()
     assert t_perm.tolist() == want.data.tolist()
@@ -53,7 +54,25 @@ def test_product_keeps_what_cancels(product, name, index):
     assert crow.tolist() == want.indptr.tolist()
     assert col.tolist() == want.indices.tolist()
     if product is spgemm_structure:
-        assert crow.dtype == col.dtype == index
+        assert (crow.dtype, col.dtype) == (a.crow.dtype, a.col.dtype)
+
+
+def test_rows_of_every_length(name, index):
+    """Short, long and full rows are sorted in ways of their own; parts are longer than one row."""
+    if name != "500":
+        pytest.skip("needs one matrix only")
+    rng = np.random.default_rng(0)
+    chosen = [rng.permutation(5000)[:count] for count in [*range(40), 100, 300, 4999, 5000]]
+    crow = np.concatenate([[0], np.cumsum([len(row) for row in chosen])])
+    wide = sparse.csr_array(
+        (np.ones(crow[-1]), np.concatenate(chosen), crow), shape=(len(chosen), 5000)
+    )
+    a, b = layout_of(sparse.eye_array(len(chosen)), index), layout_of(wide, index)
+    tall = layout_of(sparse.csr_array(np.ones((400, 1)) * np.eye(1, len(chosen), 43)), index)
+    assert torch.equal(spgemm_structure(a, b)[1], b.col)
+    crow, col = spgemm_structure(tall, b)  # 400 full rows: two million entries
+    assert torch.equal(crow, torch.arange(401, dtype=crow.dtype) * 5000)
+    assert torch.equal(col, torch.arange(5000, dtype=col.dtype).repeat(400))
 
 
 def test_transposing_twice_is_the_identity(name, index):

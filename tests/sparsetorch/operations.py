@@ -61,7 +61,8 @@ def random_inputs(
     dtype = options.get("dtype", torch.float64)
 
     def tensor(*shape: int) -> Tensor:
-        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        kind = torch.complex128 if dtype.is_complex else torch.float64
+        values = torch.randn(shape, generator=generator, dtype=kind)
         return values.to(dtype).requires_grad_()
 
     def indices(size: int) -> Tensor:

@@ -5,14 +5,22 @@ from torch import Tensor
 
 from sparsetorch import CSRTensor, Pattern
 
+MIXED = "int32 columns, int64 row pointers"
+IndexDtype = torch.dtype | str | None
 
-def random_pattern(n: int, m: int, density: float, seed: int, dtype=None) -> Pattern:
+
+def random_pattern(
+    n: int, m: int, density: float, seed: int, index_dtype: IndexDtype = None
+) -> Pattern:
     """Each place is stored with probability `density`; empty rows and columns do occur."""
     generator = torch.Generator().manual_seed(seed)
     stored = torch.rand(n, m, generator=generator) < density
     col = stored.nonzero()[:, 1]
     crow = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
-    return Pattern(crow, col, (n, m), dtype=dtype)
+    if index_dtype == MIXED:
+        return Pattern(crow, col, (n, m), crow_dtype=torch.int64)
+    assert not isinstance(index_dtype, str)
+    return Pattern(crow, col, (n, m), index_dtype)
 
 
 def random_csr(
@@ -23,11 +31,12 @@ def random_csr(
     *,
     batch: tuple[int, ...] = (),
     dtype: torch.dtype = torch.float64,
-    index_dtype: torch.dtype | None = None,
+    index_dtype: IndexDtype = None,
 ) -> CSRTensor:
     pattern = random_pattern(n, m, density, seed, index_dtype)
     generator = torch.Generator().manual_seed(seed + 1)
-    values = torch.randn(*batch, pattern.nnz, generator=generator, dtype=torch.float64)
+    kind = torch.complex128 if dtype.is_complex else torch.float64
+    values = torch.randn(*batch, pattern.nnz, generator=generator, dtype=kind)
     return CSRTensor(pattern, values.to(dtype).requires_grad_())
 
 

@@ -5,17 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import OPERATIONS, Inputs, Operation, as_tensor, random_inputs, values_of
+from random_matrices import MIXED
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+I64 = torch.int64
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
 
 
 def gradients(result: Tensor, inputs: Inputs) -> tuple[Tensor, ...]:
-    weights = torch.linspace(1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
-    return torch.autograd.grad(
-        (result * weights).sum(), inputs.tensors(), allow_unused=True, materialize_grads=True
-    )
+    weights = torch.linspace(1, 2, result.numel()).to(result.dtype).reshape(result.shape)
+    loss = (result * weights).sum()
+    if loss.is_complex():
+        loss = (loss * (1 + 2j)).real
+    return torch.autograd.grad(loss, inputs.tensors(), allow_unused=True, materialize_grads=True)
 
 
 def assert_matches_dense(operation: Operation, inputs: Inputs, tolerance: float) -> None:
@@ -34,14 +37,61 @@ def assert_matches_dense(operation: Operation, inputs: Inputs, tolerance: float)
 
 
 @every_operation
-@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64, MIXED], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-12)], ids=str
 )
 def test_matches_dense(operation, dtype, tolerance, index_dtype):
     inputs = random_inputs(7, 5, 6, 0.4, seed=3, dtype=dtype, index_dtype=index_dtype)
-    assert inputs.A.pattern.dtype == index_dtype
+    narrow = index_dtype != torch.int64
+    assert inputs.A.pattern.dtype == (torch.int32 if narrow else torch.int64)
+    assert inputs.A.pattern.crow.dtype == (torch.int32 if index_dtype == torch.int32 else I64)
     assert_matches_dense(operation, inputs, tolerance)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(operation, dtype):
+    """Close to the same operation in float64 on the same numbers: results are rounded, sums not."""
+    inputs = random_inputs(7, 5, 6, 0.4, seed=3, dtype=dtype)
+    exact = inputs.with_tensors(*(t.detach().double().requires_grad_() for t in inputs.tensors()))
+    result, reference = (as_tensor(operation.sparse(i)) for i in (inputs, exact))
+    assert result.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(result.double(), reference, rtol=8 * eps, atol=16 * eps)
+    if result.requires_grad:
+        for got, expected in zip(gradients(result, inputs), gradients(reference, exact)):
+            scale = expected.abs().amax().clamp(min=1) if expected.numel() else 1.0
+            torch.testing.assert_close(
+                got.double() / scale, expected / scale, rtol=8 * eps, atol=16 * eps
+            )
+
+
+# Operations that need an order, or whose dense counterpart here is the square of a real number.
+REAL = ("maximum", "minimum", "max of", "min of", "softmax", "logsumexp", "norm", "map")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [op for op in OPERATIONS if not op.name.startswith(REAL)],
+    ids=lambda op: op.name,
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.complex64, 1e-4), (torch.complex128, 1e-12)], ids=str
+)
+def test_complex_numbers(operation, dtype, tolerance):
+    inputs = random_inputs(7, 5, 6, 0.4, seed=3, dtype=dtype)
+    assert as_tensor(operation.sparse(inputs)).dtype == dtype
+    assert_matches_dense(operation, inputs, tolerance)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda A: A.amax(-1), lambda A: A.amin(), lambda A: A.softmax(-1)],
+)
+def test_complex_numbers_have_no_order(operation):
+    with pytest.raises(TypeError, match="complex"):
+        operation(random_inputs(7, 5, 6, 0.4, seed=3, dtype=torch.complex64).A)
 
 
 @every_operation
@@ -85,7 +135,7 @@ def test_derivatives_of_first_and_second_order(operation):
     density=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]),
     seed=st.integers(0, 10_000),
     batch=st.sampled_from([(), (2,)]),
-    index_dtype=st.sampled_from([torch.int32, torch.int64]),
+    index_dtype=st.sampled_from([torch.int32, torch.int64, MIXED]),
 )
 def test_random_matrices(operation, sizes, density, seed, batch, index_dtype):
     n, m, p = sizes

@@ -12,7 +12,14 @@ from sparsetorch_kernels.layout import Layout
 Operand = tuple[str, Tensor, tuple[int | None, ...]]  # name, tensor, trailing shape (None: any)
 
 _INDEX_DTYPES = (torch.int32, torch.int64)
-_VALUE_DTYPES = (torch.float32, torch.float64)
+VALUE_DTYPES = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+)
 
 
 def check_operands(name: str, layout: Layout, first: Operand, second: Operand) -> None:
@@ -24,8 +31,9 @@ def check_operands(name: str, layout: Layout, first: Operand, second: Operand) -
     device = layout.col.device
     for operand, tensor, tail in (first, second):
         shape = tensor.shape
-        if tensor.dtype not in _VALUE_DTYPES:
-            raise TypeError(f"{operand} is {tensor.dtype}; expected torch.float32 or torch.float64")
+        if tensor.dtype not in VALUE_DTYPES:
+            names = ", ".join(str(dtype) for dtype in VALUE_DTYPES)
+            raise TypeError(f"{operand} is {tensor.dtype}; expected one of {names}")
         if tensor.device != device:
             raise ValueError(f"{operand} is on {tensor.device}; {name} is on {device}")
         # None matches any size of the last dimension.
@@ -63,17 +71,19 @@ def check_product(a: Layout, b: Layout, c: Layout | None = None) -> None:
 def check_layout(name: str, layout: Layout) -> None:
     """Check a layout's shapes, dtypes and devices (not its contents)."""
     crow, col, perm, t_crow, t_col, t_perm, n_rows, n_cols = layout
-    dtype, device, shape = col.dtype, col.device, col.shape
+    dtype, pointers, device, shape = col.dtype, crow.dtype, col.device, col.shape
     if dtype not in _INDEX_DTYPES:
         raise TypeError(f"{name}.col is {dtype}; expected torch.int32 or torch.int64")
+    if pointers not in (dtype, torch.int64):
+        raise TypeError(f"{name}.crow is {pointers}; {name}.col is {dtype}")
     if len(shape) != 1:
         raise ValueError(f"{name}.col has shape {tuple(shape)}; expected one dimension")
-    for part, tensor, want in (
-        ("crow", crow, (n_rows + 1,)),
-        ("perm", perm, shape),
-        ("t_crow", t_crow, (n_cols + 1,)),
-        ("t_col", t_col, shape),
-        ("t_perm", t_perm, shape),
+    for part, tensor, want, kind in (
+        ("crow", crow, (n_rows + 1,), pointers),
+        ("perm", perm, shape, pointers),
+        ("t_crow", t_crow, (n_cols + 1,), pointers),
+        ("t_col", t_col, shape, dtype),
+        ("t_perm", t_perm, shape, pointers),
     ):
         if tensor is None:
             if part in ("perm", "t_perm"):
@@ -82,7 +92,7 @@ def check_layout(name: str, layout: Layout) -> None:
         if tensor.shape != want:
             have = tuple(tensor.shape)
             raise ValueError(f"{name}.{part} has shape {have}; expected {tuple(want)}")
-        if tensor.dtype != dtype:
-            raise TypeError(f"{name}.{part} is {tensor.dtype}; {name}.col is {dtype}")
+        if tensor.dtype != kind:
+            raise TypeError(f"{name}.{part} is {tensor.dtype}; expected {kind}")
         if tensor.device != device:
             raise ValueError(f"{name}.{part} is on {tensor.device}; {name}.col is on {device}")

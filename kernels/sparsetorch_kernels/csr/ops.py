@@ -1,7 +1,7 @@
 """The public products: arguments checked, batches flattened, derivatives registered.
 
-Each product is bilinear in its two floating-point arguments, and its derivatives are products of
-the same kinds (G is the gradient of the result):
+Each product is bilinear in its two numerical arguments, and its derivatives are products of the
+same kinds (G is the gradient of the result; complex operands enter conjugated):
 
     y = spmm(A, v, x)                dv = sddmm(A, G, x)             dx = spmm(A.T, v, G)
     s = sddmm(A, u, v)               du = spmm(A, G, v)              dv = spmm(A.T, G, u)
@@ -57,8 +57,9 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     """Sparse matrix times dense matrix, y = A x.
 
     values (*b, nnz), x (*b, n_cols, k) -> (*b, n_rows, k); the leading dimensions broadcast.
-    float32 or float64. Differentiable in values and x, any number of times, in reverse and forward
-    mode. Raises TypeError or ValueError naming the argument that does not fit. Equivalent to
+    float16, bfloat16 (both added up in float32), float32, float64, complex64 or complex128.
+    Differentiable in values and x, any number of times, in reverse and forward mode. Raises
+    TypeError or ValueError naming the argument that does not fit. Equivalent to
     `scipy.sparse.csr_array @ x`.
     """
     values_tail, x_tail = (layout.col.numel(),), (layout.n_cols, None)
@@ -82,7 +83,7 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     """Products of rows of two dense matrices at the entries of a pattern (sampled u v^T).
 
     u (*b, n_rows, k), v (*b, n_cols, k) -> (*b, nnz), in the order of the layout's values; the
-    leading dimensions broadcast. float32 or float64, differentiable as `spmm`. Raises TypeError or
+    leading dimensions broadcast. Dtypes and derivatives as in `spmm`. Raises TypeError or
     ValueError naming the argument that does not fit.
     """
     checks.check_operands(
@@ -99,8 +100,8 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
 
     a (n, m), a_values (*b, nnz_a), b (m, p), b_values (*b, nnz_b), c (n, p) -> (*b, nnz_c), in the
     order of c's values. Entries of A B outside c are dropped: with c from `spgemm_structure` the
-    result is the whole product. The leading dimensions broadcast. float32 or float64,
-    differentiable as `spmm`. Raises TypeError or ValueError naming the argument that does not fit.
+    result is the whole product. The leading dimensions broadcast. Dtypes and derivatives as in
+    `spmm`. Raises TypeError or ValueError naming the argument that does not fit.
     """
     checks.check_operands(
         "a", a, ("a_values", a_values, (a.col.numel(),)), ("b_values", b_values, (b.col.numel(),))

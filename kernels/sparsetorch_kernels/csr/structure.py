@@ -1,7 +1,7 @@
 """Structure without values: the transpose of a pattern and the pattern of a product.
 
-On CPU both use SciPy's compiled routines, on other devices sorting in PyTorch. Index dtypes are
-kept; nothing here has a gradient.
+On CPU the native library finds both, or SciPy where it is not there; on other devices they are
+found by sorting in PyTorch. Index dtypes are kept; nothing here has a gradient.
 """
 
 import numpy as np
@@ -9,51 +9,56 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sparsetorch_kernels import _native
 from sparsetorch_kernels.csr.checks import check_layout, check_product
 from sparsetorch_kernels.csr.reference import row_ids, scalar_products
-from sparsetorch_kernels.layout import Layout
+from sparsetorch_kernels.layout import Layout, alike
 
 
 def transpose_structure(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
     """Transpose a CSR pattern.
 
-    crow (n_rows + 1,), col (nnz,), both int32 or both int64, describe an (n_rows, n_cols) pattern.
-    Returns (t_crow (n_cols + 1,), t_col (nnz,), t_perm (nnz,)), same dtype: the transposed pattern
-    with sorted columns, and the position in the original order of each of its entries. Equivalent
-    to `scipy.sparse.csr_array.tocsc` on a matrix whose values are 0, 1, 2, ...
+    crow (n_rows + 1,), col (nnz,) describe an (n_rows, n_cols) pattern, with the index dtypes that
+    `Layout` allows. Returns (t_crow (n_cols + 1,), t_col (nnz,), t_perm (nnz,)), in the dtypes of
+    crow, col and crow: the transposed pattern with sorted columns, and the position in the original
+    order of each of its entries. Equivalent to `scipy.sparse.csr_array.tocsc` on a matrix whose
+    values are 0, 1, 2, ...
     """
-    transpose = transpose_by_scipy if col.device.type == "cpu" else transpose_by_sorting
-    return transpose(crow, col, n_cols)
+    if col.device.type != "cpu":
+        return transpose_by_sorting(crow, col, n_cols)
+    if (native := _native.ops()) is not None:
+        return native.transpose_structure(crow, col, n_cols)
+    return transpose_by_scipy(crow, col, n_cols)
 
 
 def spgemm_structure(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
     """The pattern of the product A B, cancellation ignored.
 
-    a (n, m), b (m, p) -> (crow (n + 1,), col (nnz,)), sorted and unique, in a's index dtype.
-    Raises ValueError or TypeError for layouts that do not fit each other, and ValueError when the
-    product has more entries than the index dtype can count.
+    a (n, m), b (m, p) -> (crow (n + 1,), col (nnz,)), sorted and unique, in a's index dtypes, but
+    crow in int64 where the product has more entries than its dtype can count. Raises ValueError or
+    TypeError for layouts that do not fit each other.
     """
     check_layout("a", a)
     check_product(a, b)
-    product = product_by_scipy if a.col.device.type == "cpu" else product_by_sorting
-    crow, col = product(a, b)
-    dtype = a.col.dtype
-    if col.numel() > torch.iinfo(dtype).max:
-        raise ValueError(
-            f"the product has {col.numel()} entries, more than {dtype} can count; build the "
-            "patterns with int64 indices"
-        )
-    return crow.to(dtype), col.to(dtype)
+    if a.col.device.type != "cpu":
+        crow, col = product_by_sorting(a, b)
+    elif (native := _native.ops()) is not None:
+        a, b = alike((a, b))
+        crow, col = native.product_structure(a.crow, a.col, b.crow, b.col, b.n_cols)
+    else:
+        crow, col = product_by_scipy(a, b)
+    fits = col.numel() <= torch.iinfo(a.crow.dtype).max
+    return crow.to(a.crow.dtype if fits else torch.int64), col.to(a.col.dtype)
 
 
 def transpose_by_scipy(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`transpose_structure` by a counting sort in C++."""
-    order = np.arange(col.numel(), dtype=np.int32 if col.dtype == torch.int32 else np.int64)
+    """`transpose_structure` by SciPy's counting sort."""
+    order = np.arange(col.numel(), dtype=np.int32 if crow.dtype == torch.int32 else np.int64)
     shape = (crow.numel() - 1, n_cols)
     turned = sparse.csr_array((order, col.numpy(), crow.numpy()), shape=shape).tocsc()
     # SciPy picks an index dtype by size; the kernels expect the caller's.
     t_crow, t_col, t_perm = map(torch.from_numpy, (turned.indptr, turned.indices, turned.data))
-    return t_crow.to(col.dtype), t_col.to(col.dtype), t_perm
+    return t_crow.to(crow.dtype), t_col.to(col.dtype), t_perm.to(crow.dtype)
 
 
 def transpose_by_sorting(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +66,7 @@ def transpose_by_sorting(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor
     ordered, order = torch.sort(col, stable=True)
     bounds = torch.arange(n_cols + 1, dtype=col.dtype, device=col.device)
     t_crow = torch.searchsorted(ordered, bounds)
-    return t_crow.to(col.dtype), row_ids(crow)[order].to(col.dtype), order.to(col.dtype)
+    return t_crow.to(crow.dtype), row_ids(crow)[order].to(col.dtype), order.to(crow.dtype)
 
 
 def product_by_scipy(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:

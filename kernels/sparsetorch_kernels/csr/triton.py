@@ -24,7 +24,7 @@ from sparsetorch_kernels.layout import Layout
 @triton.jit
 def _spmv_kernel(
     crow, col, perm, values, x, out, n_rows, row_blocks, values_step, x_step,
-    HAS_PERM: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    HAS_PERM: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """out[b, i] for ROWS rows of one batch, read in tiles of [ROWS, WIDTH] entries."""
     program = tl.program_id(0).to(tl.int64)
@@ -33,23 +33,23 @@ def _spmv_kernel(
     inside = row < n_rows
     first = tl.load(crow + row, mask=inside, other=0).to(tl.int64)
     last = tl.load(crow + row + 1, mask=inside, other=0).to(tl.int64)
-    total = tl.zeros([ROWS, WIDTH], dtype=out.dtype.element_ty)
+    total = tl.zeros([ROWS, WIDTH], dtype=SUM)
     lane = tl.arange(0, WIDTH).to(tl.int64)
     for start in range(0, tl.max(last - first, axis=0), WIDTH):
         entry = first[:, None] + start + lane[None, :]
         valid = entry < last[:, None]
         place = tl.load(perm + entry, mask=valid, other=0).to(tl.int64) if HAS_PERM else entry
-        value = tl.load(values + batch * values_step + place, mask=valid, other=0.0)
+        value = tl.load(values + batch * values_step + place, mask=valid, other=0.0).to(SUM)
         column = tl.load(col + entry, mask=valid, other=0).to(tl.int64)
         # Masked too: 0 * inf in a lane without an entry would be a NaN.
-        total += value * tl.load(x + batch * x_step + column, mask=valid, other=0.0)
+        total += value * tl.load(x + batch * x_step + column, mask=valid, other=0.0).to(SUM)
     tl.store(out + batch * n_rows + row, tl.sum(total, axis=1), mask=inside)
 
 
 @triton.jit
 def _spmm_kernel(
     crow, col, perm, values, x, out, n_rows, k, row_blocks, column_blocks, values_step, x_step,
-    HAS_PERM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HAS_PERM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """out[b, i, j] for ROWS rows and COLUMNS columns: one entry of every row at a time."""
     program = tl.program_id(0).to(tl.int64)
@@ -60,17 +60,17 @@ def _spmm_kernel(
     inside = row < n_rows
     first = tl.load(crow + row, mask=inside, other=0).to(tl.int64)
     last = tl.load(crow + row + 1, mask=inside, other=0).to(tl.int64)
-    total = tl.zeros([ROWS, COLUMNS], dtype=out.dtype.element_ty)
+    total = tl.zeros([ROWS, COLUMNS], dtype=SUM)
     for step in range(0, tl.max(last - first, axis=0)):
         entry = first + step
         valid = entry < last
         place = tl.load(perm + entry, mask=valid, other=0).to(tl.int64) if HAS_PERM else entry
-        value = tl.load(values + batch * values_step + place, mask=valid, other=0.0)
+        value = tl.load(values + batch * values_step + place, mask=valid, other=0.0).to(SUM)
         column = tl.load(col + entry, mask=valid, other=0).to(tl.int64)
         x_row = x + batch * x_step + column * k
         total += value[:, None] * tl.load(
             x_row[:, None] + j[None, :], mask=valid[:, None] & (j < k)[None, :], other=0.0
-        )
+        ).to(SUM)
     to = out + (batch * n_rows + row)[:, None] * k + j[None, :]
     tl.store(to, total, mask=inside[:, None] & (j < k)[None, :])
 
@@ -91,7 +91,7 @@ def _row_of(crow, entry, n_rows, search_steps):
 @triton.jit
 def _sddmm_kernel(
     crow, col, perm, u, v, out, n_rows, nnz, k, search_steps, entry_blocks, u_step, v_step,
-    HAS_PERM: tl.constexpr, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
+    HAS_PERM: tl.constexpr, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """out[b, e] for ENTRIES entries; rows of any length are equal work."""
     program = tl.program_id(0).to(tl.int64)
@@ -101,12 +101,12 @@ def _sddmm_kernel(
     entry = tl.minimum(entry, nnz - 1)  # searches run on every lane
     u_row = u + batch * u_step + _row_of(crow, entry, n_rows, search_steps) * k
     v_row = v + batch * v_step + tl.load(col + entry).to(tl.int64) * k
-    total = tl.zeros([ENTRIES], dtype=out.dtype.element_ty)
+    total = tl.zeros([ENTRIES], dtype=SUM)
     for start in range(0, k, COLUMNS):
         j = start + tl.arange(0, COLUMNS).to(tl.int64)
         both = valid[:, None] & (j < k)[None, :]
-        left = tl.load(u_row[:, None] + j[None, :], mask=both, other=0.0)
-        right = tl.load(v_row[:, None] + j[None, :], mask=both, other=0.0)
+        left = tl.load(u_row[:, None] + j[None, :], mask=both, other=0.0).to(SUM)
+        right = tl.load(v_row[:, None] + j[None, :], mask=both, other=0.0).to(SUM)
         total += tl.sum(left * right, axis=1)
     place = tl.load(perm + entry).to(tl.int64) if HAS_PERM else entry
     tl.store(out + batch * nnz + place, total, mask=valid)
@@ -117,6 +117,7 @@ def _spgemm_kernel(
     a_crow, a_col, a_perm, a_values, bt_crow, bt_col, bt_perm, b_values, c_crow, c_col, c_perm, out,
     n_rows, nnz, row_steps, search_steps, entry_blocks, a_step, b_step,
     A_PERM: tl.constexpr, BT_PERM: tl.constexpr, C_PERM: tl.constexpr, ENTRIES: tl.constexpr,
+    SUM: tl.constexpr,
 ):  # fmt: skip
     """out[b, e] for ENTRIES entries (i, j) of c: row i of A times row j of B transposed.
 
@@ -133,7 +134,7 @@ def _spgemm_kernel(
     last = tl.load(a_crow + i + 1).to(tl.int64)
     t_first = tl.load(bt_crow + j).to(tl.int64)
     t_last = tl.load(bt_crow + j + 1).to(tl.int64)
-    total = tl.zeros([ENTRIES], dtype=out.dtype.element_ty)
+    total = tl.zeros([ENTRIES], dtype=SUM)
     for step in range(0, tl.max(last - first, axis=0)):
         e = first + step
         here = valid & (e < last)
@@ -150,8 +151,9 @@ def _spgemm_kernel(
         found = found & (tl.load(bt_col + low, mask=found, other=-1).to(tl.int64) == wanted)
         a_place = tl.load(a_perm + e, mask=found, other=0).to(tl.int64) if A_PERM else e
         b_place = tl.load(bt_perm + low, mask=found, other=0).to(tl.int64) if BT_PERM else low
-        a_value = tl.load(a_values + batch * a_step + a_place, mask=found, other=0.0)
-        total += a_value * tl.load(b_values + batch * b_step + b_place, mask=found, other=0.0)
+        a_value = tl.load(a_values + batch * a_step + a_place, mask=found, other=0.0).to(SUM)
+        b_value = tl.load(b_values + batch * b_step + b_place, mask=found, other=0.0).to(SUM)
+        total += a_value * b_value
     place = tl.load(c_perm + entry).to(tl.int64) if C_PERM else entry
     tl.store(out + batch * nnz + place, total, mask=valid)
 
@@ -173,7 +175,7 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
             row_blocks = triton.cdiv(n_rows, rows)
             _spmv_kernel[(row_blocks * batch,)](
                 *_view(layout), values, x, out, n_rows, row_blocks, *steps,
-                HAS_PERM=has_perm, ROWS=rows, WIDTH=width,
+                HAS_PERM=has_perm, ROWS=rows, WIDTH=width, SUM=_sum_type(values),
             )  # fmt: skip
         else:
             columns = min(triton.next_power_of_2(k), 128)
@@ -181,7 +183,7 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
             row_blocks, column_blocks = triton.cdiv(n_rows, rows), triton.cdiv(k, columns)
             _spmm_kernel[(row_blocks * column_blocks * batch,)](
                 *_view(layout), values, x, out, n_rows, k, row_blocks, column_blocks, *steps,
-                HAS_PERM=has_perm, ROWS=rows, COLUMNS=columns,
+                HAS_PERM=has_perm, ROWS=rows, COLUMNS=columns, SUM=_sum_type(values),
             )  # fmt: skip
     return out
 
@@ -201,6 +203,7 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
             *_view(layout), u, v, out, layout.n_rows, nnz, k, layout.n_rows.bit_length(),
             entry_blocks, _step(u), _step(v),
             HAS_PERM=layout.perm is not None, ENTRIES=entries, COLUMNS=columns,
+            SUM=_sum_type(u),
         )  # fmt: skip
     return out
 
@@ -221,7 +224,7 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
             c.n_rows, nnz, c.n_rows.bit_length(), bt.n_cols.bit_length() + 1, entry_blocks,
             _step(a_values), _step(b_values),
             A_PERM=a.perm is not None, BT_PERM=bt.perm is not None, C_PERM=c.perm is not None,
-            ENTRIES=entries,
+            ENTRIES=entries, SUM=_sum_type(a_values),
         )  # fmt: skip
     return out
 
@@ -240,6 +243,11 @@ def _batch(p: Tensor, q: Tensor) -> int:
 def _step(t: Tensor) -> int:
     """Elements from one batch to the next; 0 where the only one serves all."""
     return 0 if t.shape[0] == 1 else t[0].numel()
+
+
+def _sum_type(t: Tensor) -> tl.dtype:
+    """The precision in which products are added up: float32 at least."""
+    return tl.float64 if t.dtype == torch.float64 else tl.float32
 
 
 def _device(t: Tensor) -> contextlib.AbstractContextManager:

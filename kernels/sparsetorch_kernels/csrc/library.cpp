@@ -2,6 +2,8 @@
 // later, and every Python. Python has checked shapes, dtypes and devices before it calls these
 // (`csr/checks.py`); what is checked again here is what memory safety rests on.
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include <torch/csrc/stable/library.h>
 
@@ -10,6 +12,7 @@
 #include "spgemm.h"
 #include "spmm.h"
 #include "spmv.h"
+#include "structure.h"
 #include "tensors.h"
 #include "triangular.h"
 
@@ -27,21 +30,21 @@ Tensor spmm(const Tensor& crow, const Tensor& col, const MaybeTensor& perm, cons
   if (out.numel() == 0) return out;
   const Pieces pieces(n_rows, col.numel(), k * batch.terms);
   const Tensor carries = torch::stable::new_empty(values, {batch.results, pieces.count, k});
-  dispatch(values, col, [&]<typename T, typename I>(T, I) {
-    const Csr<I> a = pattern.view<I>();
-    Spmm<T, I> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};
+  dispatch(values, pattern, [&]<typename T, typename I, typename P>(T, I, P) {
+    const Csr<I, P> a = pattern.view<I, P>();
+    Spmm<T, I, P> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};
     T* const out_data = out.mutable_data_ptr<T>();
     T* const carry_data = carries.mutable_data_ptr<T>();
     for_each_piece(a, pieces, batch.results, [&](int64_t result, int64_t piece, Cut from, Cut to) {
-      Spmm<T, I> p = first;
+      Spmm<T, I, P> p = first;
       p.values += result * left.step;
       p.x += result * right.step;
       T* const target = out_data + result * n_rows * k;
       T* const carry = carry_data + (result * pieces.count + piece) * k;
       if (k == 1) {
-        (perm ? spmv_piece<true, T, I> : spmv_piece<false, T, I>)(p, from, to, target, carry);
+        (perm ? spmv_piece<true, T, I, P> : spmv_piece<false, T, I, P>)(p, from, to, target, carry);
       } else {
-        (perm ? spmm_piece<true, T, I> : spmm_piece<false, T, I>)(p, from, to, target, carry);
+        (perm ? spmm_piece<true, T, I, P> : spmm_piece<false, T, I, P>)(p, from, to, target, carry);
       }
     });
     for (int64_t piece = 1; piece < pieces.count; ++piece) {
@@ -67,15 +70,15 @@ Tensor sddmm(const Tensor& crow, const Tensor& col, const MaybeTensor& perm, con
   if (batch.terms == 0) return torch::stable::zero_(out);
   if (out.numel() == 0) return out;
   const Pieces pieces(n_rows, nnz, k * batch.terms);
-  dispatch(u, col, [&]<typename T, typename I>(T, I) {
-    const Csr<I> a = pattern.view<I>();
-    Sddmm<T, I> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};
+  dispatch(u, pattern, [&]<typename T, typename I, typename P>(T, I, P) {
+    const Csr<I, P> a = pattern.view<I, P>();
+    Sddmm<T, I, P> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};
     T* const out_data = out.mutable_data_ptr<T>();
     for_each_piece(a, pieces, batch.results, [&](int64_t result, int64_t, Cut from, Cut to) {
-      Sddmm<T, I> p = first;
+      Sddmm<T, I, P> p = first;
       p.u += result * left.step;
       p.v += result * right.step;
-      (k == 1 ? sddmm_piece<true, T, I> : sddmm_piece<false, T, I>)(
+      (k == 1 ? sddmm_piece<true, T, I, P> : sddmm_piece<false, T, I, P>)(
           p, from, to, out_data + result * nnz);
     });
   });
@@ -91,7 +94,9 @@ Tensor spgemm(const Tensor& a_crow, const Tensor& a_col, const MaybeTensor& a_pe
   const Pattern a(a_crow, a_col, a_perm), b(b_crow, b_col, b_perm), bt(bt_crow, bt_col, bt_perm),
       c(c_crow, c_col, c_perm);
   for (const Pattern* other : {&b, &bt, &c}) {
-    STD_TORCH_CHECK(other->col.scalar_type() == a.col.scalar_type(), "index dtypes differ");
+    STD_TORCH_CHECK(other->col.scalar_type() == a.col.scalar_type() &&
+                        other->crow.scalar_type() == a.crow.scalar_type(),
+                    "index dtypes differ");
   }
   STD_TORCH_CHECK(a_crow.numel() == c_crow.numel() && b_col.numel() == bt_col.numel(),
                   "the patterns do not fit each other");
@@ -99,38 +104,166 @@ Tensor spgemm(const Tensor& a_crow, const Tensor& a_col, const MaybeTensor& a_pe
   const Operand right(b_values, a_values, 2, b_col.numel());
   const Batch batch(left, right, reduce);
   const int64_t n_rows = c_crow.numel() - 1, nnz = c_col.numel();
-  const int64_t n_places = std::max(b_crow.numel(), bt_crow.numel()) - 1;
   Tensor out = make_output(a_values, {batch.results, nnz});
+  if (batch.terms == 0) return torch::stable::zero_(out);
   if (out.numel() == 0) return out;
-  dispatch(a_values, a_col, [&]<typename T, typename I>(T, I) {
-    const Spgemm<T, I> first{a.view<I>(),    b.view<I>(),     bt.view<I>(), c.view<I>(),
-                             left.data<T>(), right.data<T>(), batch.terms,  left.step,
-                             right.step};
+  const int64_t n_sums = bt_crow.numel() - 1, n_marks = b_crow.numel() - 1;
+  dispatch(a_values, a, [&]<typename T, typename I, typename P>(T, I, P) {
+    const Spgemm<T, I, P> first{a.view<I, P>(),  b.view<I, P>(),  bt.view<I, P>(), c.view<I, P>(),
+                                left.data<T>(),  right.data<T>(), batch.terms,     left.step,
+                                right.step};
     T* const out_data = out.mutable_data_ptr<T>();
     const RowShares shares(n_rows, batch.results * batch.terms,
                            [&](int64_t row) { return signed_cost(first, row); });
-    int64_t longest = 0;
-    for (int64_t row = 0; row < n_rows; ++row) {
-      longest = std::max<int64_t>(longest, first.c.crow[row + 1] - first.c.crow[row]);
-    }
-    const Tensor places = torch::stable::new_empty(a_col, {shares.count, n_places});
-    const Tensor rows = torch::stable::new_empty(a_values, {shares.count, longest});
+    const Tensor numbers = torch::stable::new_empty(a_values, {shares.count, n_sums + n_marks});
+    const Tensor marks = torch::stable::empty({shares.count, n_marks}, ScalarType::Bool);
     torch::stable::parallel_for(0, shares.count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t share = begin; share < end; ++share) {
-        const SpgemmScratch<T, I> scratch{places.mutable_data_ptr<I>() + share * n_places,
-                                          rows.mutable_data_ptr<T>() + share * longest};
-        std::fill_n(scratch.place, n_places, I{-1});
+        T* const sums = numbers.mutable_data_ptr<T>() + share * (n_sums + n_marks);
+        bool* const marked = marks.mutable_data_ptr<bool>() + share * n_marks;
+        std::fill_n(marked, n_marks, false);
         for (int64_t result = 0; result < batch.results; ++result) {
-          Spgemm<T, I> p = first;
+          Spgemm<T, I, P> p = first;
           p.a_values += result * left.step;
           p.b_values += result * right.step;
-          spgemm_rows(p, shares.begin(share), shares.begin(share + 1), shares.cost(), scratch,
-                      out_data + result * nnz);
+          spgemm_rows(p, shares.begin(share), shares.begin(share + 1), shares.cost(),
+                      SpgemmScratch<T>{sums, sums + n_sums, marked}, out_data + result * nnz);
         }
       }
     });
   });
   return out;
+}
+
+// The transpose of a pattern: its crow and col, and the place in `col` of each of its entries.
+std::tuple<Tensor, Tensor, Tensor> transpose_structure(const Tensor& crow, const Tensor& col,
+                                                       int64_t n_cols) {
+  const Pattern pattern(crow, col, std::nullopt);
+  const int64_t nnz = col.numel(), n_rows = crow.numel() - 1;
+  Tensor t_crow = make_output(crow, {n_cols + 1}), t_col = make_output(col, {nnz}),
+         t_perm = make_output(crow, {nnz});
+  // Each thread counts its share of the rows in an array over all columns, so that its entries can
+  // be placed after those of the threads before: the order is that of the rows, whatever the count.
+  const int64_t useful = std::min(1 + nnz / 65536, 1 + nnz / (1 + n_cols));
+  const int64_t shares = std::min<int64_t>(torch::stable::get_num_threads(), useful);
+  const Tensor counts = torch::stable::new_zeros(crow, {shares, n_cols});
+  dispatch_pattern(pattern, [&]<typename I, typename P>(I, P) {
+    const Csr<I, P> a = pattern.view<I, P>();
+    P* const count = counts.mutable_data_ptr<P>();
+    const auto first_row = [&](int64_t share) {
+      const int64_t entry = nnz / shares * share;
+      return share == shares ? n_rows : std::lower_bound(a.crow, a.crow + n_rows, entry) - a.crow;
+    };
+    const auto in_parallel = [&](auto&& work) {
+      torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t share = begin; share < end; ++share) {
+          work(first_row(share), first_row(share + 1), count + share * n_cols);
+        }
+      });
+    };
+    in_parallel([&](int64_t begin, int64_t end, P* own) { count_columns(a, begin, end, own); });
+    P* const start = t_crow.mutable_data_ptr<P>();
+    P total = 0;
+    for (int64_t j = 0; j < n_cols; ++j) {
+      start[j] = total;
+      for (int64_t share = 0; share < shares; ++share) {
+        std::swap(count[share * n_cols + j], total);
+        total += count[share * n_cols + j];
+      }
+    }
+    start[n_cols] = total;
+    in_parallel([&](int64_t begin, int64_t end, P* own) {
+      place_entries(a, begin, end, own, t_col.mutable_data_ptr<I>(), t_perm.mutable_data_ptr<P>());
+    });
+  });
+  return {t_crow, t_col, t_perm};
+}
+
+// Indices of a number not known before, in tensors of a million or more.
+template <typename I>
+class Collected {
+ public:
+  explicit Collected(const Tensor& like) : like_(like) {}
+
+  // Room for `most` more, in one piece; `add` says how many of them came.
+  I* reserve(int64_t most) {
+    if (parts_.empty() || used_.back() + most > parts_.back().numel()) {
+      parts_.push_back(make_output(like_, {std::max<int64_t>(most, int64_t{1} << 20)}));
+      used_.push_back(0);
+    }
+    return parts_.back().mutable_data_ptr<I>() + used_.back();
+  }
+
+  void add(int64_t count) { used_.back() += count; }
+
+  void copy_to(I* to) const {
+    for (size_t part = 0; part < parts_.size(); ++part) {
+      to = std::copy_n(parts_[part].const_data_ptr<I>(), used_[part], to);
+    }
+  }
+
+ private:
+  Tensor like_;
+  std::vector<Tensor> parts_;
+  std::vector<int64_t> used_;
+};
+
+// The pattern of A B, with crow in int64. Each thread collects the rows of its share, and copies
+// them to their place when the sizes of all are known.
+std::tuple<Tensor, Tensor> product_structure(const Tensor& a_crow, const Tensor& a_col,
+                                             const Tensor& b_crow, const Tensor& b_col,
+                                             int64_t n_cols) {
+  const Pattern left(a_crow, a_col, std::nullopt), right(b_crow, b_col, std::nullopt);
+  STD_TORCH_CHECK(left.col.scalar_type() == right.col.scalar_type() &&
+                      left.crow.scalar_type() == right.crow.scalar_type(),
+                  "index dtypes differ");
+  const int64_t n_rows = a_crow.numel() - 1;
+  const Tensor crow = torch::stable::empty({n_rows + 1}, ScalarType::Long);
+  Tensor col;
+  dispatch_pattern(left, [&]<typename I, typename P>(I, P) {
+    const Csr<I, P> a = left.view<I, P>(), b = right.view<I, P>();
+    int64_t* const start = crow.mutable_data_ptr<int64_t>();
+    const RowShares shares(n_rows, 1, [&](int64_t row) {
+      int64_t products = 1;
+      for (int64_t e = a.crow[row]; e < a.crow[row + 1]; ++e) {
+        products += b.crow[a.col[e] + 1] - b.crow[a.col[e]];
+      }
+      return products;
+    });
+    const auto each_share = [&](auto&& work) {
+      torch::stable::parallel_for(0, shares.count, 1, [&](int64_t first, int64_t last) {
+        for (int64_t share = first; share < last; ++share) {
+          work(share, shares.begin(share), shares.begin(share + 1));
+        }
+      });
+    };
+    const int64_t n_words = (n_cols + 63) / 64, n_groups = (n_words + 63) / 64;
+    const Tensor marks = torch::stable::new_empty(left.col, {shares.count, n_cols});
+    const Tensor bits = torch::stable::new_zeros(crow, {shares.count, n_words + n_groups});
+    std::vector<Collected<I>> found(shares.count, Collected<I>(left.col));
+    each_share([&](int64_t share, int64_t begin, int64_t end) {
+      I* const seen = marks.mutable_data_ptr<I>() + share * n_cols;
+      std::fill_n(seen, n_cols, I{-1});
+      auto* const words = reinterpret_cast<uint64_t*>(bits.mutable_data_ptr<int64_t>()) +
+                          share * (n_words + n_groups);
+      const ProductScratch<I> scratch{seen, words, words + n_words, n_groups};
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t products = shares.cost()[row] - 1;
+        I* const to = found[share].reserve(std::min(products, n_cols));
+        start[row] = products > kShortRow ? long_row(a, b, row, scratch, to)
+                                          : short_row(a, b, row, seen, to);
+        found[share].add(start[row]);
+      }
+    });
+    int64_t total = 0;
+    for (int64_t row = 0; row < n_rows; ++row) total += std::exchange(start[row], total);
+    start[n_rows] = total;
+    col = make_output(left.col, {total});
+    each_share([&](int64_t share, int64_t begin, int64_t) {
+      found[share].copy_to(col.mutable_data_ptr<I>() + start[begin]);
+    });
+  });
+  return {crow, col};
 }
 
 // The level sets of a triangle: its rows by level, and where in them each level starts.
@@ -246,6 +379,10 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "spgemm(Tensor a_crow, Tensor a_col, Tensor? a_perm, Tensor b_crow, Tensor b_col, "
       "Tensor? b_perm, Tensor bt_crow, Tensor bt_col, Tensor? bt_perm, Tensor c_crow, "
       "Tensor c_col, Tensor? c_perm, Tensor a_values, Tensor b_values, bool reduce) -> Tensor");
+  m.def("transpose_structure(Tensor crow, Tensor col, int n_cols) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
+      "-> (Tensor, Tensor)");
   m.def("level_sets(Tensor crow, Tensor col, bool lower) -> (Tensor, Tensor)");
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
@@ -257,6 +394,8 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("spmm", TORCH_BOX(&sparsetorch::spmm));
   m.impl("sddmm", TORCH_BOX(&sparsetorch::sddmm));
   m.impl("spgemm", TORCH_BOX(&sparsetorch::spgemm));
+  m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
+  m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
   m.impl("level_sets", TORCH_BOX(&sparsetorch::level_sets));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));
 }

@@ -30,8 +30,8 @@ struct Pieces {
 };
 
 // Calls visit(result, piece, from, to) for every piece of every result of a batch, in parallel.
-template <typename I, typename Visit>
-void for_each_piece(const Csr<I>& a, const Pieces& pieces, int64_t results, const Visit& visit) {
+template <typename I, typename P, typename Visit>
+void for_each_piece(const Csr<I, P>& a, const Pieces& pieces, int64_t results, const Visit& visit) {
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t result = task / pieces.count, piece = task % pieces.count;

@@ -7,9 +7,9 @@
 namespace sparsetorch {
 
 // One product, or the sum of `terms` products whose operands lie `u_step` and `v_step` apart.
-template <typename T, typename I>
+template <typename T, typename I, typename P>
 struct Sddmm {
-  Csr<I> a;
+  Csr<I, P> a;
   const T* u;
   const T* v;
   int64_t k;
@@ -39,8 +39,8 @@ inline T dot(const T* u, const T* v, int64_t k) {
 }
 
 // The entries between two cuts. Terms are the outer loop: the piece of the result stays in cache.
-template <bool kOneColumn, typename T, typename I>
-void sddmm_piece(const Sddmm<T, I>& p, const Cut& from, const Cut& to, T* out) {
+template <bool kOneColumn, typename T, typename I, typename P>
+void sddmm_piece(const Sddmm<T, I, P>& p, const Cut& from, const Cut& to, T* out) {
   for (int64_t term = 0; term < p.terms; ++term) {
     const T* u = p.u + term * p.u_step;
     const T* v = p.v + term * p.v_step;

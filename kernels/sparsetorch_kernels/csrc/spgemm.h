@@ -3,17 +3,18 @@
 // Row i of C is computed in the cheaper of two ways. Scaled rows (Gustavson, ACM TOMS 4, 1978)
 // adds a_ik times row k of B into row i; it suits a full product. Dots multiplies row i of A with
 // column j of B for each wanted (i, j); it suits a sparse mask, as in the gradient of a product.
-// Both look up columns through `place`, an array over all columns that holds -1 where there is
-// nothing. Rows belong to one thread each: no hashing, no atomics, a fixed order of summation.
+// Rows belong to one thread each: no hashing, no atomics, a fixed order of summation.
 #pragma once
+
+#include <bit>
 
 #include "csr.h"
 
 namespace sparsetorch {
 
-template <typename T, typename I>
+template <typename T, typename I, typename P>
 struct Spgemm {
-  Csr<I> a, b, b_transposed, c;
+  Csr<I, P> a, b, b_transposed, c;
   const T* a_values;
   const T* b_values;
   int64_t terms;  // the sum of so many products, whose operands lie this far apart:
@@ -21,26 +22,26 @@ struct Spgemm {
   int64_t b_step;
 };
 
-// Scratch of one thread; `place` is all -1 between rows.
-template <typename T, typename I>
+// Scratch of one thread. `sums` has a place for every column of C and needs no cleaning: a row
+// clears the places that it wants, and what other places have gathered is never read. `dense` has
+// one for every column of A and is zero between rows, and so has `marked`.
+template <typename T>
 struct SpgemmScratch {
-  I* place;  // max(columns of A, columns of B)
-  T* row;    // longest row of c
+  T* sums;
+  T* dense;
+  bool* marked;
 };
 
-inline int64_t bits(int64_t n) {
-  int64_t count = 1;
-  while (n >>= 1) ++count;
-  return count;
-}
+// Steps of a binary search among n.
+inline int64_t bits(int64_t n) { return std::bit_width(static_cast<uint64_t>(n)); }
 
 // A row of B that is much longer than the wanted row is searched, not scanned.
 inline bool search_is_cheaper(int64_t wanted, int64_t length) {
   return wanted * bits(length) * 2 < length;
 }
 
-template <typename T, typename I>
-int64_t scaled_rows_cost(const Spgemm<T, I>& p, int64_t row) {
+template <typename T, typename I, typename P>
+int64_t scaled_rows_cost(const Spgemm<T, I, P>& p, int64_t row) {
   const int64_t wanted = p.c.crow[row + 1] - p.c.crow[row];
   int64_t cost = 2 * wanted;
   for (int64_t e = p.a.crow[row]; e < p.a.crow[row + 1]; ++e) {
@@ -50,8 +51,8 @@ int64_t scaled_rows_cost(const Spgemm<T, I>& p, int64_t row) {
   return cost;
 }
 
-template <typename T, typename I>
-int64_t dots_cost(const Spgemm<T, I>& p, int64_t row) {
+template <typename T, typename I, typename P>
+int64_t dots_cost(const Spgemm<T, I, P>& p, int64_t row) {
   int64_t cost = 2 * (p.a.crow[row + 1] - p.a.crow[row]);
   for (int64_t e = p.c.crow[row]; e < p.c.crow[row + 1]; ++e) {
     const int64_t col = p.c.col[e];
@@ -61,77 +62,78 @@ int64_t dots_cost(const Spgemm<T, I>& p, int64_t row) {
 }
 
 // A row's cost, negative where dots are the cheaper way.
-template <typename T, typename I>
-int64_t signed_cost(const Spgemm<T, I>& p, int64_t row) {
-  const int64_t scaled = scaled_rows_cost(p, row), dots = dots_cost(p, row);
+template <typename T, typename I, typename P>
+int64_t signed_cost(const Spgemm<T, I, P>& p, int64_t row) {
+  const int64_t scaled = scaled_rows_cost(p, row);
+  const int64_t operands = p.a.crow[row + 1] - p.a.crow[row] + p.c.crow[row + 1] - p.c.crow[row];
+  // Dots cost about as much as the row's operands at least: here they cannot gain much.
+  if (scaled < 4 * operands) return scaled;
+  const int64_t dots = dots_cost(p, row);
   return dots < scaled ? -dots : scaled;
 }
 
-template <typename T, typename I>
-void scaled_rows(const Spgemm<T, I>& p, int64_t row, const SpgemmScratch<T, I>& scratch) {
-  const I* wanted = p.c.col + p.c.crow[row];
-  const int64_t n_wanted = p.c.crow[row + 1] - p.c.crow[row];
-  I* place = scratch.place;
-  T* sums = scratch.row;
-  for (int64_t j = 0; j < n_wanted; ++j) {
-    place[wanted[j]] = static_cast<I>(j);
-    sums[j] = 0;
-  }
+template <typename T, typename I, typename P>
+void scaled_rows(const Spgemm<T, I, P>& p, int64_t row, const SpgemmScratch<T>& scratch, T* out) {
+  const int64_t begin = p.c.crow[row], end = p.c.crow[row + 1];
+  const I* const wanted = p.c.col;
+  T* const sums = scratch.sums;
+  for (int64_t g = begin; g < end; ++g) sums[wanted[g]] = 0;
   for (int64_t term = 0; term < p.terms; ++term) {
     const T* a_values = p.a_values + term * p.a_step;
     const T* b_values = p.b_values + term * p.b_step;
     for (int64_t e = p.a.crow[row]; e < p.a.crow[row + 1]; ++e) {
       const T scale = a_values[p.a.place(e)];
       const int64_t first = p.b.crow[p.a.col[e]], last = p.b.crow[p.a.col[e] + 1];
-      if (search_is_cheaper(n_wanted, last - first)) {
+      if (search_is_cheaper(end - begin, last - first)) {
         const I* from = p.b.col + first;
-        const I* const end = p.b.col + last;
-        for (int64_t j = 0; j < n_wanted && from != end; ++j) {
-          from = std::lower_bound(from, end, wanted[j]);
-          if (from != end && *from == wanted[j]) {
-            sums[j] += scale * b_values[p.b.place(from - p.b.col)];
+        const I* const stop = p.b.col + last;
+        for (int64_t g = begin; g < end && from != stop; ++g) {
+          from = std::lower_bound(from, stop, wanted[g]);
+          if (from != stop && *from == wanted[g]) {
+            sums[wanted[g]] += scale * b_values[p.b.place(from - p.b.col)];
           }
         }
       } else {
         for (int64_t f = first; f < last; ++f) {
-          const I j = place[p.b.col[f]];
-          if (j >= 0) sums[j] += scale * b_values[p.b.place(f)];
+          sums[p.b.col[f]] += scale * b_values[p.b.place(f)];
         }
       }
     }
   }
-  for (int64_t j = 0; j < n_wanted; ++j) place[wanted[j]] = -1;
+  for (int64_t g = begin; g < end; ++g) out[p.c.place(g)] = sums[wanted[g]];
 }
 
-template <typename T, typename I>
-void dots(const Spgemm<T, I>& p, int64_t row, const SpgemmScratch<T, I>& scratch) {
-  const int64_t begin = p.a.crow[row], end = p.a.crow[row + 1], c_begin = p.c.crow[row];
-  I* place = scratch.place;
-  for (int64_t e = begin; e < end; ++e) place[p.a.col[e]] = static_cast<I>(e - begin);
-  for (int64_t g = c_begin; g < p.c.crow[row + 1]; ++g) {
-    T total = 0;
-    const int64_t col = p.c.col[g];
-    for (int64_t term = 0; term < p.terms; ++term) {
-      const T* a_values = p.a_values + term * p.a_step;
-      const T* b_values = p.b_values + term * p.b_step;
-      for (int64_t f = p.b_transposed.crow[col]; f < p.b_transposed.crow[col + 1]; ++f) {
-        const I e = place[p.b_transposed.col[f]];
-        if (e >= 0) total += a_values[p.a.place(begin + e)] * b_values[p.b_transposed.place(f)];
-      }
+template <typename T, typename I, typename P>
+void dots(const Spgemm<T, I, P>& p, int64_t row, const SpgemmScratch<T>& scratch, T* out) {
+  const int64_t begin = p.a.crow[row], end = p.a.crow[row + 1];
+  for (int64_t e = begin; e < end; ++e) scratch.marked[p.a.col[e]] = true;
+  for (int64_t term = 0; term < p.terms; ++term) {
+    const T* a_values = p.a_values + term * p.a_step;
+    const T* b_values = p.b_values + term * p.b_step;
+    for (int64_t e = begin; e < end; ++e) {
+      scratch.dense[p.a.col[e]] = a_values[p.a.place(e)];
     }
-    scratch.row[g - c_begin] = total;
+    for (int64_t g = p.c.crow[row]; g < p.c.crow[row + 1]; ++g) {
+      const int64_t col = p.c.col[g];
+      T total = 0;
+      for (int64_t f = p.b_transposed.crow[col]; f < p.b_transposed.crow[col + 1]; ++f) {
+        const I k = p.b_transposed.col[f];
+        // A place without an entry is skipped, not multiplied: 0 times infinity would be NaN.
+        if (scratch.marked[k]) total += scratch.dense[k] * b_values[p.b_transposed.place(f)];
+      }
+      T& target = out[p.c.place(g)];
+      target = term == 0 ? total : target + total;
+    }
   }
-  for (int64_t e = begin; e < end; ++e) place[p.a.col[e]] = -1;
+  for (int64_t e = begin; e < end; ++e) scratch.marked[p.a.col[e]] = false;
 }
 
 // Rows begin .. end of one result; `cost` holds each row's signed cost.
-template <typename T, typename I>
-void spgemm_rows(const Spgemm<T, I>& p, int64_t begin, int64_t end, const int64_t* cost,
-                 const SpgemmScratch<T, I>& scratch, T* out) {
+template <typename T, typename I, typename P>
+void spgemm_rows(const Spgemm<T, I, P>& p, int64_t begin, int64_t end, const int64_t* cost,
+                 const SpgemmScratch<T>& scratch, T* out) {
   for (int64_t row = begin; row < end; ++row) {
-    (cost[row] < 0 ? dots<T, I> : scaled_rows<T, I>)(p, row, scratch);
-    const int64_t first = p.c.crow[row], last = p.c.crow[row + 1];
-    for (int64_t e = first; e < last; ++e) out[p.c.place(e)] = scratch.row[e - first];
+    (cost[row] < 0 ? dots<T, I, P> : scaled_rows<T, I, P>)(p, row, scratch, out);
   }
 }
 

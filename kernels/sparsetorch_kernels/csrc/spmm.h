@@ -7,9 +7,9 @@
 namespace sparsetorch {
 
 // One product, or the sum of `terms` products whose operands lie `values_step` and `x_step` apart.
-template <typename T, typename I>
+template <typename T, typename I, typename P>
 struct Spmm {
-  Csr<I> a;
+  Csr<I, P> a;
   const T* values;
   const T* x;
   int64_t k;
@@ -19,8 +19,8 @@ struct Spmm {
 };
 
 // Columns j .. j + N of sum over the entries first .. last of values * x[col], in registers.
-template <int N, bool kPerm, typename T, typename I>
-inline void tile(const Spmm<T, I>& p, int64_t first, int64_t last, int64_t j, T* to) {
+template <int N, bool kPerm, typename T, typename I, typename P>
+inline void tile(const Spmm<T, I, P>& p, int64_t first, int64_t last, int64_t j, T* to) {
   constexpr int kLanes = std::min(N, kWidth<T>);
   constexpr int kVectors = N / kLanes;
   Vec<T, kLanes> acc[kVectors] = {};
@@ -42,8 +42,8 @@ inline void tile(const Spmm<T, I>& p, int64_t first, int64_t last, int64_t j, T*
 
 // All k columns. What is left after the wide tiles is covered by a tile that overlaps the previous
 // one: it computes a few columns twice and needs no loop over single columns.
-template <bool kPerm, typename T, typename I>
-inline void row_part(const Spmm<T, I>& p, int64_t first, int64_t last, T* to) {
+template <bool kPerm, typename T, typename I, typename P>
+inline void row_part(const Spmm<T, I, P>& p, int64_t first, int64_t last, T* to) {
   const int64_t k = p.k;
   int64_t j = 0;
   for (; k - j >= 64; j += 64) tile<64, kPerm>(p, first, last, j, to);
@@ -66,8 +66,8 @@ inline void row_part(const Spmm<T, I>& p, int64_t first, int64_t last, T* to) {
 
 // One piece of the work. A row is written by the piece in which it begins; the part of a row that
 // began earlier goes to `carry` (k values), to be added afterwards.
-template <bool kPerm, typename T, typename I>
-void spmm_piece(const Spmm<T, I>& p, const Cut& from, const Cut& to, T* out, T* carry) {
+template <bool kPerm, typename T, typename I, typename P>
+void spmm_piece(const Spmm<T, I, P>& p, const Cut& from, const Cut& to, T* out, T* carry) {
   for_each_row_part(p.a, from, to, [&](int64_t row, int64_t first, int64_t last) {
     row_part<kPerm>(p, first, last, first == p.a.crow[row] ? out + row * p.k : carry);
   });

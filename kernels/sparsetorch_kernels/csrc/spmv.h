@@ -15,8 +15,8 @@ inline void prefetch(const P* base, int64_t element) {
 }
 
 // Sum over the entries first .. last of values * x[col].
-template <bool kPerm, typename T, typename I>
-inline T dot_part(const Csr<I>& a, const T* values, const T* x, int64_t first, int64_t last) {
+template <bool kPerm, typename T, typename I, typename P>
+inline T dot_part(const Csr<I, P>& a, const T* values, const T* x, int64_t first, int64_t last) {
   const I* const col = a.col;
   const auto value = [&](int64_t e) { return values[kPerm ? static_cast<int64_t>(a.perm[e]) : e]; };
   const auto prefetch_at = [&](int64_t e) {
@@ -41,9 +41,9 @@ inline T dot_part(const Csr<I>& a, const T* values, const T* x, int64_t first, i
 
 // One piece of the work, as `spmm_piece`. Terms are the outer loop: the piece stays in cache. Only
 // the first and the last row can be parts; to ask that of every row is a tenth of the time.
-template <bool kPerm, typename T, typename I>
-void spmv_piece(const Spmm<T, I>& p, const Cut& from, const Cut& to, T* out, T* carry) {
-  const I* const crow = p.a.crow;
+template <bool kPerm, typename T, typename I, typename P>
+void spmv_piece(const Spmm<T, I, P>& p, const Cut& from, const Cut& to, T* out, T* carry) {
+  const P* const crow = p.a.crow;
   for (int64_t term = 0; term < p.terms; ++term) {
     const T* const values = p.values + term * p.values_step;
     const T* const x = p.x + term * p.x_step;

@@ -39,7 +39,8 @@ void dispatch(const Tensor& values, const Tensor& index, F&& f) {
   dispatch_index(index, [&](auto i) { type == ScalarType::Double ? f(double{}, i) : f(float{}, i); });
 }
 
-// The tensors of a CSR pattern.
+// The tensors of a CSR pattern. Rows and columns may be numbered in int32 where entries, which crow
+// and perm count, need int64.
 struct Pattern {
   Tensor crow, col;
   MaybeTensor perm;
@@ -48,21 +49,40 @@ struct Pattern {
       : crow(torch::stable::contiguous(crow_)), col(torch::stable::contiguous(col_)) {
     if (perm_) perm = torch::stable::contiguous(*perm_);
     STD_TORCH_CHECK(crow.is_cpu() && col.is_cpu(), "the pattern must be on the CPU");
-    STD_TORCH_CHECK(crow.scalar_type() == col.scalar_type(), "crow and col differ in dtype");
+    STD_TORCH_CHECK(crow.scalar_type() == col.scalar_type() || crow.scalar_type() == ScalarType::Long,
+                    "crow must have the dtype of col, or be int64");
     STD_TORCH_CHECK(crow.dim() == 1 && crow.numel() > 0 && col.dim() == 1,
                     "crow must have one more entry than there are rows");
     if (perm) {
-      STD_TORCH_CHECK(perm->scalar_type() == col.scalar_type() && perm->numel() == col.numel(),
-                      "perm must have the shape and dtype of col");
+      STD_TORCH_CHECK(perm->scalar_type() == crow.scalar_type() && perm->numel() == col.numel(),
+                      "perm must have the shape of col and the dtype of crow");
     }
   }
 
-  template <typename I>
-  Csr<I> view() const {
-    return {crow.const_data_ptr<I>(), col.const_data_ptr<I>(),
-            perm ? perm->const_data_ptr<I>() : nullptr, crow.numel() - 1, col.numel()};
+  template <typename I, typename P = I>
+  Csr<I, P> view() const {
+    return {crow.const_data_ptr<P>(), col.const_data_ptr<I>(),
+            perm ? perm->const_data_ptr<P>() : nullptr, crow.numel() - 1, col.numel()};
   }
 };
+
+// Calls f(I{}, P{}) with the C++ types of the columns and of the row pointers.
+template <typename F>
+void dispatch_pattern(const Pattern& pattern, F&& f) {
+  const bool mixed = pattern.crow.scalar_type() != pattern.col.scalar_type();
+  dispatch_index(pattern.col, [&]<typename I>(I) { mixed ? f(I{}, int64_t{}) : f(I{}, I{}); });
+}
+
+// Calls f(T{}, I{}, P{}), T being the C++ type of the values.
+template <typename F>
+void dispatch(const Tensor& values, const Pattern& pattern, F&& f) {
+  const ScalarType type = values.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
+                  "values must be float32 or float64");
+  dispatch_pattern(pattern, [&](auto i, auto p) {
+    type == ScalarType::Double ? f(double{}, i, p) : f(float{}, i, p);
+  });
+}
 
 // A dense operand (batch, first[, second]).
 struct Operand {

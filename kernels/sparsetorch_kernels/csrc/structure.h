@@ -1,0 +1,96 @@
+// Structure without values: the transpose of a pattern, and the pattern of a product.
+#pragma once
+
+#include <bit>
+
+#include "csr.h"
+#include "vector.h"
+
+namespace sparsetorch {
+
+// Entries of rows begin .. end in each column, added to count (n_cols,).
+template <typename I, typename P>
+void count_columns(const Csr<I, P>& a, int64_t begin, int64_t end, P* count) {
+  for (int64_t e = a.crow[begin]; e < a.crow[end]; ++e) ++count[a.col[e]];
+}
+
+// Puts the entries of rows begin .. end where the transpose has them: next[j] is the place of the
+// next entry of column j.
+template <typename I, typename P>
+void place_entries(const Csr<I, P>& a, int64_t begin, int64_t end, P* next, I* t_col, P* t_perm) {
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t e = a.crow[row]; e < a.crow[row + 1]; ++e) {
+      const int64_t place = next[a.col[e]]++;
+      t_col[place] = static_cast<I>(row);
+      t_perm[place] = static_cast<P>(e);
+    }
+  }
+}
+
+// Scratch of one thread for the rows of a product. `seen` (columns) holds the last row that had
+// each column; `words` has a bit for each column and `groups` one for each word, all zero between
+// rows.
+template <typename I>
+struct ProductScratch {
+  I* seen;
+  uint64_t* words;
+  uint64_t* groups;
+  int64_t n_groups;
+};
+
+constexpr int64_t kShortRow = 32;
+
+// The distinct columns of a row of at most kShortRow products. Up to 16 are sorted by their ranks:
+// the rank of each is the number of smaller ones, and 16 comparisons are one instruction or two.
+template <typename I, typename P>
+int64_t short_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i, I* seen, I* row) {
+  const I mark = static_cast<I>(i);
+  I found[kShortRow + 1] = {};
+  int64_t count = 0;
+  for (int64_t e = a.crow[i]; e < a.crow[i + 1]; ++e) {
+    const int64_t k = a.col[e];
+    for (int64_t f = b.crow[k]; f < b.crow[k + 1]; ++f) {
+      const I j = b.col[f];
+      found[count] = j;
+      count += seen[j] != mark;
+      seen[j] = mark;
+    }
+  }
+  if (count > 16) {
+    std::sort(found, found + count);
+    std::copy_n(found, count, row);
+    return count;
+  }
+  const auto all = load<I, 16>(found);
+  Vec<I, 16> rank = {};
+  for (int64_t j = 0; j < count; ++j) rank -= found[j] < all;  // a true lane is -1
+  for (int64_t j = 0; j < count; ++j) row[rank[j]] = found[j];
+  return count;
+}
+
+// The distinct columns of a row of any length: set bits, which are then read in order.
+template <typename I, typename P>
+int64_t long_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i,
+                 const ProductScratch<I>& scratch, I* row) {
+  for (int64_t e = a.crow[i]; e < a.crow[i + 1]; ++e) {
+    const int64_t k = a.col[e];
+    for (int64_t f = b.crow[k]; f < b.crow[k + 1]; ++f) {
+      const uint64_t j = static_cast<uint64_t>(b.col[f]);
+      uint64_t& word = scratch.words[j / 64];
+      if (word == 0) scratch.groups[j / 4096] |= uint64_t{1} << (j / 64 % 64);
+      word |= uint64_t{1} << (j % 64);
+    }
+  }
+  int64_t count = 0;
+  for (int64_t group = 0; group < scratch.n_groups; ++group) {
+    for (uint64_t& full = scratch.groups[group]; full != 0; full &= full - 1) {
+      const int64_t place = group * 64 + std::countr_zero(full);
+      for (uint64_t& word = scratch.words[place]; word != 0; word &= word - 1) {
+        row[count++] = static_cast<I>(place * 64 + std::countr_zero(word));
+      }
+    }
+  }
+  return count;
+}
+
+}  // namespace sparsetorch
