@@ -171,6 +171,13 @@ class CSRTensor:
         """The diagonal matrix of d (*batch, n); differentiable."""
         return cls(build.diagonal_pattern(d.shape[-1], d.device), d)
 
+    @classmethod
+    def _of(cls, sparse: Sparse) -> CSRTensor:
+        """A result: it needs no checks, and its transposed structure is found when it is needed."""
+        self = object.__new__(cls)
+        self.pattern, self.values = sparse
+        return self
+
     def with_values(self, values: Tensor) -> CSRTensor:
         """The matrix with this pattern and other values, (*batch, nnz)."""
         return CSRTensor(self.pattern, values)
@@ -293,7 +300,7 @@ class CSRTensor:
             TypeError: dtypes differ, or `other` is neither a tensor nor a CSRTensor.
         """
         if isinstance(other, CSRTensor):
-            return CSRTensor(*algebra.product(self._sparse, other._sparse))
+            return self._of(algebra.product(self._sparse, other._sparse))
         if not isinstance(other, Tensor):
             raise TypeError(f"@: expected a tensor or a CSRTensor, got {type(other).__name__}")
         if other.ndim == 1:
@@ -325,7 +332,7 @@ class CSRTensor:
                 f"{type(other).__name__}: anything else would fill the places that are not stored. "
                 "To change the stored entries only, use A.with_values(...); otherwise A.to_dense()"
             )
-        return CSRTensor(*algebra.add(self._sparse, other._sparse))
+        return self._of(algebra.add(self._sparse, other._sparse))
 
     def neg(self) -> CSRTensor:
         """`-A`."""
@@ -341,7 +348,7 @@ class CSRTensor:
         The entrywise product is stored where both are. Differentiable in both.
         """
         if isinstance(other, CSRTensor):
-            return CSRTensor(*algebra.hadamard(self._sparse, other._sparse))
+            return self._of(algebra.hadamard(self._sparse, other._sparse))
         return self.with_values(self.values * _checked_scalar(other))
 
     def div(self, scalar: Scalar) -> CSRTensor:
@@ -394,11 +401,11 @@ class CSRTensor:
 
     def scale_rows(self, d: Tensor) -> CSRTensor:
         """`diag(d) A`, d (*batch, n_rows)."""
-        return CSRTensor(*algebra.scale_rows(self._sparse, d))
+        return self._of(algebra.scale_rows(self._sparse, d))
 
     def scale_cols(self, d: Tensor) -> CSRTensor:
         """`A diag(d)`, d (*batch, n_cols)."""
-        return CSRTensor(*algebra.scale_cols(self._sparse, d))
+        return self._of(algebra.scale_cols(self._sparse, d))
 
     # Reductions
 
@@ -435,14 +442,14 @@ class CSRTensor:
 
         As `torch.sparse.softmax`: places that are not stored count as -inf, not as zeros.
         """
-        return CSRTensor(*reductions.softmax(self._sparse, dim))
+        return self._of(reductions.softmax(self._sparse, dim))
 
     # Structure
 
     @property
     def T(self) -> CSRTensor:
         """The transpose; its values are in the order of the transposed pattern."""
-        return CSRTensor(*algebra.transpose(self._sparse))
+        return self._of(algebra.transpose(self._sparse))
 
     @property
     def H(self) -> CSRTensor:
@@ -463,7 +470,7 @@ class CSRTensor:
         """
         self._refuse_batch("A[...]")
         found = indexing.get(self._sparse, key)
-        return found if isinstance(found, Tensor) else CSRTensor(*found)
+        return found if isinstance(found, Tensor) else self._of(found)
 
     def lookup(self, rows: Tensor, cols: Tensor) -> Tensor:
         """The entries at pairs (rows[i], cols[i]), (*batch, len); zero where nothing is stored."""
@@ -490,7 +497,7 @@ class CSRTensor:
 
         The structure is found once and kept on the pattern.
         """
-        return CSRTensor(*algebra.set_diagonal(self._sparse, d))
+        return self._of(algebra.set_diagonal(self._sparse, d))
 
     def add_diagonal(self, d: Tensor) -> CSRTensor:
         """`A + diag(d)`, see `with_diagonal`."""
@@ -517,7 +524,8 @@ class CSRTensor:
 
     def select(self, selection: Selection) -> CSRTensor:
         """The submatrix that a selection made on this matrix's pattern describes."""
-        return CSRTensor(selection.pattern, self.values.index_select(-1, selection.positions))
+        values = self.values.index_select(-1, selection.positions)
+        return self._of(Sparse(selection.pattern, values))
 
     @property
     def _sparse(self) -> Sparse:
@@ -567,9 +575,7 @@ def _checked_scalar(scalar: Scalar) -> int | float | complex | Tensor:
 def _unflatten(leaves: Any, pattern: Any) -> CSRTensor:
     # Transformations put placeholders in the place of values: nothing can be checked here.
     (values,) = leaves
-    A = object.__new__(CSRTensor)
-    A.pattern, A.values = pattern, values
-    return A
+    return CSRTensor._of(Sparse(pattern, values))
 
 
 pytree.register_pytree_node(

@@ -20,9 +20,9 @@ def masked_matmul(A: CSRTensor | Tensor, B: CSRTensor | Tensor, pattern: Pattern
         TypeError: one operand is sparse and the other dense, or dtypes differ.
     """
     if isinstance(A, CSRTensor) and isinstance(B, CSRTensor):
-        return CSRTensor(*algebra.masked_product(A._sparse, B._sparse, pattern))
+        return CSRTensor._of(algebra.masked_product(A._sparse, B._sparse, pattern))
     if isinstance(A, Tensor) and isinstance(B, Tensor):
-        return CSRTensor(*algebra.sampled_product(A, B, pattern))
+        return CSRTensor._of(algebra.sampled_product(A, B, pattern))
     raise TypeError(
         f"masked_matmul: expected two CSRTensors or two tensors, got {type(A).__name__} and "
         f"{type(B).__name__}"
