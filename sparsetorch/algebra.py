@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsetorch.checks import check_tensor
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm, spgemm, spmm, spmv
+from sparsetorch_kernels import Layout, sddmm, spgemm, spmm, spmv, watched
 
 
 class Sparse(NamedTuple):
@@ -25,16 +25,21 @@ class Sparse(NamedTuple):
 
 def matvec(A: Sparse, x: Tensor, *, transpose: bool = False) -> Tensor:
     """`A x`, or `A^T x`: x (*batch, n_cols) -> (*batch, n_rows); batches broadcast."""
-    layout = A.pattern.layout.T if transpose else A.pattern.layout
-    check_dense("x", A, x, -1, layout.n_cols)
-    return spmv(layout, A.values, x)
+    check_dense("x", A, x, -1, A.pattern.shape[0 if transpose else 1])
+    return spmv(_layout(A, x, transpose), A.values, x)
 
 
 def matmat(A: Sparse, X: Tensor, *, transpose: bool = False) -> Tensor:
     """`A X`, or `A^T X`: X (*batch, n_cols, k) -> (*batch, n_rows, k); batches broadcast."""
-    layout = A.pattern.layout.T if transpose else A.pattern.layout
-    check_dense("X", A, X, -2, layout.n_cols)
-    return spmm(layout, A.values, X)
+    check_dense("X", A, X, -2, A.pattern.shape[0 if transpose else 1])
+    return spmm(_layout(A, X, transpose), A.values, X)
+
+
+def _layout(A: Sparse, x: Tensor, transpose: bool) -> Layout:
+    """The matrix, or its transpose, as the kernels take it; the other one where it is of use."""
+    if transpose:
+        return A.pattern.layout.T
+    return A.pattern.layout if watched(A.values, x) else A.pattern.forward_layout
 
 
 def product(A: Sparse, B: Sparse) -> Sparse:
@@ -52,7 +57,11 @@ def masked_product(A: Sparse, B: Sparse, pattern: Pattern) -> Sparse:
 
 
 def _masked_product(A: Sparse, B: Sparse, pattern: Pattern) -> Tensor:
-    return spgemm(A.pattern.layout, A.values, B.pattern.layout, B.values, pattern.layout)
+    if watched(A.values, B.values):
+        left, result = A.pattern.layout, pattern.layout
+    else:
+        left, result = A.pattern.forward_layout, pattern.forward_layout
+    return spgemm(left, A.values, B.pattern.layout, B.values, result)
 
 
 def sampled_product(U: Tensor, V: Tensor, pattern: Pattern) -> Sparse:

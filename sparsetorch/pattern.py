@@ -26,7 +26,7 @@ from sparsetorch.structure import (
     split_keys,
     wider,
 )
-from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
+from sparsetorch_kernels import Layout, forward_layout, spgemm_structure, transpose_structure
 
 Index = Tensor | slice
 # A union as it is kept: None stands for the pattern that keeps it, which must not hold itself.
@@ -177,6 +177,11 @@ class Pattern:
         return self._layout
 
     @property
+    def forward_layout(self) -> Layout:
+        """This pattern in the form that the kernels take, without its transpose unless known."""
+        return self._layout or forward_layout(self._crow, self._col, *self._shape)
+
+    @property
     def incidence(self) -> Layout:
         """The (n_rows, nnz) matrix with a one for each entry, in its row, in the kernels' form.
 
@@ -210,7 +215,7 @@ class Pattern:
         assert t_perm is not None
         inverse = torch.empty_like(t_perm)
         inverse[t_perm.long()] = torch.arange(self.nnz, dtype=t_perm.dtype, device=t_perm.device)
-        transpose = Pattern.trusted(layout.t_crow, layout.t_col, (layout.n_cols, layout.n_rows))
+        transpose = Pattern.trusted(*layout.transposed, (layout.n_cols, layout.n_rows))
         transpose._layout = layout.T._replace(perm=None, t_perm=inverse)
         transpose._origin = weakref.ref(self)
         return transpose
@@ -229,11 +234,11 @@ class Pattern:
         """Whether entry (j, i) is stored wherever entry (i, j) is."""
         if self._symmetric is None:
             with finding_structure("Pattern.is_symmetric"):
-                layout = self.layout
+                t_crow, t_col = self.layout.transposed
                 self._symmetric = (
-                    layout.n_rows == layout.n_cols
-                    and torch.equal(layout.crow, layout.t_crow)
-                    and torch.equal(layout.col, layout.t_col)
+                    self._shape[0] == self._shape[1]
+                    and torch.equal(self._crow, t_crow)
+                    and torch.equal(self._col, t_col)
                 )
         return self._symmetric
 
@@ -251,7 +256,7 @@ class Pattern:
                         f"matmul: inner dimensions differ: {self._shape} @ {other._shape}"
                     )
                 self._check_partner("matmul", other)
-                crow, col = spgemm_structure(self.layout, other.layout)
+                crow, col = spgemm_structure(self.forward_layout, other.forward_layout)
                 product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
                 self._products.put(other, product)
         return product
@@ -404,11 +409,12 @@ def _checked_dtype(
 def _moved(layout: Layout, copy: Pattern) -> Layout:
     """The layout of a copy on another device: what is known is moved, not computed again."""
     device = copy.device
+    t_crow, t_col = layout.transposed
     t_perm = layout.t_perm
     return layout._replace(
         crow=copy.crow,
         col=copy.col,
-        t_crow=layout.t_crow.to(device),
-        t_col=layout.t_col.to(device),
+        t_crow=t_crow.to(device),
+        t_col=t_col.to(device),
         t_perm=None if t_perm is None else t_perm.to(device),
     )

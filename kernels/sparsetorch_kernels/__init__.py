@@ -1,17 +1,20 @@
 """Differentiable kernels for CSR matrices whose structure is known apart from their values."""
 
+from sparsetorch_kernels._register import watched
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
-from sparsetorch_kernels.layout import Layout
+from sparsetorch_kernels.layout import Layout, forward_layout
 
 __all__ = [
     "Layout",
     "backend_info",
+    "forward_layout",
     "sddmm",
     "spgemm",
     "spgemm_structure",
     "spmm",
     "spmv",
     "transpose_structure",
+    "watched",
 ]

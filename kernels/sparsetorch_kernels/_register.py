@@ -83,7 +83,7 @@ def _pick(op: Bilinear, eager: Call, traced: Call) -> Call:
                     "torch.compile, or reverse mode inside"
                 )
             return traced(layouts, p, q, reduce)
-        if _watched(p, q):
+        if watched(p, q):
             return eager(layouts, p, q, reduce)
         # Nobody differentiates or maps this call: the Function's bookkeeping, half of the time of a
         # small product, would be for nothing.
@@ -92,10 +92,11 @@ def _pick(op: Bilinear, eager: Call, traced: Call) -> Call:
     return call
 
 
-def _watched(p: Tensor, q: Tensor) -> bool:
-    """Whether reverse mode, forward mode or a function transform may be watching the call."""
+def watched(p: Tensor, q: Tensor) -> bool:
+    """Whether a derivative, a function transform or a compiler may be watching a product."""
     return (
-        (torch.is_grad_enabled() and (p.requires_grad or q.requires_grad))
+        torch.compiler.is_compiling()
+        or (torch.is_grad_enabled() and (p.requires_grad or q.requires_grad))
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )

@@ -16,7 +16,7 @@ class Layout(NamedTuple):
     col: (nnz,) column indices, increasing and unique within each row; the dtype of crow, or int32
     where crow is int64: rows and columns often fit in int32 when entries do not.
     perm: (nnz,) dtype of crow, or None for the identity: entry k of this view is `values[perm[k]]`.
-    t_crow, t_col, t_perm: the transposed pattern in the same form.
+    t_crow, t_col, t_perm: the transposed pattern in the same form; all None in a `forward_layout`.
     n_rows, n_cols: the shape.
 
     The contents are trusted: whoever builds a Layout has checked them (`sparsetorch.Pattern` does).
@@ -25,8 +25,8 @@ class Layout(NamedTuple):
     crow: Tensor
     col: Tensor
     perm: Tensor | None
-    t_crow: Tensor
-    t_col: Tensor
+    t_crow: Tensor | None
+    t_col: Tensor | None
     t_perm: Tensor | None
     n_rows: int
     n_cols: int
@@ -34,9 +34,10 @@ class Layout(NamedTuple):
     @property
     def T(self) -> "Layout":
         """The transposed layout; it shares every array with this one."""
+        t_crow, t_col = self.transposed
         return Layout(
-            self.t_crow,
-            self.t_col,
+            t_crow,
+            t_col,
             self.t_perm,
             self.crow,
             self.col,
@@ -45,14 +46,33 @@ class Layout(NamedTuple):
             self.n_rows,
         )
 
+    @property
+    def transposed(self) -> tuple[Tensor, Tensor]:
+        """t_crow and t_col.
+
+        Raises:
+            ValueError: the layout has none.
+        """
+        if self.t_crow is None or self.t_col is None:
+            raise ValueError(
+                "the layout has no transpose, which derivatives and transposed products need; make "
+                "it with transpose_structure"
+            )
+        return self.t_crow, self.t_col
+
     def long(self) -> "Layout":
         """The same with int64 row pointers and permutations."""
         return self._replace(
             crow=self.crow.long(),
             perm=None if self.perm is None else self.perm.long(),
-            t_crow=self.t_crow.long(),
+            t_crow=None if self.t_crow is None else self.t_crow.long(),
             t_perm=None if self.t_perm is None else self.t_perm.long(),
         )
+
+
+def forward_layout(crow: Tensor, col: Tensor, n_rows: int, n_cols: int) -> Layout:
+    """A layout without its transpose: enough for a product that nobody differentiates."""
+    return Layout(crow, col, None, None, None, None, n_rows, n_cols)
 
 
 def alike(layouts: tuple[Layout, ...]) -> tuple[Layout, ...]:

@@ -5,10 +5,12 @@ import torch
 from csr_cases import layout_of
 from scipy import sparse
 
-from sparsetorch_kernels import sddmm, spgemm, spgemm_structure, spmm, spmv
+from sparsetorch_kernels import forward_layout, sddmm, spgemm, spgemm_structure, spmm, spmv
 
 A = layout_of(sparse.random_array((5, 4), density=0.5, rng=0))
 V, X = torch.ones(A.col.numel()), torch.ones(4, 3)
+FORWARD = forward_layout(A.crow, A.col, A.n_rows, A.n_cols)
+SQUARE = layout_of(sparse.eye_array(4))
 LONG = layout_of(sparse.random_array((4, 5), density=0.5, rng=0), torch.int64)
 N = A.col.numel()
 
@@ -43,7 +45,7 @@ N = A.col.numel()
         ),
         (lambda: spmm(A._replace(t_col=None), V, X), TypeError, "layout.t_col is None"),
         (
-            lambda: spmm(A._replace(t_col=A.t_col.long()), V, X),
+            lambda: spmm(A._replace(t_col=A.transposed[1].long()), V, X),
             TypeError,
             "layout.t_col is torch.int64; expected torch.int32",
         ),
@@ -59,6 +61,8 @@ N = A.col.numel()
         ),
         (lambda: spmm(A._replace(col=A.col.short()), V, X), TypeError, "layout.col is torch.int16"),
         (lambda: spmm(A._replace(col=A.col[None]), V, X), ValueError, "expected one dimension"),
+        (lambda: FORWARD.T, ValueError, "the layout has no transpose"),
+        (lambda: spgemm(A.T, V, FORWARD, V, SQUARE), ValueError, "the layout has no transpose"),
         (lambda: spgemm(A, V, A, V, A), ValueError, "a has 4 columns and b 5 rows"),
         (
             lambda: spgemm(A, V, A.T, V, A),

@@ -8,10 +8,10 @@ import weakref
 
 import pytest
 import torch
-from random_matrices import random_csr, random_pattern
+from random_matrices import MIXED, random_csr, random_pattern
 
 import sparsetorch.pattern
-from sparsetorch import Pattern
+from sparsetorch import CSRTensor, Pattern
 
 CROW = torch.tensor([0, 2, 2, 3])
 COL = torch.tensor([0, 2, 1])
@@ -214,3 +214,32 @@ def test_operations_check_their_partner():
 def test_submatrix_checks_its_indices(rows, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         random_pattern(6, 4, 0.5, 0).submatrix(rows, slice(None))
+
+
+def test_products_that_nobody_differentiates_need_no_transpose():
+    A = random_csr(6, 6).detach()
+    B = A + CSRTensor.eye(6, dtype=A.dtype)  # a result: its constructor was not called
+    x = torch.randn(6, dtype=A.dtype)
+    torch.testing.assert_close(B @ x, B.to_dense() @ x)
+    assert B.pattern.forward_layout.t_crow is None
+    y = torch.randn(6, dtype=A.dtype, requires_grad=True)
+    torch.testing.assert_close(torch.autograd.grad((B @ y).sum(), y)[0], B.to_dense().sum(0))
+    assert B.pattern.forward_layout.t_crow is not None
+
+
+def test_mixed_index_dtypes_survive_every_structure():
+    pattern = random_pattern(6, 6, 0.4, 1, MIXED)
+    other = random_pattern(6, 6, 0.4, 2)
+    for result in (
+        pattern.T,
+        pattern.union(other).pattern,
+        pattern.intersection(other).pattern,
+        pattern.matmul(other),
+        pattern.submatrix(slice(0, 3), slice(None)).pattern,
+        pattern.with_diagonal.pattern,
+    ):
+        assert (result.crow.dtype, result.col.dtype) == (torch.int64, torch.int32)
+    assert pattern.diagonal.positions.dtype == torch.int64
+    assert Pattern(CROW, COL, (3, 3), crow_dtype=torch.int64).crow.dtype == torch.int64
+    with pytest.raises(ValueError, match=r"crow_dtype: expected torch\.int64 "):
+        Pattern(CROW, COL, (3, 3), torch.int64, torch.int32)

@@ -107,6 +107,7 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
         "a", a, ("a_values", a_values, (a.col.numel(),)), ("b_values", b_values, (b.col.numel(),))
     )
     checks.check_product(a, b, c)
+    _ = b.transposed  # some rows are made of dot products
     a_values, b_values, batch = _flatten(a_values, 1, b_values, 1)
     return _unflatten(_ops["spgemm"]((a, b, c), a_values, b_values), batch)
 
