@@ -1,8 +1,6 @@
 // The operators of the CPU library, on PyTorch's stable ABI only: one build serves torch 2.11 and
 // later, and every Python. Python has checked shapes, dtypes and devices before it calls these
 // (`csr/checks.py`); what is checked again here is what memory safety rests on.
-#include <tuple>
-
 #include <torch/csrc/stable/library.h>
 
 #include "pieces.h"
@@ -11,7 +9,7 @@
 #include "spmm.h"
 #include "spmv.h"
 #include "tensors.h"
-#include "triangular.h"
+#include "triangular_ops.h"
 
 namespace sparsetorch {
 namespace {
@@ -133,105 +131,6 @@ Tensor spgemm(const Tensor& a_crow, const Tensor& a_col, const MaybeTensor& a_pe
   return out;
 }
 
-// The level sets of a triangle: its rows by level, and where in them each level starts.
-std::tuple<Tensor, Tensor> level_sets(const Tensor& crow, const Tensor& col, bool lower) {
-  const Pattern pattern(crow, col, std::nullopt);
-  const int64_t n_rows = crow.numel() - 1;
-  const Tensor level = torch::stable::new_empty(col, {n_rows});
-  Tensor rows = torch::stable::new_empty(col, {n_rows}), starts;
-  dispatch_index(col, [&]<typename I>(I) {
-    const Csr<I> a = pattern.view<I>();
-    I* const level_data = level.mutable_data_ptr<I>();
-    const int64_t count =
-        (lower ? levels_of_rows<true, I> : levels_of_rows<false, I>)(a, level_data);
-    starts = torch::stable::empty({count + 1}, ScalarType::Long);
-    int64_t* const start = starts.mutable_data_ptr<int64_t>();
-    std::fill_n(start, count + 1, int64_t{0});
-    for (int64_t row = 0; row < n_rows; ++row) ++start[level_data[row] + 1];
-    for (int64_t l = 0; l < count; ++l) start[l + 1] += start[l];
-    I* const rows_data = rows.mutable_data_ptr<I>();
-    for (int64_t row = 0; row < n_rows; ++row) {
-      rows_data[start[level_data[row]]++] = static_cast<I>(row);
-    }
-    // Every start has moved to the end of its level, which is the start of the next.
-    for (int64_t l = count; l > 0; --l) start[l] = start[l - 1];
-    start[0] = 0;
-  });
-  return {rows, starts};
-}
-
-// x with T x = b; rows and starts are the level sets of T. Right-hand sides are divided among the
-// threads; the rows of a level only where there are too few, and the levels are large enough.
-Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor& perm,
-                        const Tensor& t_crow, const Tensor& t_col, const MaybeTensor& t_perm,
-                        const Tensor& rows, const Tensor& starts, const Tensor& values,
-                        const Tensor& b, bool lower, bool unit) {
-  const Pattern pattern(crow, col, perm), transposed(t_crow, t_col, t_perm);
-  const int64_t k = b.size(2), nnz = col.numel(), n = crow.numel() - 1;
-  const Operand left(values, values, 2, nnz), right(b, values, 3, n, k);
-  const Batch batch(left, right, false);
-  STD_TORCH_CHECK(t_col.scalar_type() == col.scalar_type() && t_col.numel() == nnz &&
-                      t_crow.numel() == n + 1,
-                  "the transposed pattern does not fit");
-  STD_TORCH_CHECK(rows.is_cpu() && rows.scalar_type() == col.scalar_type() && rows.numel() == n &&
-                      starts.is_cpu() && starts.scalar_type() == ScalarType::Long &&
-                      starts.numel() > 0,
-                  "the level sets do not fit the pattern");
-  const Tensor order = torch::stable::contiguous(rows), bounds = torch::stable::contiguous(starts);
-  Tensor out = make_output(values, {batch.results, n, k});
-  if (out.numel() == 0) return out;
-  constexpr int64_t kWorthATask = 32768;  // operations
-  const int64_t threads = torch::stable::get_num_threads(), levels = bounds.numel() - 1;
-  const int64_t work = (n + nnz) * k;
-  const int64_t shares = std::clamp<int64_t>(k / 16, 1, threads);  // of the columns
-  const bool large_levels = work / levels >= kWorthATask;
-  // No choice depends on the number of threads that would change the order of a sum.
-  const bool by_columns = k == 1 && perm && !t_perm && !large_levels;
-  const bool by_levels = large_levels && batch.results * shares < threads;
-  dispatch(values, col, [&]<typename T, typename I>(T, I) {
-    const auto solve = [&]<bool kLower, bool kPerm>() {
-      const auto system = [&](int64_t result) {
-        return Triangular<T, I>{(by_columns ? transposed : pattern).view<I>(),
-                                left.data<T>() + result * left.step,
-                                right.data<T>() + result * right.step,
-                                out.mutable_data_ptr<T>() + result * n * k, k, unit};
-      };
-      const auto run_shares = [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t result = task / shares, share = task % shares;
-          if (by_columns) {
-            substitute_by_columns<kLower>(system(result));
-          } else {
-            substitute<kLower, kPerm>(system(result), k * share / shares, k * (share + 1) / shares);
-          }
-        }
-      };
-      if (!by_levels) {
-        const int64_t grain = std::max<int64_t>(1, kWorthATask * shares / work);
-        return torch::stable::parallel_for(0, batch.results * shares, grain, run_shares);
-      }
-      const I* const row = order.const_data_ptr<I>();
-      const int64_t* const start = bounds.const_data_ptr<int64_t>();
-      const int64_t grain = std::max<int64_t>(1, kWorthATask / (1 + work / n));
-      for (int64_t result = 0; result < batch.results; ++result) {
-        const Triangular<T, I> p = system(result);
-        for (int64_t level = 0; level < levels; ++level) {
-          const auto run_rows = [&](int64_t begin, int64_t end) {
-            substitute_rows<kLower, kPerm>(p, row + begin, row + end);
-          };
-          torch::stable::parallel_for(start[level], start[level + 1], grain, run_rows);
-        }
-      }
-    };
-    if (lower) {
-      perm ? solve.template operator()<true, true>() : solve.template operator()<true, false>();
-    } else {
-      perm ? solve.template operator()<false, true>() : solve.template operator()<false, false>();
-    }
-  });
-  return out;
-}
-
 }  // namespace
 }  // namespace sparsetorch
 
@@ -246,17 +145,21 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "spgemm(Tensor a_crow, Tensor a_col, Tensor? a_perm, Tensor b_crow, Tensor b_col, "
       "Tensor? b_perm, Tensor bt_crow, Tensor bt_col, Tensor? bt_perm, Tensor c_crow, "
       "Tensor c_col, Tensor? c_perm, Tensor a_values, Tensor b_values, bool reduce) -> Tensor");
-  m.def("level_sets(Tensor crow, Tensor col, bool lower) -> (Tensor, Tensor)");
+  m.def("levels_of_rows(Tensor crow, Tensor col) -> Tensor");
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
-      "Tensor? t_perm, Tensor rows, Tensor starts, Tensor values, Tensor b, bool lower, bool unit) "
+      "Tensor? t_perm, Tensor starts, Tensor rows, Tensor values, Tensor b, bool lower, bool unit) "
       "-> Tensor");
+  m.def("ilu0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
+  m.def("ic0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("spmm", TORCH_BOX(&sparsetorch::spmm));
   m.impl("sddmm", TORCH_BOX(&sparsetorch::sddmm));
   m.impl("spgemm", TORCH_BOX(&sparsetorch::spgemm));
-  m.impl("level_sets", TORCH_BOX(&sparsetorch::level_sets));
+  m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));
+  m.impl("ilu0", TORCH_BOX(&sparsetorch::ilu0));
+  m.impl("ic0", TORCH_BOX(&sparsetorch::ic0));
 }

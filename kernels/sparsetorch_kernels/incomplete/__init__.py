@@ -1,0 +1,1 @@
+"""Incomplete factorizations on the pattern of the matrix."""
