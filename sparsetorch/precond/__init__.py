@@ -3,9 +3,15 @@
 from sparsetorch.precond.amg import Multigrid, amg
 from sparsetorch.precond.block_jacobi import BlockJacobi, block_jacobi
 from sparsetorch.precond.chebyshev import Chebyshev, chebyshev
+from sparsetorch.precond.incomplete import IC0, ILU0, ic0, ilu0
 from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.relaxation import SOR, SSOR, sor, ssor
 
 __all__ = [
+    "IC0",
+    "ILU0",
+    "SOR",
+    "SSOR",
     "BlockJacobi",
     "Chebyshev",
     "Jacobi",
@@ -13,4 +19,8 @@ __all__ = [
     "amg",
     "block_jacobi",
     "chebyshev",
+    "ic0",
+    "ilu0",
+    "sor",
+    "ssor",
 ]

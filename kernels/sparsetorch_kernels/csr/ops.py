@@ -11,7 +11,6 @@ the same kinds (G is the gradient of the result):
 reverse mode automatic differentiation", arXiv:2212.05159.)
 """
 
-import torch
 from torch import Tensor
 
 from sparsetorch_kernels._register import Bilinear, register

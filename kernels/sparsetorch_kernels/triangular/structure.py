@@ -1,5 +1,7 @@
 """Level sets: which unknowns of a triangular system can be found at the same time."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,6 @@ def levels_by_rows(crow: Tensor, col: Tensor) -> Tensor:
     """The level of each row, (n,): one more than the largest of those it depends on."""
     starts, columns = crow.tolist(), col.tolist()
     level: list[int] = []
-    for i, (first, last) in enumerate(zip(starts, starts[1:])):
+    for i, (first, last) in enumerate(pairwise(starts)):
         level.append(max((level[j] + 1 for j in columns[first:last] if j < i), default=0))
     return torch.tensor(level, dtype=col.dtype)
