@@ -64,9 +64,10 @@ def entry_plan(layout: Layout, symmetric: bool) -> Elimination:
     levels = Layout(
         starts, rows, None, *transpose_structure(starts, rows, len(row)), n_levels, len(row)
     )
-    products = torch.tensor(found, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    target, left, right = torch.tensor(found, dtype=torch.int64).reshape(-1, 3).unbind(1)
     diagonal = torch.tensor([places[i, i] for i in range(layout.n_rows)], dtype=torch.int64)
-    return Elimination(*products, torch.tensor(pivot).long(), diagonal, levels, symmetric)
+    divisor = torch.tensor(pivot).long()
+    return Elimination(target, left, right, divisor, diagonal, levels, symmetric)
 
 
 def native(layout: Layout, values: Tensor, symmetric: bool) -> Tensor:
