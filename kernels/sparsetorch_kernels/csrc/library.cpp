@@ -148,8 +148,7 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
   m.def("levels_of_rows(Tensor crow, Tensor col) -> Tensor");
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
-      "Tensor? t_perm, Tensor starts, Tensor rows, Tensor values, Tensor b, bool lower, bool unit) "
-      "-> Tensor");
+      "Tensor? t_perm, Tensor values, Tensor b, bool lower, bool unit) -> Tensor");
   m.def("ilu0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
   m.def("ic0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
 }

@@ -192,18 +192,6 @@ void substitute_by_columns(const Triangular<T, I>& transposed) {
   }
 }
 
-// The rows of one level set, which need each other's results in no way.
-template <bool kLower, bool kPerm, typename T, typename I>
-void substitute_rows(const Triangular<T, I>& p, const I* begin, const I* end) {
-  for (const I* row = begin; row < end; ++row) {
-    if (p.k == 1) {
-      substitute_one<kLower, kPerm>(p, *row);
-    } else {
-      substitute_row<kLower, kPerm>(p, *row, 0, p.k);
-    }
-  }
-}
-
 // The level of each row of a lower triangle: 0 if its unknown depends on no other, else one more
 // than the largest level among those it depends on (Anderson and Saad, Int. J. High Speed Comput.
 // 1, 1989).

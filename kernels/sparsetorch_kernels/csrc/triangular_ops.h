@@ -27,88 +27,54 @@ Tensor levels_of_rows(const Tensor& crow, const Tensor& col) {
   return level;
 }
 
-// How the work of a batch of solves is divided. What changes the order of a sum, `by_columns`,
-// does not depend on the number of threads.
-struct SolvePlan {
-  static constexpr int64_t kWorthATask = 32768;  // operations
-  int64_t shares;                                // of the columns of b
-  bool by_columns, by_levels;
-  int64_t grain;
-
-  SolvePlan(int64_t n, int64_t nnz, int64_t k, int64_t results, int64_t levels, bool turned) {
-    const int64_t threads = torch::stable::get_num_threads(), work = (n + nnz) * k;
-    const bool large_levels = work / levels >= kWorthATask;
-    shares = std::clamp<int64_t>(k / 16, 1, threads);
-    by_columns = k == 1 && turned && !large_levels;
-    by_levels = large_levels && results * shares < threads;
-    grain = std::max<int64_t>(1, by_levels ? kWorthATask / (1 + work / n)
-                                           : kWorthATask * shares / work);
-  }
-};
-
-// x with T x = b; an error names the first row without a diagonal. starts and rows are level sets:
-// of T, if it is lower, and of its transpose otherwise, where they serve from the last to the
-// first. Right-hand sides are divided among the threads; the rows of a level only where there are
-// too few of those, and the levels are large enough.
+// x with T x = b; an error names the first row without a diagonal. Threads share the right-hand
+// sides. They could share the unknowns of a level set too, but would have to meet after each: on two
+// cores that other programs use as well, this lost more than it gained even with two levels only.
 Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor& perm,
                         const Tensor& t_crow, const Tensor& t_col, const MaybeTensor& t_perm,
-                        const Tensor& starts, const Tensor& rows, const Tensor& values,
-                        const Tensor& b, bool lower, bool unit) {
-  const Pattern pattern(crow, col, perm), transposed(t_crow, t_col, t_perm),
-      levels(starts, rows, std::nullopt);
+                        const Tensor& values, const Tensor& b, bool lower, bool unit) {
+  const Pattern pattern(crow, col, perm), transposed(t_crow, t_col, t_perm);
   const int64_t k = b.size(2), nnz = col.numel(), n = crow.numel() - 1;
   const Operand left(values, values, 2, nnz), right(b, values, 3, n, k);
   const Batch batch(left, right, false);
   STD_TORCH_CHECK(t_col.scalar_type() == col.scalar_type() && t_col.numel() == nnz &&
                       t_crow.numel() == n + 1,
                   "the transposed pattern does not fit");
-  STD_TORCH_CHECK(rows.scalar_type() == col.scalar_type() && rows.numel() == n,
-                  "the level sets do not fit the pattern");
   Tensor out = make_output(values, {batch.results, n, k});
   if (out.numel() == 0) return out;
-  const int64_t n_levels = starts.numel() - 1;
-  STD_TORCH_CHECK(n_levels > 0, "the level sets do not fit the pattern");
-  const SolvePlan plan(n, nnz, k, batch.results, n_levels, perm && !t_perm);
+  constexpr int64_t kWorthATask = 32768;  // operations
+  const int64_t shares = std::clamp<int64_t>(k / 16, 1, torch::stable::get_num_threads());
+  const int64_t grain = std::max<int64_t>(1, kWorthATask * shares / ((n + nnz) * k));
+  const bool by_columns = k == 1 && perm && !t_perm;
   FirstRow singular;
   dispatch_real(values, col, [&]<typename T, typename I>(T, I) {
-    const auto solve = [&]<bool kLower, bool kPerm>() {
-      const auto system = [&](int64_t result) {
-        return Triangular<T, I>{(plan.by_columns ? transposed : pattern).view<I>(),
-                                left.data<T>() + result * left.step,
-                                right.data<T>() + result * right.step,
-                                out.mutable_data_ptr<T>() + result * n * k, k, unit, &singular};
-      };
-      const auto run_shares = [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t result = task / plan.shares, share = task % plan.shares;
-          if (plan.by_columns) {
-            substitute_by_columns<kLower>(system(result));
-          } else {
-            substitute<kLower, kPerm>(system(result), k * share / plan.shares,
-                                      k * (share + 1) / plan.shares);
-          }
-        }
-      };
-      if (!plan.by_levels) {
-        return torch::stable::parallel_for(0, batch.results * plan.shares, plan.grain, run_shares);
-      }
-      const Csr<I> sets = levels.view<I>();
-      for (int64_t result = 0; result < batch.results; ++result) {
-        const Triangular<T, I> p = system(result);
-        for (int64_t step = 0; step < n_levels; ++step) {
-          const int64_t level = kLower ? step : n_levels - 1 - step;
-          const auto run_rows = [&](int64_t begin, int64_t end) {
-            substitute_rows<kLower, kPerm>(p, sets.col + begin, sets.col + end);
-          };
-          torch::stable::parallel_for(sets.crow[level], sets.crow[level + 1], plan.grain, run_rows);
+    const auto solve = [&]<bool kLower, bool kPerm>(int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t result = task / shares, share = task % shares;
+        const Triangular<T, I> system{(by_columns ? transposed : pattern).view<I>(),
+                                      left.data<T>() + result * left.step,
+                                      right.data<T>() + result * right.step,
+                                      out.mutable_data_ptr<T>() + result * n * k,
+                                      k,
+                                      unit,
+                                      &singular};
+        if (by_columns) {
+          substitute_by_columns<kLower>(system);
+        } else {
+          substitute<kLower, kPerm>(system, k * share / shares, k * (share + 1) / shares);
         }
       }
     };
-    if (lower) {
-      perm ? solve.template operator()<true, true>() : solve.template operator()<true, false>();
-    } else {
-      perm ? solve.template operator()<false, true>() : solve.template operator()<false, false>();
-    }
+    const auto run = [&](int64_t begin, int64_t end) {
+      if (lower) {
+        perm ? solve.template operator()<true, true>(begin, end)
+             : solve.template operator()<true, false>(begin, end);
+      } else {
+        perm ? solve.template operator()<false, true>(begin, end)
+             : solve.template operator()<false, false>(begin, end);
+      }
+    };
+    torch::stable::parallel_for(0, batch.results * shares, grain, run);
   });
   STD_TORCH_CHECK(singular.found() < 0, "no diagonal in row ", singular.found());
   return out;

@@ -24,7 +24,7 @@ def solve(
     triangle, levels = layouts
     if values.is_cpu and (native := _cpu_op()) is not None:
         try:
-            return native(*triangle[:6], levels.crow, levels.col, values, b, lower, unit)
+            return native(*triangle[:6], values, b, lower, unit)
         except RuntimeError as error:
             if (named := re.search(r"no diagonal in row (\d+)", str(error))) is None:
                 raise
