@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.triangular import solve_triangular
 from sparsetorch.precond.elimination import Equations, factorize
-from sparsetorch.precond.jacobi import check_square
+from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.vectors import on_columns
 from sparsetorch.triangles import triangle
 from sparsetorch_kernels.incomplete import PivotError
@@ -81,7 +81,8 @@ def ilu0(A: CSRTensor) -> ILU0:
             is zero or NaN; the first such row is named.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
-    _check_diagonal("ilu0", A)
+    check_square(A)
+    check_diagonal("ilu0", "A", A.pattern)
     try:
         factors = factorize(A.values, Equations(A.pattern, symmetric=False))
     except PivotError as error:
@@ -109,7 +110,8 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
             negative, or the square of a pivot is not positive; the first such row is named.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
-    _check_diagonal("ic0", A)
+    check_square(A)
+    check_diagonal("ic0", "A", A.pattern)
     if not 0 <= shift < math.inf:
         raise ValueError(f"shift: expected a number of at least 0, got {shift}")
     part = triangle(A.pattern, lower=True)
@@ -127,15 +129,3 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
             f"shift={more:g}) and larger, or ilu0"
         ) from None
     return IC0(CSRTensor(part.pattern, factors))
-
-
-def _check_diagonal(name: str, A: CSRTensor) -> None:
-    check_square(A)
-    stored = A.pattern.diagonal.rows
-    if stored.shape[0] < A.shape[0]:
-        whole = torch.ones(A.shape[0], dtype=torch.bool, device=A.device)
-        missing = torch.nonzero(whole.index_fill(0, stored.long(), False))[:, 0]
-        raise ValueError(
-            f"A: {name} divides by the diagonal, which is not stored in {len(missing)} rows, the "
-            f"first of them row {int(missing[0])}; store it with A.add_diagonal(d)"
-        )

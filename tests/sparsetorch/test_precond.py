@@ -21,6 +21,7 @@ from sparsetorch.precond import (
     amg,
     block_jacobi,
     chebyshev,
+    fsai,
     ic0,
     ilu0,
     ssor,
@@ -67,6 +68,7 @@ PRECONDITIONERS = [
     Preconditioner("SSOR 1.6", lambda A: ssor(A, 1.6), 24, 34),
     Preconditioner("ILU(0)", ilu0, 20, 49),
     Preconditioner("IC(0)", ic0, 20, 49, only_definite=True),
+    Preconditioner("FSAI", fsai, 30, 84, only_definite=True),
     Preconditioner("Ruge-Stueben, Jacobi", lambda A: amg(A, degree=0), 15, 12, False),
     Preconditioner("Ruge-Stueben", amg, 11, 9, False),
     Preconditioner(
