@@ -8,8 +8,8 @@ float64 first, gradients with those of a solve whose products are written out; a
 run without a time. The contenders then take turns. Reported: median and quartiles of the wall-clock
 time and the ratio to the best peer (below 1: sparsetorch is faster).
 
-PyTorch's triangular solve with a sparse matrix has no gradient for that matrix which is not dense,
-n x n, so forward and backward together have no peer: they are compared with PyTorch's forward.
+PyTorch's gradient of a triangular solve with a sparse matrix is a dense n x n one, so forward and
+backward together have no peer: they are compared with PyTorch's forward alone.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
 from bench_csr import poisson, times, verify
 from scipy import sparse
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import solve_triangular
+from sparsetorch_kernels import backend_info
 
 Contender = Callable[[], tuple]
 Case = tuple[tuple[np.ndarray, ...], dict[str, Contender]]
@@ -133,9 +135,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     lines = [
-        f"{torch.get_num_threads()} threads (scipy: 1); torch {torch.__version__}. Median "
-        "(quartiles) of the wall-clock time in ms.",
+        f"Lower triangles of 2-D Poisson, {options.grid} x {options.grid} grid, and of a power-law "
+        f"graph, {options.nodes} nodes; {torch.get_num_threads()} threads (scipy: 1); torch "
+        f"{torch.__version__}, scipy {scipy.__version__}; sparsetorch: "
+        f"{backend_info()['cpu'].split()[0]}.",
+        f"Transparent huge pages: {pages.read_text().strip() if pages.exists() else 'none'}. "
+        "Median (quartiles) of the wall-clock time in ms.",
         "",
         "| solve | sparsetorch | torch | scipy | to best peer |",
         "|---|---|---|---|---|",

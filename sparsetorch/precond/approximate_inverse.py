@@ -51,9 +51,9 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
     """The M on a pattern for which |A M - I|, in the Frobenius norm, is smallest.
 
     A: one square CSRTensor, float32 or float64. pattern: that of M, A's own by default; that of
-    A @ A gives a better and denser M. M is a preconditioner by itself, as products with a
-    CSRTensor need no solves. It is symmetric only if A M - I can be zero: for CG take `fsai`.
-    Differentiable in `A.values`. What depends on A's own pattern is found once and kept on it.
+    A @ A gives a better and denser M. M is a preconditioner by itself, and applying it is a product.
+    In general it is not symmetric, even if A is: for CG take `fsai`. Differentiable in `A.values`
+    any number of times. What depends on A's own pattern is found once and kept on it.
 
     Raises:
         ValueError: A is a batch or not square, the pattern does not fit, or columns of A are so
@@ -79,7 +79,7 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
     A: one square CSRTensor, float32 or float64. pattern: its lower triangle is that of G, with the
     whole diagonal; A's own by default. Never breaks down for a positive definite A, and the
     preconditioner is positive definite. Only A's lower triangle is read. Differentiable in
-    `A.values`.
+    `A.values` any number of times.
 
     Raises:
         ValueError: A is a batch or not square, the pattern does not fit, an entry of a diagonal is
