@@ -51,8 +51,8 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
     """The M on a pattern for which |A M - I|, in the Frobenius norm, is smallest.
 
     A: one square CSRTensor, float32 or float64. pattern: that of M, A's own by default; that of
-    A @ A gives a better and denser M. M is a preconditioner by itself, and applying it is a product.
-    In general it is not symmetric, even if A is: for CG take `fsai`. Differentiable in `A.values`
+    A @ A gives a better and denser M. M is a preconditioner by itself; applying it is a product. In
+    general it is not symmetric, even if A is: for CG take `fsai`. Differentiable in `A.values`
     any number of times. What depends on A's own pattern is found once and kept on it.
 
     Raises:
