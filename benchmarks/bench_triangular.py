@@ -6,7 +6,8 @@ The matrices are the lower triangles of the 2-D Poisson matrix and of the Laplac
 of a power-law graph, in the natural order. Every contender's result is compared with SciPy's in
 float64 first, gradients with those of a solve whose products are written out; a mismatch ends the
 run without a time. The contenders then take turns. Reported: median and quartiles of the wall-clock
-(or, for a machine that others use too, processor) time and the ratio to the best peer (below 1: sparsetorch is faster).
+(or, for a machine that others use too, processor) time and the ratio to the best peer (below 1:
+sparsetorch is faster).
 
 PyTorch's gradient of a triangular solve with a sparse matrix is a dense n x n one, so forward and
 backward together have no peer: they are compared with PyTorch's forward alone.
@@ -136,6 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    kind = "processor" if options.cpu_time else "wall-clock"
     pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     lines = [
         f"Lower triangles of 2-D Poisson, {options.grid} x {options.grid} grid, and of a power-law "
@@ -143,7 +145,7 @@ def main() -> None:
         f"{torch.__version__}, scipy {scipy.__version__}; sparsetorch: "
         f"{backend_info()['cpu'].split()[0]}.",
         f"Transparent huge pages: {pages.read_text().strip() if pages.exists() else 'none'}. "
-        f"Median (quartiles) of the {'processor' if options.cpu_time else 'wall-clock'} time in ms.",
+        f"Median (quartiles) of the {kind} time in ms.",
         "",
         "| solve | sparsetorch | torch | scipy | to best peer |",
         "|---|---|---|---|---|",
