@@ -7,7 +7,8 @@ depends on structure only is computed once and kept here.
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from sparsetorch.structure import (
 from sparsetorch_kernels import Layout, forward_layout, spgemm_structure, transpose_structure
 
 Index = Tensor | slice
+Found = TypeVar("Found")
 # A union as it is kept: None stands for the pattern that keeps it, which must not hold itself.
 Merged = tuple["Pattern | None", Tensor, Tensor]
 
@@ -124,6 +126,7 @@ class Pattern:
         self._unions: PerPartner[Merged] = PerPartner()
         self._intersections: PerPartner[PatternIntersection] = PerPartner()
         self._with_diagonal: Merged | None = None
+        self._kept: dict[str, Any] = {}
         self._copies: weakref.WeakValueDictionary[torch.device, Pattern] = (
             weakref.WeakValueDictionary()
         )
@@ -296,6 +299,16 @@ class Pattern:
                 self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
         pattern, left, right = self._with_diagonal
         return PatternUnion(self if pattern is None else pattern, left, right)
+
+    def kept(self, what: str, find: Callable[[Pattern], Found]) -> Found:
+        """Another structure that follows from this pattern alone: `find(self)`, kept by its name.
+
+        It must not refer to this pattern, which would then hold itself.
+        """
+        if what not in self._kept:
+            with finding_structure(f"Pattern ({what})"):
+                self._kept[what] = find(self)
+        return self._kept[what]
 
     def intersection(self, other: Pattern) -> PatternIntersection:
         """The entries that this pattern and another share; kept while `other` lives.

@@ -5,12 +5,18 @@ from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
 from sparsetorch_kernels.layout import Layout, forward_layout
+from sparsetorch_kernels.triangular.ops import solve_triangular
+from sparsetorch_kernels.triangular.reference import SingularTriangleError
+from sparsetorch_kernels.triangular.structure import level_sets
 
 __all__ = [
     "Layout",
+    "SingularTriangleError",
     "backend_info",
     "forward_layout",
+    "level_sets",
     "sddmm",
+    "solve_triangular",
     "spgemm",
     "spgemm_structure",
     "spmm",

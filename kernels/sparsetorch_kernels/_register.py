@@ -1,4 +1,4 @@
-"""From one definition, both registrations of a bilinear op.
+"""From one definition, both registrations of a differentiable op of two arguments.
 
 PyTorch has two ways to teach autograd a new function, and neither covers everything (checked on
 2.11 to 2.15):
@@ -12,10 +12,11 @@ So each op is made both ways and the call picks by `torch.compiler.is_compiling(
 here is written in terms of a family of ops (`Ops`), and each family differentiates into itself
 only: a Function whose backward used custom ops would give a silently zero Hessian.
 
-All ops have one form, `f(layouts, p, q, reduce)`: bilinear (without conjugates) in p (B or 1, ...)
-and q (B or 1, ...), with one leading batch dimension that broadcasts from 1. With `reduce` the
-result is summed over the batch (and has batch size 1), which is what the gradient of a broadcast
-argument needs.
+All ops have one form, `f(layouts, p, q, reduce)`: p (B or 1, ...) and q (B or 1, ...) have one
+leading batch dimension that broadcasts from 1. With `reduce` the result is summed over the batch
+(and has batch size 1), which is what the gradient of a broadcast argument needs. An op is bilinear
+(`Bilinear`), or linear in q and the inverse of a linear function of p (`Inverse`); none takes
+conjugates.
 """
 
 import inspect
@@ -42,16 +43,53 @@ class Call(Protocol):
 
 Ops = Mapping[str, Call]
 Pullback = Callable[[Ops, Layouts, Tensor, Tensor, bool], Tensor]
+Gradients = tuple[Tensor | None, Tensor | None]  # of p and q, each None where nobody asked for it
+Needs = tuple[bool, bool]
 
 
-@dataclass(frozen=True)
-class Bilinear:
+class Definition(Protocol):
     """What has to be said about one op; everything else is derived.
 
     name: the op's name, also within its family.
     layouts: how many layouts it takes.
     forward: the computation, without derivatives: (layouts, p, q, reduce) -> Tensor.
     shape: the result's shape without batch, (layouts, p, q) -> tuple.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def layouts(self) -> int: ...
+    @property
+    def forward(self) -> Callable[[Layouts, Tensor, Tensor, bool], Tensor]: ...
+    @property
+    def shape(self) -> Callable[[Layouts, Tensor, Tensor], Sequence[int]]: ...
+
+    def read_by_pull(self, needs: Needs, p: Tensor, q: Tensor, out: Tensor) -> Gradients:
+        """What to keep for `pull`."""
+        ...
+
+    def pull(
+        self, ops: Ops, layouts: Layouts, grad: Tensor, kept: Any, needs: Needs, batches: Any
+    ) -> Gradients:
+        """The gradients of p and q, whose batch sizes are `batches`, from that of the result."""
+        ...
+
+    def read_by_push(self, p: Tensor, q: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """What to keep for `push`."""
+        ...
+
+    def push(
+        self, ops: Ops, layouts: Layouts, kept: Any, dp: Any, dq: Any, reduce: bool
+    ) -> Tensor | None:
+        """The tangent of the result, from those of p and q, each of which may be None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """A product of p and q.
+
     pull_p: gradient of p, from (ops, layouts, gradient of the result, q, reduce).
     pull_q: gradient of q, from (ops, layouts, gradient of the result, p, reduce).
     """
@@ -63,18 +101,101 @@ class Bilinear:
     pull_p: Pullback
     pull_q: Pullback
 
+    def read_by_pull(self, needs: Needs, p: Tensor, q: Tensor, out: Tensor) -> Gradients:
+        """The gradient of each argument needs the other one."""
+        return p if needs[1] else None, q if needs[0] else None
 
-def register(namespace: str, definitions: Sequence[Bilinear]) -> dict[str, Call]:
-    """Register the definitions, a set closed under differentiation, and return the calls."""
-    eager: dict[str, Call] = {}
-    traced: dict[str, Call] = {}
+    def pull(
+        self, ops: Ops, layouts: Layouts, grad: Tensor, kept: Any, needs: Needs, batches: Any
+    ) -> Gradients:
+        """See `Definition`."""
+        p, q = kept
+        return (
+            _pull(self.pull_p, ops, layouts, grad, q, batches[0]) if needs[0] else None,
+            _pull(self.pull_q, ops, layouts, grad, p, batches[1]) if needs[1] else None,
+        )
+
+    def read_by_push(self, p: Tensor, q: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Definition`."""
+        return p, q
+
+    def push(
+        self, ops: Ops, layouts: Layouts, kept: Any, dp: Any, dq: Any, reduce: bool
+    ) -> Tensor | None:
+        """f(dp, q) + f(p, dq)."""
+        p, q = kept
+        terms = []
+        if dp is not None:
+            terms.append(ops[self.name](layouts, dp, q, reduce))
+        if dq is not None:
+            terms.append(ops[self.name](layouts, p, dq, reduce))
+        return sum(terms[1:], terms[0]) if terms else None
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """x = P^-1 q for a matrix P that is linear in p; never called with `reduce`.
+
+    The gradient of q is P^-T g, that of p the outer product of it and -x where P depends on p; the
+    tangent of x is P^-1 (dq - dP x).
+
+    adjoint: P^-T g, from (ops, layouts, p, g).
+    outer: the outer product of u and x where P depends on p, from (ops, layouts, u, x, reduce).
+    product: P x, from (ops, layouts, p, x).
+    """
+
+    name: str
+    layouts: int
+    forward: Callable[[Layouts, Tensor, Tensor, bool], Tensor]
+    shape: Callable[[Layouts, Tensor, Tensor], Sequence[int]]
+    adjoint: Callable[[Ops, Layouts, Tensor, Tensor], Tensor]
+    outer: Pullback
+    product: Callable[[Ops, Layouts, Tensor, Tensor], Tensor]
+
+    def read_by_pull(self, needs: Needs, p: Tensor, q: Tensor, out: Tensor) -> Gradients:
+        """Both gradients need the matrix, and that of p the solution."""
+        return p, out if needs[0] else None
+
+    def pull(
+        self, ops: Ops, layouts: Layouts, grad: Tensor, kept: Any, needs: Needs, batches: Any
+    ) -> Gradients:
+        """See `Definition`."""
+        p, x = kept
+        back = self.adjoint(ops, layouts, p, grad)
+        grad_p = _pull(self.outer, ops, layouts, -back, x, batches[0]) if needs[0] else None
+        summed = batches[1] == 1 and back.shape[0] > 1
+        return grad_p, back.sum(0, keepdim=True) if summed else back
+
+    def read_by_push(self, p: Tensor, q: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Definition`."""
+        return p, out
+
+    def push(
+        self, ops: Ops, layouts: Layouts, kept: Any, dp: Any, dq: Any, reduce: bool
+    ) -> Tensor | None:
+        """P^-1 (dq - dP x)."""
+        p, x = kept
+        right = dq
+        if dp is not None:
+            change = self.product(ops, layouts, dp, x)
+            right = -change if dq is None else dq - change
+        return None if right is None else ops[self.name](layouts, p, right, False)
+
+
+# Both families of all ops: a definition may use those that are registered before it.
+_EAGER: dict[str, Call] = {}
+_TRACED: dict[str, Call] = {}
+
+
+def register(namespace: str, definitions: Sequence[Definition]) -> dict[str, Call]:
+    """Register definitions, closed under differentiation with earlier ones; return the calls."""
     for op in definitions:
-        eager[op.name] = _function(op, eager)
-        traced[op.name] = _custom_op(namespace, op, traced)
-    return {op.name: _pick(op, eager[op.name], traced[op.name]) for op in definitions}
+        _EAGER[op.name] = _function(op, _EAGER)
+        _TRACED[op.name] = _custom_op(namespace, op, _TRACED)
+    return {op.name: _pick(op, _EAGER[op.name], _TRACED[op.name]) for op in definitions}
 
 
-def _pick(op: Bilinear, eager: Call, traced: Call) -> Call:
+def _pick(op: Definition, eager: Call, traced: Call) -> Call:
     def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
         if torch.compiler.is_compiling():
             if forward_ad._current_level >= 0:  # the custom op's tangent would be zero
@@ -105,25 +226,17 @@ def watched(p: Tensor, q: Tensor) -> bool:
 # Rules shared by both registrations
 
 
-def _save(ctx: Any, layouts: Layouts, p: Tensor, q: Tensor, first: int) -> None:
-    """Keep what the backward will read: the gradient of each argument needs the other one.
-
-    `first` is the position of p among the inputs; q follows it.
-    """
-    need_p, need_q = ctx.needs_input_grad[first : first + 2]
+def _save(op: Definition, ctx: Any, args: tuple, out: Tensor, first: int) -> None:
+    """Keep what the backward will read. `first` is the position of p among the inputs, before q."""
+    layouts, p, q, _ = args
     ctx.layouts, ctx.batches = layouts, (p.shape[0], q.shape[0])
-    ctx.save_for_backward(p if need_q else None, q if need_p else None)
+    needs = ctx.needs_input_grad[first : first + 2]
+    ctx.save_for_backward(*op.read_by_pull(needs, p, q, out))
 
 
-def _backward(op: Bilinear, ops: Ops, ctx: Any, grad: Tensor, first: int):
-    """The gradients of p and q, each None where nobody asked for it."""
-    p, q = ctx.saved_tensors
-    need_p, need_q = ctx.needs_input_grad[first : first + 2]
-    p_batch, q_batch = ctx.batches
-    return (
-        _pull(op.pull_p, ops, ctx.layouts, grad, q, p_batch) if need_p else None,
-        _pull(op.pull_q, ops, ctx.layouts, grad, p, q_batch) if need_q else None,
-    )
+def _backward(op: Definition, ops: Ops, ctx: Any, grad: Tensor, first: int) -> Gradients:
+    needs = ctx.needs_input_grad[first : first + 2]
+    return op.pull(ops, ctx.layouts, grad, ctx.saved_tensors, needs, ctx.batches)
 
 
 def _pull(rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tensor, batch: int):
@@ -136,16 +249,6 @@ def _pull(rule: Pullback, ops: Ops, layouts: Layouts, grad: Tensor, other: Tenso
     result = rule(ops, layouts, grad, other, batch == 1 and _batch(grad, other) != 1)
     # The batch was summed away in the forward: each of its members has the same gradient.
     return result if result.shape[0] == batch else result.expand(batch, *result.shape[1:])
-
-
-def _push(call: Call, layouts: Layouts, p: Tensor, q: Tensor, dp: Any, dq: Any, reduce: bool):
-    """The tangent of the result: f(dp, q) + f(p, dq)."""
-    terms = []
-    if dp is not None:
-        terms.append(call(layouts, dp, q, reduce))
-    if dq is not None:
-        terms.append(call(layouts, p, dq, reduce))
-    return sum(terms[1:], terms[0]) if terms else None
 
 
 def _vmap(call: Call, size: int, args: tuple[Layouts, Tensor, Tensor, bool], in_dims: tuple):
@@ -177,7 +280,7 @@ def _batch(p: Tensor, q: Tensor) -> int:
 # The autograd.Function: eager mode, forward mode, torch.func
 
 
-def _function(op: Bilinear, ops: Ops) -> Call:
+def _function(op: Definition, ops: Ops) -> Call:
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(*args):
@@ -185,10 +288,9 @@ def _function(op: Bilinear, ops: Ops) -> Call:
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            layouts, p, q, reduce = inputs
-            ctx.reduce = reduce
-            ctx.save_for_forward(p, q)
-            _save(ctx, layouts, p, q, first=1)
+            _, p, q, ctx.reduce = inputs
+            ctx.save_for_forward(*op.read_by_push(p, q, output))
+            _save(op, ctx, inputs, output, first=1)
 
         @staticmethod
         def backward(ctx, grad):
@@ -196,8 +298,7 @@ def _function(op: Bilinear, ops: Ops) -> Call:
 
         @staticmethod
         def jvp(ctx, _layouts, dp, dq, _reduce):
-            p, q = ctx.saved_tensors
-            return _push(ops[op.name], ctx.layouts, p, q, dp, dq, ctx.reduce)
+            return op.push(ops, ctx.layouts, ctx.saved_tensors, dp, dq, ctx.reduce)
 
         @staticmethod
         def vmap(info, in_dims, layouts, p, q, reduce):
@@ -218,7 +319,7 @@ _LAYOUT_SCHEMA = (
 )
 
 
-def _custom_op(namespace: str, op: Bilinear, ops: Ops) -> Call:
+def _custom_op(namespace: str, op: Definition, ops: Ops) -> Call:
     width = len(Layout._fields)
     first = op.layouts * width  # the layouts' fields come before p and q
 
@@ -227,8 +328,7 @@ def _custom_op(namespace: str, op: Bilinear, ops: Ops) -> Call:
         return tuple(Layout(*args[start : start + width]) for start in starts), *args[first:]
 
     def setup_context(ctx, inputs, output):
-        layouts, p, q, _ = parse(inputs)
-        _save(ctx, layouts, p, q, first)
+        _save(op, ctx, parse(inputs), output, first)
 
     def backward(ctx, grad):
         return *(None,) * first, *_backward(op, ops, ctx, grad, first), None

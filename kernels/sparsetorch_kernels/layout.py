@@ -70,6 +70,14 @@ class Layout(NamedTuple):
         )
 
 
+def uniform(layout: Layout) -> Layout:
+    """The layout with all its indices in the dtype of its row pointers."""
+    if layout.crow.dtype == layout.col.dtype:
+        return layout
+    t_col = None if layout.t_col is None else layout.t_col.long()
+    return layout._replace(col=layout.col.long(), t_col=t_col)
+
+
 def forward_layout(crow: Tensor, col: Tensor, n_rows: int, n_cols: int) -> Layout:
     """A layout without its transpose: enough for a product that nobody differentiates."""
     return Layout(crow, col, None, None, None, None, n_rows, n_cols)

@@ -11,6 +11,7 @@ from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.richardson import richardson
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import solve
+from sparsetorch.linalg.triangular import solve_triangular
 
 __all__ = [
     "Factorization",
@@ -27,4 +28,5 @@ __all__ = [
     "minres",
     "richardson",
     "solve",
+    "solve_triangular",
 ]

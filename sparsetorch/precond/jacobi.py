@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.pattern import Pattern
 
 
 class Jacobi:
@@ -44,3 +45,15 @@ def check_square(A: CSRTensor) -> None:
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"A: expected one square matrix, got shape {tuple(A.shape)}")
+
+
+def check_diagonal(name: str, argument: str, pattern: Pattern) -> None:
+    """Raise ValueError unless the whole diagonal of a square pattern is stored."""
+    stored = pattern.diagonal.rows
+    if stored.shape[0] < pattern.shape[0]:
+        whole = torch.ones(pattern.shape[0], dtype=torch.bool, device=pattern.device)
+        missing = torch.nonzero(whole.index_fill(0, stored.long(), False))[:, 0]
+        raise ValueError(
+            f"{argument}: {name} needs the whole diagonal, which is not stored in {len(missing)} "
+            f"rows, the first of them row {int(missing[0])}; store it with A.add_diagonal(d)"
+        )

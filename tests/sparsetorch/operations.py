@@ -22,6 +22,7 @@ from sparsetorch import (
     spmm,
     vstack,
 )
+from sparsetorch.linalg import solve_triangular
 from sparsetorch.semiring import Combine, Reduce
 
 
@@ -138,6 +139,13 @@ def semiring(A: Tensor, X: Tensor, reduce: str, combine: str) -> Tensor:
     return torch.where(empty, 0.0, chosen)
 
 
+def definite(i: Inputs) -> Any:
+    """A square matrix, sparse or dense, whose triangles are invertible."""
+    if isinstance(i.A, Tensor):
+        return i.A @ i.A.mT + torch.diag(i.d**2 + 1)
+    return (i.A @ i.A.T).add_diagonal(i.d**2 + 1)
+
+
 class Operation(NamedTuple):
     name: str
     sparse: Callable[[Inputs], Any]
@@ -244,6 +252,25 @@ OPERATIONS = [
         lambda i: torch.cat(
             [torch.cat([i.A, torch.zeros_like(i.A)], -1), torch.cat([i.C.mT, 2 * i.C.mT], -1)], -2
         ),
+    ),
+    Operation(
+        "lower triangular solve",
+        lambda i: solve_triangular(definite(i), i.d),
+        lambda i: torch.linalg.solve_triangular(
+            definite(i), i.d.unsqueeze(-1), upper=False
+        ).squeeze(-1),
+    ),
+    Operation(
+        "transposed upper triangular solve",
+        lambda i: solve_triangular(definite(i), i.Y.mT, lower=False, transpose=True),
+        lambda i: torch.linalg.solve_triangular(definite(i).mT, i.Y.mT, upper=False),
+    ),
+    Operation(
+        "unit triangular solve",
+        lambda i: solve_triangular(0.1 * (i.A @ i.A.T), i.d, unit_diagonal=True),
+        lambda i: torch.linalg.solve_triangular(
+            0.1 * (i.A @ i.A.mT), i.d.unsqueeze(-1), upper=False, unitriangular=True
+        ).squeeze(-1),
     ),
     Operation("Kronecker product", lambda i: kron(i.A, i.C), lambda i: kronecker(i.A, i.C)),
 ]

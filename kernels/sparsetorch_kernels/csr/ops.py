@@ -11,10 +11,10 @@ same kinds (G is the gradient of the result; complex operands enter conjugated):
 reverse mode automatic differentiation", arXiv:2212.05159.)
 """
 
-import torch
 from torch import Tensor
 
 from sparsetorch_kernels._register import Bilinear, register
+from sparsetorch_kernels.batches import flatten, unflatten
 from sparsetorch_kernels.csr import backend, checks
 from sparsetorch_kernels.layout import Layout
 
@@ -64,8 +64,8 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     """
     values_tail, x_tail = (layout.col.numel(),), (layout.n_cols, None)
     checks.check_operands("layout", layout, ("values", values, values_tail), ("x", x, x_tail))
-    values, x, batch = _flatten(values, 1, x, 2)
-    return _unflatten(_ops["spmm"]((layout,), values, x), batch)
+    values, x, batch = flatten(values, 1, x, 2)
+    return unflatten(_ops["spmm"]((layout,), values, x), batch)
 
 
 def spmv(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def spmv(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     """
     nnz = layout.col.numel()
     checks.check_operands("layout", layout, ("values", values, (nnz,)), ("x", x, (layout.n_cols,)))
-    values, x, batch = _flatten(values, 1, x, 1)
-    return _unflatten(_ops["spmm"]((layout,), values, x.unsqueeze(-1)).squeeze(-1), batch)
+    values, x, batch = flatten(values, 1, x, 1)
+    return unflatten(_ops["spmm"]((layout,), values, x.unsqueeze(-1)).squeeze(-1), batch)
 
 
 def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     )
     if u.shape[-1] != v.shape[-1]:
         raise ValueError(f"v has {v.shape[-1]} columns and u {u.shape[-1]}; they must agree")
-    u, v, batch = _flatten(u, 2, v, 2)
-    return _unflatten(_ops["sddmm"]((layout,), u, v), batch)
+    u, v, batch = flatten(u, 2, v, 2)
+    return unflatten(_ops["sddmm"]((layout,), u, v), batch)
 
 
 def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) -> Tensor:
@@ -108,32 +108,5 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
     )
     checks.check_product(a, b, c)
     _ = b.transposed  # some rows are made of dot products
-    a_values, b_values, batch = _flatten(a_values, 1, b_values, 1)
-    return _unflatten(_ops["spgemm"]((a, b, c), a_values, b_values), batch)
-
-
-def _flatten(
-    p: Tensor, p_core: int, q: Tensor, q_core: int
-) -> tuple[Tensor, Tensor, torch.Size | None]:
-    """Merge the leading dimensions; an operand that broadcasts over all of them has size 1."""
-    p_batch, q_batch = p.shape[: p.dim() - p_core], q.shape[: q.dim() - q_core]
-    if not p_batch and not q_batch:
-        return p.unsqueeze(0), q.unsqueeze(0), None
-    try:
-        batch = torch.broadcast_shapes(p_batch, q_batch)
-    except RuntimeError:
-        raise ValueError(
-            f"the leading dimensions {tuple(p_batch)} and {tuple(q_batch)} do not broadcast"
-        ) from None
-
-    def merge(t: Tensor, own: torch.Size, core: int) -> Tensor:
-        tail = t.shape[t.dim() - core :]
-        if own.numel() == 1:
-            return t.reshape(1, *tail)
-        return t.expand(*batch, *tail).reshape(batch.numel(), *tail)
-
-    return merge(p, p_batch, p_core), merge(q, q_batch, q_core), batch
-
-
-def _unflatten(out: Tensor, batch: torch.Size | None) -> Tensor:
-    return out.squeeze(0) if batch is None else out.reshape(*batch, *out.shape[1:])
+    a_values, b_values, batch = flatten(a_values, 1, b_values, 1)
+    return unflatten(_ops["spgemm"]((a, b, c), a_values, b_values), batch)

@@ -1,10 +1,6 @@
 // The operators of the CPU library, on PyTorch's stable ABI only: one build serves torch 2.11 and
 // later, and every Python. Python has checked shapes, dtypes and devices before it calls these
 // (`csr/checks.py`); what is checked again here is what memory safety rests on.
-#include <tuple>
-#include <utility>
-#include <vector>
-
 #include <torch/csrc/stable/library.h>
 
 #include "pieces.h"
@@ -12,9 +8,9 @@
 #include "spgemm.h"
 #include "spmm.h"
 #include "spmv.h"
-#include "structure.h"
+#include "structure_ops.h"
 #include "tensors.h"
-#include "triangular.h"
+#include "triangular_ops.h"
 
 namespace sparsetorch {
 namespace {
@@ -135,236 +131,6 @@ Tensor spgemm(const Tensor& a_crow, const Tensor& a_col, const MaybeTensor& a_pe
   return out;
 }
 
-// The transpose of a pattern: its crow and col, and the place in `col` of each of its entries.
-std::tuple<Tensor, Tensor, Tensor> transpose_structure(const Tensor& crow, const Tensor& col,
-                                                       int64_t n_cols) {
-  const Pattern pattern(crow, col, std::nullopt);
-  const int64_t nnz = col.numel(), n_rows = crow.numel() - 1;
-  Tensor t_crow = make_output(crow, {n_cols + 1}), t_col = make_output(col, {nnz}),
-         t_perm = make_output(crow, {nnz});
-  // Each thread counts its share of the rows in an array over all columns, so that its entries can
-  // be placed after those of the threads before: the order is that of the rows, whatever the count.
-  const int64_t useful = std::min(1 + nnz / 65536, 1 + nnz / (1 + n_cols));
-  const int64_t shares = std::min<int64_t>(torch::stable::get_num_threads(), useful);
-  const Tensor counts = torch::stable::new_zeros(crow, {shares, n_cols});
-  dispatch_pattern(pattern, [&]<typename I, typename P>(I, P) {
-    const Csr<I, P> a = pattern.view<I, P>();
-    P* const count = counts.mutable_data_ptr<P>();
-    const auto first_row = [&](int64_t share) {
-      const int64_t entry = nnz / shares * share;
-      return share == shares ? n_rows : std::lower_bound(a.crow, a.crow + n_rows, entry) - a.crow;
-    };
-    const auto in_parallel = [&](auto&& work) {
-      torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t share = begin; share < end; ++share) {
-          work(first_row(share), first_row(share + 1), count + share * n_cols);
-        }
-      });
-    };
-    in_parallel([&](int64_t begin, int64_t end, P* own) { count_columns(a, begin, end, own); });
-    P* const start = t_crow.mutable_data_ptr<P>();
-    P total = 0;
-    for (int64_t j = 0; j < n_cols; ++j) {
-      start[j] = total;
-      for (int64_t share = 0; share < shares; ++share) {
-        std::swap(count[share * n_cols + j], total);
-        total += count[share * n_cols + j];
-      }
-    }
-    start[n_cols] = total;
-    in_parallel([&](int64_t begin, int64_t end, P* own) {
-      place_entries(a, begin, end, own, t_col.mutable_data_ptr<I>(), t_perm.mutable_data_ptr<P>());
-    });
-  });
-  return {t_crow, t_col, t_perm};
-}
-
-// Indices of a number not known before, in tensors of a million or more.
-template <typename I>
-class Collected {
- public:
-  explicit Collected(const Tensor& like) : like_(like) {}
-
-  // Room for `most` more, in one piece; `add` says how many of them came.
-  I* reserve(int64_t most) {
-    if (parts_.empty() || used_.back() + most > parts_.back().numel()) {
-      parts_.push_back(make_output(like_, {std::max<int64_t>(most, int64_t{1} << 20)}));
-      used_.push_back(0);
-    }
-    return parts_.back().mutable_data_ptr<I>() + used_.back();
-  }
-
-  void add(int64_t count) { used_.back() += count; }
-
-  void copy_to(I* to) const {
-    for (size_t part = 0; part < parts_.size(); ++part) {
-      to = std::copy_n(parts_[part].const_data_ptr<I>(), used_[part], to);
-    }
-  }
-
- private:
-  Tensor like_;
-  std::vector<Tensor> parts_;
-  std::vector<int64_t> used_;
-};
-
-// The pattern of A B, with crow in int64. Each thread collects the rows of its share, and copies
-// them to their place when the sizes of all are known.
-std::tuple<Tensor, Tensor> product_structure(const Tensor& a_crow, const Tensor& a_col,
-                                             const Tensor& b_crow, const Tensor& b_col,
-                                             int64_t n_cols) {
-  const Pattern left(a_crow, a_col, std::nullopt), right(b_crow, b_col, std::nullopt);
-  STD_TORCH_CHECK(left.col.scalar_type() == right.col.scalar_type() &&
-                      left.crow.scalar_type() == right.crow.scalar_type(),
-                  "index dtypes differ");
-  const int64_t n_rows = a_crow.numel() - 1;
-  const Tensor crow = torch::stable::empty({n_rows + 1}, ScalarType::Long);
-  Tensor col;
-  dispatch_pattern(left, [&]<typename I, typename P>(I, P) {
-    const Csr<I, P> a = left.view<I, P>(), b = right.view<I, P>();
-    int64_t* const start = crow.mutable_data_ptr<int64_t>();
-    const RowShares shares(n_rows, 1, [&](int64_t row) {
-      int64_t products = 1;
-      for (int64_t e = a.crow[row]; e < a.crow[row + 1]; ++e) {
-        products += b.crow[a.col[e] + 1] - b.crow[a.col[e]];
-      }
-      return products;
-    });
-    const auto each_share = [&](auto&& work) {
-      torch::stable::parallel_for(0, shares.count, 1, [&](int64_t first, int64_t last) {
-        for (int64_t share = first; share < last; ++share) {
-          work(share, shares.begin(share), shares.begin(share + 1));
-        }
-      });
-    };
-    const int64_t n_words = (n_cols + 63) / 64, n_groups = (n_words + 63) / 64;
-    const Tensor marks = torch::stable::new_empty(left.col, {shares.count, n_cols});
-    const Tensor bits = torch::stable::new_zeros(crow, {shares.count, n_words + n_groups});
-    std::vector<Collected<I>> found(shares.count, Collected<I>(left.col));
-    each_share([&](int64_t share, int64_t begin, int64_t end) {
-      I* const seen = marks.mutable_data_ptr<I>() + share * n_cols;
-      std::fill_n(seen, n_cols, I{-1});
-      auto* const words = reinterpret_cast<uint64_t*>(bits.mutable_data_ptr<int64_t>()) +
-                          share * (n_words + n_groups);
-      const ProductScratch<I> scratch{seen, words, words + n_words, n_groups};
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t products = shares.cost()[row] - 1;
-        I* const to = found[share].reserve(std::min(products, n_cols));
-        start[row] = products > kShortRow ? long_row(a, b, row, scratch, to)
-                                          : short_row(a, b, row, seen, to);
-        found[share].add(start[row]);
-      }
-    });
-    int64_t total = 0;
-    for (int64_t row = 0; row < n_rows; ++row) total += std::exchange(start[row], total);
-    start[n_rows] = total;
-    col = make_output(left.col, {total});
-    each_share([&](int64_t share, int64_t begin, int64_t) {
-      found[share].copy_to(col.mutable_data_ptr<I>() + start[begin]);
-    });
-  });
-  return {crow, col};
-}
-
-// The level sets of a triangle: its rows by level, and where in them each level starts.
-std::tuple<Tensor, Tensor> level_sets(const Tensor& crow, const Tensor& col, bool lower) {
-  const Pattern pattern(crow, col, std::nullopt);
-  const int64_t n_rows = crow.numel() - 1;
-  const Tensor level = torch::stable::new_empty(col, {n_rows});
-  Tensor rows = torch::stable::new_empty(col, {n_rows}), starts;
-  dispatch_index(col, [&]<typename I>(I) {
-    const Csr<I> a = pattern.view<I>();
-    I* const level_data = level.mutable_data_ptr<I>();
-    const int64_t count =
-        (lower ? levels_of_rows<true, I> : levels_of_rows<false, I>)(a, level_data);
-    starts = torch::stable::empty({count + 1}, ScalarType::Long);
-    int64_t* const start = starts.mutable_data_ptr<int64_t>();
-    std::fill_n(start, count + 1, int64_t{0});
-    for (int64_t row = 0; row < n_rows; ++row) ++start[level_data[row] + 1];
-    for (int64_t l = 0; l < count; ++l) start[l + 1] += start[l];
-    I* const rows_data = rows.mutable_data_ptr<I>();
-    for (int64_t row = 0; row < n_rows; ++row) {
-      rows_data[start[level_data[row]]++] = static_cast<I>(row);
-    }
-    // Every start has moved to the end of its level, which is the start of the next.
-    for (int64_t l = count; l > 0; --l) start[l] = start[l - 1];
-    start[0] = 0;
-  });
-  return {rows, starts};
-}
-
-// x with T x = b; rows and starts are the level sets of T. Right-hand sides are divided among the
-// threads; the rows of a level only where there are too few, and the levels are large enough.
-Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor& perm,
-                        const Tensor& t_crow, const Tensor& t_col, const MaybeTensor& t_perm,
-                        const Tensor& rows, const Tensor& starts, const Tensor& values,
-                        const Tensor& b, bool lower, bool unit) {
-  const Pattern pattern(crow, col, perm), transposed(t_crow, t_col, t_perm);
-  const int64_t k = b.size(2), nnz = col.numel(), n = crow.numel() - 1;
-  const Operand left(values, values, 2, nnz), right(b, values, 3, n, k);
-  const Batch batch(left, right, false);
-  STD_TORCH_CHECK(t_col.scalar_type() == col.scalar_type() && t_col.numel() == nnz &&
-                      t_crow.numel() == n + 1,
-                  "the transposed pattern does not fit");
-  STD_TORCH_CHECK(rows.is_cpu() && rows.scalar_type() == col.scalar_type() && rows.numel() == n &&
-                      starts.is_cpu() && starts.scalar_type() == ScalarType::Long &&
-                      starts.numel() > 0,
-                  "the level sets do not fit the pattern");
-  const Tensor order = torch::stable::contiguous(rows), bounds = torch::stable::contiguous(starts);
-  Tensor out = make_output(values, {batch.results, n, k});
-  if (out.numel() == 0) return out;
-  constexpr int64_t kWorthATask = 32768;  // operations
-  const int64_t threads = torch::stable::get_num_threads(), levels = bounds.numel() - 1;
-  const int64_t work = (n + nnz) * k;
-  const int64_t shares = std::clamp<int64_t>(k / 16, 1, threads);  // of the columns
-  const bool large_levels = work / levels >= kWorthATask;
-  // No choice depends on the number of threads that would change the order of a sum.
-  const bool by_columns = k == 1 && perm && !t_perm && !large_levels;
-  const bool by_levels = large_levels && batch.results * shares < threads;
-  dispatch(values, col, [&]<typename T, typename I>(T, I) {
-    const auto solve = [&]<bool kLower, bool kPerm>() {
-      const auto system = [&](int64_t result) {
-        return Triangular<T, I>{(by_columns ? transposed : pattern).view<I>(),
-                                left.data<T>() + result * left.step,
-                                right.data<T>() + result * right.step,
-                                out.mutable_data_ptr<T>() + result * n * k, k, unit};
-      };
-      const auto run_shares = [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t result = task / shares, share = task % shares;
-          if (by_columns) {
-            substitute_by_columns<kLower>(system(result));
-          } else {
-            substitute<kLower, kPerm>(system(result), k * share / shares, k * (share + 1) / shares);
-          }
-        }
-      };
-      if (!by_levels) {
-        const int64_t grain = std::max<int64_t>(1, kWorthATask * shares / work);
-        return torch::stable::parallel_for(0, batch.results * shares, grain, run_shares);
-      }
-      const I* const row = order.const_data_ptr<I>();
-      const int64_t* const start = bounds.const_data_ptr<int64_t>();
-      const int64_t grain = std::max<int64_t>(1, kWorthATask / (1 + work / n));
-      for (int64_t result = 0; result < batch.results; ++result) {
-        const Triangular<T, I> p = system(result);
-        for (int64_t level = 0; level < levels; ++level) {
-          const auto run_rows = [&](int64_t begin, int64_t end) {
-            substitute_rows<kLower, kPerm>(p, row + begin, row + end);
-          };
-          torch::stable::parallel_for(start[level], start[level + 1], grain, run_rows);
-        }
-      }
-    };
-    if (lower) {
-      perm ? solve.template operator()<true, true>() : solve.template operator()<true, false>();
-    } else {
-      perm ? solve.template operator()<false, true>() : solve.template operator()<false, false>();
-    }
-  });
-  return out;
-}
-
 }  // namespace
 }  // namespace sparsetorch
 
@@ -383,11 +149,12 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
   m.def(
       "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
       "-> (Tensor, Tensor)");
-  m.def("level_sets(Tensor crow, Tensor col, bool lower) -> (Tensor, Tensor)");
+  m.def("levels_of_rows(Tensor crow, Tensor col) -> Tensor");
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
-      "Tensor? t_perm, Tensor rows, Tensor starts, Tensor values, Tensor b, bool lower, bool unit) "
-      "-> Tensor");
+      "Tensor? t_perm, Tensor values, Tensor b, bool lower, bool unit) -> Tensor");
+  m.def("ilu0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
+  m.def("ic0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
@@ -396,6 +163,8 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("spgemm", TORCH_BOX(&sparsetorch::spgemm));
   m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
-  m.impl("level_sets", TORCH_BOX(&sparsetorch::level_sets));
+  m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));
+  m.impl("ilu0", TORCH_BOX(&sparsetorch::ilu0));
+  m.impl("ic0", TORCH_BOX(&sparsetorch::ic0));
 }

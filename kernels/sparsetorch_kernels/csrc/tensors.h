@@ -30,15 +30,6 @@ void dispatch_index(const Tensor& index, F&& f) {
   type == ScalarType::Long ? f(int64_t{}) : f(int32_t{});
 }
 
-// Calls f(T{}, I{}) with the C++ types of the values and the indices.
-template <typename F>
-void dispatch(const Tensor& values, const Tensor& index, F&& f) {
-  const ScalarType type = values.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
-                  "values must be float32 or float64");
-  dispatch_index(index, [&](auto i) { type == ScalarType::Double ? f(double{}, i) : f(float{}, i); });
-}
-
 // The tensors of a CSR pattern. Rows and columns may be numbered in int32 where entries, which crow
 // and perm count, need int64.
 struct Pattern {

@@ -1,6 +1,7 @@
-// Substitution: x = T^-1 b for one triangle T of a CSR pattern, and the level sets of its rows.
+// Substitution: x = T^-1 b for one triangle T of a CSR pattern, and the levels of its rows.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -8,7 +9,27 @@
 
 namespace sparsetorch {
 
-// Entries beyond the triangle, and with `unit` those of the diagonal, are never read.
+// The smallest of the rows that are reported, from any thread.
+class FirstRow {
+ public:
+  void report(int64_t row) {
+    int64_t before = row_.load(std::memory_order_relaxed);
+    while (row < before && !row_.compare_exchange_weak(before, row, std::memory_order_relaxed)) {
+    }
+  }
+
+  int64_t found() const {  // -1 if none
+    const int64_t row = row_.load(std::memory_order_relaxed);
+    return row == kNone ? -1 : row;
+  }
+
+ private:
+  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> row_{kNone};
+};
+
+// Entries beyond the triangle, and with `unit` those of the diagonal, are never read. Rows whose
+// diagonal is zero or not stored are reported to `singular`.
 template <typename T, typename I>
 struct Triangular {
   Csr<I> a;
@@ -17,6 +38,7 @@ struct Triangular {
   T* x;
   int64_t k;
   bool unit;
+  FirstRow* singular;
 };
 
 // A row of the triangle: the entries first .. last beside the diagonal, and where that is.
@@ -60,17 +82,21 @@ struct Divisor {
 };
 
 template <bool kPerm, typename T, typename I>
-inline Divisor<T> divisor(const Triangular<T, I>& p, const TriangleRow& row) {
+inline Divisor<T> divisor(const Triangular<T, I>& p, int64_t i, const TriangleRow& row) {
   if (p.unit) return Divisor<T>(1);
-  if (row.diagonal < 0) return Divisor<T>(0);
-  return Divisor<T>(p.values[kPerm ? static_cast<int64_t>(p.a.perm[row.diagonal]) : row.diagonal]);
+  T d = 0;
+  if (row.diagonal >= 0) {
+    d = p.values[kPerm ? static_cast<int64_t>(p.a.perm[row.diagonal]) : row.diagonal];
+  }
+  if (__builtin_expect(d == 0, false)) p.singular->report(i);
+  return Divisor<T>(d);
 }
 
 // One unknown. The neighbour nearest to the diagonal comes last: it may be a moment old.
 template <bool kLower, bool kPerm, typename T, typename I>
 inline void substitute_one(const Triangular<T, I>& p, int64_t i) {
   const TriangleRow row = triangle_row<kLower>(p.a, i);
-  const Divisor<T> d = divisor<kPerm>(p, row);
+  const Divisor<T> d = divisor<kPerm>(p, i, row);
   T rest = p.b[i];
   if (row.first < row.last) {
     const int64_t near = kLower ? row.last - 1 : row.first;
@@ -108,7 +134,7 @@ inline void substitute_tile(const Triangular<T, I>& p, int64_t i, const Triangle
 template <bool kLower, bool kPerm, typename T, typename I>
 inline void substitute_row(const Triangular<T, I>& p, int64_t i, int64_t begin, int64_t end) {
   const TriangleRow row = triangle_row<kLower>(p.a, i);
-  const Divisor<T> d = divisor<kPerm>(p, row);
+  const Divisor<T> d = divisor<kPerm>(p, i, row);
   const auto tile = [&]<int N>(std::integral_constant<int, N>, int64_t j) {
     substitute_tile<N, kLower, kPerm>(p, i, row, d, j);
   };
@@ -155,7 +181,7 @@ void substitute_by_columns(const Triangular<T, I>& transposed) {
   for (int64_t step = 0; step < n; ++step) {
     const int64_t i = kLower ? step : n - 1 - step;
     const TriangleRow column = triangle_row<!kLower>(p.a, i);
-    const T known = divisor<false>(p, column).divide(p.x[i]);
+    const T known = divisor<false>(p, i, column).divide(p.x[i]);
     p.x[i] = known;
     const auto eliminate = [&](int64_t e) { p.x[p.a.col[e]] -= p.values[e] * known; };
     if constexpr (kLower) {  // the equation that is solved next comes first
@@ -166,33 +192,17 @@ void substitute_by_columns(const Triangular<T, I>& transposed) {
   }
 }
 
-// The rows of one level set, which need each other's results in no way.
-template <bool kLower, bool kPerm, typename T, typename I>
-void substitute_rows(const Triangular<T, I>& p, const I* begin, const I* end) {
-  for (const I* row = begin; row < end; ++row) {
-    if (p.k == 1) {
-      substitute_one<kLower, kPerm>(p, *row);
-    } else {
-      substitute_row<kLower, kPerm>(p, *row, 0, p.k);
-    }
-  }
-}
-
-// The level of each row: 0 if its unknown depends on no other, else one more than the largest level
-// among those it depends on (Anderson and Saad, Int. J. High Speed Comput. 1, 1989). Returns the
-// number of levels.
-template <bool kLower, typename I>
-int64_t levels_of_rows(const Csr<I>& a, I* level) {
-  int64_t count = 0;
-  for (int64_t step = 0; step < a.n_rows; ++step) {
-    const int64_t i = kLower ? step : a.n_rows - 1 - step;
-    const TriangleRow row = triangle_row<kLower>(a, i);
+// The level of each row of a lower triangle: 0 if its unknown depends on no other, else one more
+// than the largest level among those it depends on (Anderson and Saad, Int. J. High Speed Comput.
+// 1, 1989).
+template <typename I>
+void find_levels(const Csr<I>& a, I* level) {
+  for (int64_t i = 0; i < a.n_rows; ++i) {
+    const TriangleRow row = triangle_row<true>(a, i);
     I own = 0;
     for (int64_t e = row.first; e < row.last; ++e) own = std::max<I>(own, level[a.col[e]] + 1);
     level[i] = own;
-    count = std::max<int64_t>(count, own + 1);
   }
-  return count;
 }
 
 }  // namespace sparsetorch

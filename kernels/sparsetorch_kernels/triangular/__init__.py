@@ -1,0 +1,1 @@
+"""Substitution with sparse triangles."""
