@@ -79,12 +79,9 @@ def test_every_number_of_columns(solve):
 @pytest.fixture
 def poisoned_memory():
     """Fresh tensors are full of NaN."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)  # fills them, unless told not to
     yield
     torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
 
 
 @pytest.mark.parametrize("lower", [True, False])
