@@ -59,10 +59,9 @@ def test_solves_the_dense_system(solve, n, density, turned, unit, lower, index):
     for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-6)):
         for v, k, batch in ((values, 1, 1), (values, 5, 3), (torch.cat([values, -values]), 3, 1)):
             v = v if not unit else v.abs()
-            b = torch.randn(batch, n, k).double()
+            want = torch.randn(max(batch, len(v)), n, k).double()
             T = densify(layout, v) + unit * torch.eye(n).double()
-            want = torch.linalg.solve(T, b)
-            got = solve(layout, levels, v.to(dtype), b.to(dtype), lower, unit)
+            got = solve(layout, levels, v.to(dtype), (T @ want).to(dtype), lower, unit)
             assert got.dtype == dtype
             assert relative_error(got, want) < tolerance
 
@@ -75,6 +74,30 @@ def test_every_number_of_columns(solve):
     for k in [*range(70), 95, 127, 128, 129]:
         x = torch.randn(1, 40, k).double()
         assert relative_error(solve(layout, levels, values, T @ x, True, False), x) < 1e-9, k
+
+
+@pytest.fixture
+def poisoned_memory():
+    """Fresh tensors are full of NaN."""
+    torch.use_deterministic_algorithms(True)  # fills them, unless told not to
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+def test_no_number_is_read_before_it_is_written(poisoned_memory, lower, turned):
+    assert bool(torch.empty(3).isnan().all())
+    matrix = lower_triangle(90, 0.1)
+    layout = layout_of(matrix if lower else matrix.T)
+    row = torch.arange(90).repeat_interleave(layout.crow.diff().long())
+    values = torch.rand(2, layout.col.numel()).double() / 90 + (row == layout.col)
+    levels = levels_of(layout, lower)
+    layout, lower = (layout.T, not lower) if turned else (layout, lower)
+    T = densify(layout, values)
+    for k in (1, 2, 3, 17, 40, 70):
+        x = torch.randn(2, 90, k).double()
+        assert relative_error(native_solve(layout, levels, values, T @ x, lower, False), x) < 1e-12
 
 
 @each_implementation
