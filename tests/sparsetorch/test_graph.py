@@ -1,5 +1,7 @@
 """Orderings, colourings and traversals, against SciPy and plain loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -125,10 +127,11 @@ def test_known_numbers_of_colours():
 
 @pytest.mark.parametrize("shape", [(12, 7), (7, 12), (0, 3), (3, 0)])
 def test_a_jacobian_of_any_shape_is_read_off_few_products(shape):
-    pattern = random_pattern(*shape, 0.2, 5)
+    n_rows, n_cols = shape
+    pattern = random_pattern(n_rows, n_cols, 0.2, 5)
     colors = graph.coloring(pattern, distance=2)
     values = torch.randn(pattern.nnz, dtype=torch.float64)
-    seeds = (colors[:, None] == torch.arange(shape[1])).double()
+    seeds = (colors[:, None] == torch.arange(n_cols)).double()
     products = CSRTensor(pattern, values).matmul(seeds)
     read = products[pattern.row.long(), colors[pattern.col.long()]]
     torch.testing.assert_close(read, values)
@@ -199,12 +202,13 @@ def test_results_do_not_depend_on_a_transform_around_them():
 
 def test_bad_input():
     square, wide = PATTERNS["grid"], random_pattern(3, 4, 0.5, 0)
+    matrix: Any = poisson(3)
     not_square = r"pattern: expected a square one, got shape \(3, 4\)"
     for function in (*ORDERINGS, graph.coloring, graph.connected_components):
         with pytest.raises(ValueError, match=not_square):
             function(wide)
         with pytest.raises(TypeError, match=r"a CSRTensor has one in A\.pattern"):
-            function(poisson(3))
+            function(matrix)
     with pytest.raises(ValueError, match=not_square):
         graph.k_hop(wide, torch.tensor([0]), 1)
     with pytest.raises(ValueError, match="distance: expected 1 or 2, got 3"):
