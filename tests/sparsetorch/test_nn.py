@@ -226,14 +226,14 @@ def test_vmap_over_values_features_and_parameters(name):
 
     parameters = {f"module.{n}": p.detach() for n, p in module.named_parameters()}
     values, x = A.values.detach(), x.detach()
-    pair = [torch.stack([v, 2 * v]) for v in (values, x)]
+    twice_values, twice_x = (torch.stack([v, 2 * v]) for v in (values, x))
     twice = {n: torch.stack([p, -p]) for n, p in parameters.items()}
-    mapped = torch.vmap(run)(*pair, twice)
+    mapped = torch.vmap(run)(twice_values, twice_x, twice)
     for i in range(2):
         chosen = {n: p[i] for n, p in twice.items()}
-        alone = run(pair[0][i], pair[1][i], chosen)
+        alone = run(twice_values[i], twice_x[i], chosen)
         torch.testing.assert_close(mapped[i], alone)
-    mapped = torch.vmap(run, in_dims=(0, None, None))(pair[0], x, parameters)
+    mapped = torch.vmap(run, in_dims=(0, None, None))(twice_values, x, parameters)
     torch.testing.assert_close(mapped[1], run(2 * values, x, parameters))
 
 
