@@ -46,7 +46,7 @@ def residuals(A: CSRTensor, w: Tensor, b: Tensor) -> Tensor:
     return (r**2).sum(0) / (b**2).sum(0)
 
 
-def right_hand_sides(n: int, seed: int, count: int = 64) -> Tensor:
+def right_hand_sides(n: int, seed: int, count: int = 32) -> Tensor:
     """Random ones, (n, count)."""
     return torch.randn(n, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -59,14 +59,14 @@ def best_constant(loss: Callable[[Tensor], Tensor], inverse: Tensor) -> tuple[fl
     return float(omega), omega * inverse
 
 
-def run(size: int = 64, steps: int = 200) -> dict[str, float]:
+def run(size: int = 40, steps: int = 200) -> dict[str, float]:
     """Reduction of the residual by constant and by learned weights, on unseen right-hand sides."""
     A = diffusion(size)
     inverse = 1 / A.diagonal()
     b, unseen = right_hand_sides(size**2, seed=1), right_hand_sides(size**2, seed=2)
     omega, constant = best_constant(lambda w: residuals(A, w, b).mean(), inverse)
     scale = torch.full_like(inverse, omega).requires_grad_()
-    optimizer = torch.optim.Adam([scale], lr=0.02)
+    optimizer = torch.optim.Adam([scale], lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     start = time.perf_counter()
     for _ in range(steps):
