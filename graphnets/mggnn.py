@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from graphnets.two_level import TwoLevelGraph, mean_edges
 from sparsetorch import CSRTensor
+from sparsetorch.nn import TAGConv
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -25,28 +25,6 @@ def mlp(*widths: int) -> nn.Sequential:
     for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
-
-
-class TAGConv(nn.Module):
-    """Topology-adaptive convolution `sum_k A^k x W_k` for k = 0 .. hops, A by edge weights.
-
-    Du, Zhang, Wu, Moura, Kar, arXiv:1710.10370, equation 2, without the degree normalisation.
-    """
-
-    def __init__(self, width_in: int, width_out: int, hops: int) -> None:
-        super().__init__()
-        self.hops = hops
-        self.linear = nn.Linear((hops + 1) * width_in, width_out)
-
-    def forward(self, adjacency: CSRTensor, x: Tensor) -> Tensor:
-        """Adjacency (n, n) with values (nnz,), x (n, width_in) -> (n, width_out)."""
-        weights = self.linear.weight.T.chunk(self.hops + 1)
-        out = torch.addmm(self.linear.bias, x, weights[0])
-        for weight in weights[1:]:
-            x = adjacency @ x
-            # In place, as large new tensors cost more than arithmetic on a CPU (page faults).
-            out.addmm_(x, weight)
-        return out
 
 
 class CrossEdges(nn.Module):

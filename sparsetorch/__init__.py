@@ -1,7 +1,7 @@
 """Differentiable sparse linear algebra for PyTorch: a CSR tensor, its algebra and its solvers."""
 
 import sparsetorch.torch_functions  # noqa: F401  (fills the table that CSRTensor looks up)
-from sparsetorch import linalg, precond
+from sparsetorch import graph, linalg, nn, precond
 from sparsetorch.build import Assembly, assembly
 from sparsetorch.csr import CSRTensor
 from sparsetorch.generators import diags, eye, poisson, random
@@ -23,11 +23,13 @@ __all__ = [
     "diags",
     "eye",
     "galerkin",
+    "graph",
     "hstack",
     "kron",
     "linalg",
     "load",
     "masked_matmul",
+    "nn",
     "poisson",
     "precond",
     "random",

@@ -1,0 +1,67 @@
+"""Orderings that make a matrix narrow, or its factors sparse.
+
+Both return `order`, (n,): node order[k] comes k-th, so that `A.submatrix(order, order)` is the
+reordered matrix, `x[order]` a reordered vector, and `torch.argsort(order)` the way back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csc_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee as scipy_reverse_cuthill_mckee
+from scipy.sparse.linalg import spilu
+from torch import Tensor
+
+from sparsetorch.graph.adjacency import check_square, host_graph, symmetrized
+from sparsetorch.pattern import Pattern
+from sparsetorch.structure import finding_structure
+
+
+@finding_structure("reverse_cuthill_mckee")
+def reverse_cuthill_mckee(pattern: Pattern) -> Tensor:
+    """An ordering that keeps entries near the diagonal: order (n,), int64, on pattern's device.
+
+    For the graph of A + A^T; computed on the host by `scipy.sparse.csgraph.reverse_cuthill_mckee`.
+    A. George, J. W. H. Liu, *Computer Solution of Large Sparse Positive Definite Systems*,
+    Prentice-Hall (1981), chapter 4.
+
+    Raises:
+        TypeError, ValueError: not a square pattern, or one too large for int32 indices.
+    """
+    if check_square(pattern) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=pattern.device)
+    graph = host_graph(symmetrized(pattern))
+    order = scipy_reverse_cuthill_mckee(graph, symmetric_mode=True)
+    return torch.from_numpy(order.astype(np.int64)).to(pattern.device)
+
+
+@finding_structure("minimum_degree")
+def minimum_degree(pattern: Pattern) -> Tensor:
+    """An ordering that keeps Cholesky and LU factors sparse: order (n,), int64, pattern's device.
+
+    Multiple minimum degree on the graph of A + A^T (J. W. H. Liu, ACM Trans. Math. Software 11
+    (1985)), computed on the host by SuperLU: it is what `splu(A, permc_spec="MMD_AT_PLUS_A")`
+    orders by. No factor is computed.
+
+    Raises:
+        TypeError, ValueError: not a square pattern, or one too large for int32 indices.
+    """
+    n = check_square(pattern)
+    if n == 0:
+        return torch.zeros(0, dtype=torch.int64, device=pattern.device)
+    # SuperLU orders before it factorizes. An incomplete factorization of the identity, stored on
+    # this pattern, drops every zero: what remains after the ordering costs O(nnz).
+    full = symmetrized(pattern).with_diagonal.pattern
+    graph = host_graph(full)
+    identity = (full.row == full.col).double().cpu().numpy()
+    incomplete = spilu(
+        csc_array((identity, graph.indices, graph.indptr), shape=graph.shape),
+        drop_tol=1.0,
+        fill_factor=1.0,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    # Column j of the matrix is column perm_c[j] of the factors.
+    return torch.from_numpy(np.argsort(incomplete.perm_c)).to(pattern.device)

@@ -1,0 +1,129 @@
+"""Graph convolutions: polynomials of a sparse matrix applied to node features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparsetorch.csr import CSRTensor
+
+
+def gcn_normalize(A: CSRTensor) -> CSRTensor:
+    """`D^-1/2 (A + I) D^-1/2` with the degrees `D = diag(row sums of A + I)`; differentiable in A.
+
+    A: (*batch, n, n), entry (i, j) the weight of the edge from j to i, as
+    `CSRTensor.from_edge_index` makes it. The result is stored on A's entries and the diagonal, a
+    pattern that is found once and kept, so that new values cost no search. A node of degree zero
+    (its edges cancel the one on the diagonal) gets a zero row and column, one of negative
+    degree NaN.
+
+    T. N. Kipf, M. Welling, ICLR 2017 (arXiv:1609.02907), equation 2. Equivalent to PyG's `gcn_norm`
+    on a graph without self-loops; of an existing one PyG keeps the weight, to which I is added
+    here.
+
+    Raises:
+        ValueError: a matrix that is not square.
+    """
+    n_rows, n_cols = A.pattern.shape
+    if n_rows != n_cols:
+        raise ValueError(f"A: expected a square matrix, got shape {tuple(A.shape)}")
+    looped = A.add_diagonal(A.values.new_ones(n_rows))
+    degrees = looped.sum(-1)
+    roots = torch.where(degrees == 0, 1.0, degrees).rsqrt() * (degrees != 0)
+    return looped.scale_rows(roots).scale_cols(roots)
+
+
+class GCNConv(nn.Module):
+    """Graph convolution `A X W^T + b` (T. N. Kipf, M. Welling, ICLR 2017, equation 2).
+
+    `weight` (width_out, width_in) starts by Glorot and Bengio's uniform rule, `bias` (width_out,)
+    at zero, as in the paper. Equivalent to PyG's `GCNConv(normalize=False)`: normalise the matrix
+    once, `gcn_normalize(A)`, instead of in every call.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width_out, width_in, device=device, dtype=dtype))
+        self.register_parameter(
+            "bias", nn.Parameter(self.weight.new_empty(width_out)) if bias else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, A: CSRTensor, x: Tensor | CSRTensor) -> Tensor:
+        """A (*batch, m, n), x (*batch, n, width_in) -> (*batch, m, width_out).
+
+        x may be sparse, such as a bag of words. Propagated are whichever are narrower, inputs or
+        outputs.
+        """
+        width_out, width_in = self.weight.shape
+        if isinstance(x, Tensor) and width_in < width_out:
+            y = torch.matmul(A.matmul(x), self.weight.mT)
+        elif isinstance(x, Tensor):
+            y = A.matmul(torch.matmul(x, self.weight.mT))
+        else:
+            y = A.matmul(x.matmul(self.weight.mT))
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        width_out, width_in = self.weight.shape
+        return f"{width_in}, {width_out}, bias={self.bias is not None}"
+
+
+class TAGConv(nn.Module):
+    """Topology-adaptive convolution `sum_k A^k x W_k^T + b` for k = 0 .. hops.
+
+    J. Du, S. Zhang, G. Wu, J. M. F. Moura, S. Kar, arXiv:1710.10370, equation 2, without the degree
+    normalisation: scale A before (PyG's `TAGConv(normalize=False)`). `linear.weight` is
+    (width_out, (hops + 1) width_in), the W_k side by side.
+
+    Raises:
+        ValueError: less than one hop.
+    """
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        hops: int = 3,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        if hops < 1:
+            raise ValueError(f"hops: expected at least 1, got {hops}")
+        self.hops = hops
+        self.linear = nn.Linear((hops + 1) * width_in, width_out, bias, device, dtype)
+
+    def forward(self, A: CSRTensor, x: Tensor) -> Tensor:
+        """A (*batch, n, n), x (*batch, n, width_in) -> (*batch, n, width_out).
+
+        Propagated are whichever are narrower, inputs or outputs.
+        """
+        if self.linear.in_features <= (self.hops + 1) * self.linear.out_features:
+            powers = [x]
+            for _ in range(self.hops):
+                powers.append(A.matmul(powers[-1]))
+            return self.linear(torch.cat(torch.broadcast_tensors(*powers), -1))
+        # Horner's rule.
+        first, *weights = reversed(self.linear.weight.mT.chunk(self.hops + 1))
+        y = torch.matmul(x, first)
+        for weight in weights:
+            y = A.matmul(y) + torch.matmul(x, weight)
+        return y if self.linear.bias is None else y + self.linear.bias
