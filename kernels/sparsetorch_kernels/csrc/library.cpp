@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cholesky.h"
 #include "pieces.h"
 #include "sddmm.h"
 #include "spgemm.h"
