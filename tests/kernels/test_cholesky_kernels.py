@@ -35,7 +35,8 @@ def grid(*sizes: int) -> sparse.csr_array:
     """The Laplacian of a grid of these sizes, with Dirichlet conditions."""
     matrix = sparse.csr_array((1, 1))
     for n in sizes:
-        line = sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n))
+        above = sparse.eye_array(n, k=1)
+        line = 2 * sparse.eye_array(n) - above - above.T
         matrix = sparse.kron(matrix, sparse.eye_array(n)) + sparse.kron(
             sparse.eye_array(matrix.shape[0]), line
         )
@@ -67,7 +68,9 @@ CASES = {
     "3-D": grid(6, 7, 8),
     "random": random_spd(120, 0.03, 3),
 }
+SMALL = {name: matrix for name, matrix in CASES.items() if matrix.shape[0] <= 200}
 every_case = pytest.mark.parametrize("matrix", CASES.values(), ids=CASES)
+small_cases = pytest.mark.parametrize("matrix", SMALL.values(), ids=SMALL)  # Python is slow
 
 
 def pattern_of(matrix: sparse.csr_array, dtype=torch.int64) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +114,7 @@ def check(matrix: sparse.csr_array, l: Elimination, dtype=torch.float64, toleran
     condition = torch.linalg.cond(A) if l.n else 1
     error = (selected - inverse[row, col.long()]).norm()
     assert error <= tolerance * condition * inverse.norm()
-    for k in (0, 1, 3, 8, 21):
+    for k in (0, 1, 3, 8, 37):
         b = torch.randn(l.n, k, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
         x = cholesky_solve(l, panels, b.to(dtype)).double()
         assert (A @ x - b).norm() <= tolerance * A.norm() * x.norm() + 1e-7 * (
@@ -132,23 +135,21 @@ def test_float32(matrix):
         check(matrix, eliminate(*pattern_of(matrix), order), torch.float32, 1e-5)
 
 
-@every_case
+@small_cases
 def test_the_plain_reference_is_right_and_stores_no_more_than_it_must(matrix):
-    if matrix.shape[0] > 200:
-        pytest.skip("the reference is slow")
     order = orders(matrix.shape[0])[2]
     l = reference.eliminate(*pattern_of(matrix), order)
-    A = torch.from_numpy(matrix.toarray())[order][:, order]
+    A = torch.from_numpy(matrix.toarray())
     panels, failure = reference.cholesky_factor(l, values_of(matrix))
     assert failure.tolist() == [-1, 0]
     L = dense_factor(l, panels)
-    torch.testing.assert_close(L, torch.linalg.cholesky(A))
+    torch.testing.assert_close(L, torch.linalg.cholesky(A[order][:, order]))
     assert l.rows.numel() + l.n == int((L != 0).sum())
     b = torch.ones(l.n, 2).double()
     torch.testing.assert_close(reference.cholesky_solve(l, panels, b), torch.linalg.solve(A, b))
 
 
-@every_case
+@small_cases
 def test_native_and_reference_agree_on_one_elimination(matrix):
     l = eliminate(*pattern_of(matrix), orders(matrix.shape[0])[1])
     values = values_of(matrix)
@@ -159,11 +160,9 @@ def test_native_and_reference_agree_on_one_elimination(matrix):
     torch.testing.assert_close(inverse[l.places], plain_inverse[l.places])
 
 
-@every_case
+@small_cases
 def test_supernodes_hold_the_factor_of_the_reference(matrix):
     """The native elimination may store zeros, and must hold every entry of the exact one."""
-    if matrix.shape[0] > 200:
-        pytest.skip("the reference is slow")
     structure = pattern_of(matrix)
     l = eliminate(*structure, orders(matrix.shape[0])[2])
     exact = reference.eliminate(*structure, l.order)
@@ -224,10 +223,10 @@ def test_arguments_that_do_not_fit_are_named():
     l = eliminate(crow, col, mirror, torch.arange(3))
     with pytest.raises(ValueError, match=r"values: expected shape \(7,\) on the CPU, got \(6,\)"):
         cholesky_factor(l, torch.ones(6))
-    with pytest.raises(TypeError, match="values: expected torch.float32 or torch.float64"):
+    with pytest.raises(TypeError, match=r"values: expected torch.float32 or torch.float64"):
         cholesky_factor(l, torch.ones(7, dtype=torch.complex64))
     panels, _ = cholesky_factor(l, values_of(grid(3)))
-    with pytest.raises(TypeError, match="b: expected torch.float64 like the factor"):
+    with pytest.raises(TypeError, match=r"b: expected torch.float64 like the factor"):
         cholesky_solve(l, panels, torch.ones(3, 1))
     with pytest.raises(ValueError, match=r"b: expected shape \(3, 1\)"):
         cholesky_solve(l, panels, torch.ones(4, 1).double())

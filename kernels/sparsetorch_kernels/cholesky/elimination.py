@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # Rows of `Elimination.table`.
@@ -57,3 +58,13 @@ class Elimination(NamedTuple):
     def places(self) -> Tensor:
         """(nnz,) where each entry's value is in panels of a symmetric matrix."""
         return self.place.where(self.place >= 0, ~self.place)
+
+    @property
+    def diagonal(self) -> Tensor:
+        """(n,) where the diagonal of L is among the panels, in the order of elimination."""
+        first, rows, start = self.table[FIRST], self.table[ROWS], self.table[PANEL]
+        width = first.diff()
+        height = width + (rows.diff() + 3) // 4 * 4
+        owner = torch.repeat_interleave(torch.arange(len(width)), width)
+        within = torch.arange(self.n) - first[owner]
+        return start[owner] + within * (height[owner] + 1)

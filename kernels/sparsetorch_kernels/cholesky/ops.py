@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsetorch_kernels import _native
 from sparsetorch_kernels.cholesky import reference
-from sparsetorch_kernels.cholesky.elimination import Elimination, padded
+from sparsetorch_kernels.cholesky.elimination import Elimination
 
 _REAL = (torch.float32, torch.float64)
 
@@ -18,9 +18,9 @@ _REAL = (torch.float32, torch.float64)
 def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimination:
     """The symbolic Cholesky factorization of a symmetric pattern, for a given order of columns.
 
-    crow (n + 1,), col (nnz,): the pattern, both triangles, int32 or int64 on the CPU. mirror (nnz,):
-    the entry (j, i) of each entry (i, j). order (n,): the column to eliminate k-th; it is refined
-    to a postorder of the elimination tree, which changes nothing in the number of entries.
+    crow (n + 1,), col (nnz,): the pattern, both triangles, int32 or int64 on the CPU. mirror
+    (nnz,): the entry (j, i) of each entry (i, j). order (n,): the column to eliminate k-th; it is
+    refined to a postorder of the elimination tree, which leaves the number of entries as it is.
     Raises ValueError for sizes that do not fit and for an order that is no permutation.
     """
     n = crow.numel() - 1
@@ -29,14 +29,14 @@ def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimi
             f"expected mirror {tuple(col.shape)} and order ({n},), got {tuple(mirror.shape)} and "
             f"{tuple(order.shape)}"
         )
-    crow, col, mirror, order = (t.contiguous().long() for t in (crow, col, mirror, order))
+    crow, col = crow.contiguous().long(), col.contiguous().long()
+    mirror, order = mirror.contiguous().long(), order.contiguous().long()
     if not torch.equal(torch.sort(order).values, torch.arange(n)):
         raise ValueError(f"order: expected a permutation of 0 to {n - 1}")
     native = _native.ops()
     if native is None:
         return reference.eliminate(crow, col, mirror, order)
-    *structure, place = native.eliminate(crow, col, mirror, order)
-    return Elimination(*structure, place, crow)
+    return Elimination(*native.eliminate(crow, col, mirror, order), crow=crow)
 
 
 def cholesky_factor(elimination: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,15 +65,10 @@ def cholesky_solve(elimination: Elimination, panels: Tensor, b: Tensor) -> Tenso
     _check("b", b, (elimination.n, b.shape[1]))
     if b.dtype != panels.dtype:
         raise TypeError(f"b: expected {panels.dtype} like the factor, got {b.dtype}")
-    order, k = elimination.order, b.shape[1]
     native = _native.ops()
     if native is None:
-        ordered = reference.cholesky_solve(elimination, panels, b[order])
-    else:
-        right = b.new_zeros(elimination.n, padded(k))
-        right[:, :k] = b[order]
-        ordered = native.cholesky_solve(*elimination[:5], panels, right)[:, :k]
-    return torch.empty_like(b).index_copy_(0, order, ordered)
+        return reference.cholesky_solve(elimination, panels, b)
+    return native.cholesky_solve(*elimination[:5], panels, b)
 
 
 def cholesky_inverse(elimination: Elimination, panels: Tensor) -> Tensor:

@@ -69,8 +69,10 @@ def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimi
             if k >= j:
                 place[mirror[e]] = ~at[k]
                 place[e] = at[k]
-    longs = [torch.tensor(x, dtype=torch.int64) for x in (sum(rows, []), relative)]
-    return Elimination(order, table, *longs, torch.empty((0, 2), dtype=torch.int64), place, crow)
+    all_rows = torch.tensor([k for own in rows for k in own], dtype=torch.int64)
+    no_tasks = torch.empty((0, 2), dtype=torch.int64)
+    places = torch.tensor(relative, dtype=torch.int64)
+    return Elimination(order, table, all_rows, places, no_tasks, place, crow)
 
 
 def cholesky_factor(l: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,8 +106,8 @@ def cholesky_factor(l: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cholesky_solve(l: Elimination, panels: Tensor, b: Tensor) -> Tensor:
-    """x with L L^T x = b, (n, k), in the order of elimination."""
-    x = b.clone()
+    """x with A x = b, both (n, k): by columns of L, then by its rows."""
+    x = b[l.order]
     blocks = list(supernodes(l))
     for s in blocks:
         panel, own = s.panel(panels), slice(s.first, s.first + s.w)
@@ -115,12 +117,13 @@ def cholesky_solve(l: Elimination, panels: Tensor, b: Tensor) -> Tensor:
         panel, own = s.panel(panels), slice(s.first, s.first + s.w)
         rest = x[own] - panel[s.w : s.w + s.u].mT @ x[s.rows]
         x[own] = torch.linalg.solve_triangular(panel[: s.w].tril().mT, rest, upper=True)
-    return x
+    return torch.empty_like(x).index_copy_(0, l.order, x)
 
 
 def cholesky_inverse(l: Elimination, panels: Tensor) -> Tensor:
-    """(L L^T)^-1 at the places of the panels, from the dense inverse."""
+    """A^-1 at the places of the panels, from the dense inverse."""
     inverse = cholesky_solve(l, panels, torch.eye(l.n, dtype=panels.dtype))
+    inverse = inverse[l.order][:, l.order]
     out = torch.zeros_like(panels)
     for s in supernodes(l):
         columns = inverse[:, s.first : s.first + s.w]

@@ -159,29 +159,35 @@ inline std::tuple<Tensor, Tensor> cholesky_factor(const Tensor& order, const Ten
   return {panels, failure};
 }
 
-// x with A x = b, both (n, k), k a multiple of 4, rows in the order of elimination.
+// x with A x = b, both (n, k).
 inline Tensor cholesky_solve(const Tensor& order, const Tensor& table, const Tensor& rows,
                              const Tensor& relative, const Tensor& bounds, const Tensor& panels_,
-                             const Tensor& b) {
+                             const Tensor& b_) {
   const EliminationTensors structure(order, table, rows, relative, bounds);
   const Elimination l = structure.view();
-  const Tensor panels = torch::stable::contiguous(panels_);
+  const Tensor panels = torch::stable::contiguous(panels_), b = torch::stable::contiguous(b_);
   STD_TORCH_CHECK(panels.is_cpu() && panels.numel() == structure.panels(),
                   "the factor does not fit the symbolic factorization");
-  STD_TORCH_CHECK(b.is_cpu() && b.dim() == 2 && b.size(0) == l.n && b.size(1) % 4 == 0 &&
+  STD_TORCH_CHECK(b.is_cpu() && b.dim() == 2 && b.size(0) == l.n &&
                       b.scalar_type() == panels.scalar_type(),
                   "the right-hand side does not fit the factor");
-  Tensor x = torch::stable::clone(torch::stable::contiguous(b));
-  const int64_t k = b.size(1);
+  const int64_t k = b.size(1), chunks = (k + kColumns - 1) / kColumns;
+  Tensor x = make_output(b, {l.n, k});
   if (x.numel() == 0) return x;
   int64_t longest = 0;
   for (int64_t s = 0; s < l.count; ++s) longest = std::max(longest, l[s].u);
-  const Tensor gathered = torch::stable::new_empty(panels, {std::max<int64_t>(longest * k, 1)});
+  const int64_t wide = std::min(kColumns, padded(k));
+  const int64_t room = std::max<int64_t>(longest, 1) * wide, rooms = structure.tasks() + 1;
+  const Tensor work = make_output(panels, {chunks, l.n * wide});
+  const Tensor gathered = torch::stable::new_empty(panels, {chunks, rooms * room});
   dispatch_real(panels, [&]<typename T>(T) {
-    const Substitution<T> run{l, panels.const_data_ptr<T>(), x.mutable_data_ptr<T>(),
-                              gathered.mutable_data_ptr<T>(), k};
-    run.forward();
-    run.backward();
+    run_tasks(chunks, [&](int64_t chunk) {
+      solve_columns(l, structure.tasks(), structure.bounds.const_data_ptr<int64_t>(),
+                    panels.const_data_ptr<T>(), b.const_data_ptr<T>(), k, chunk * kColumns,
+                    work.mutable_data_ptr<T>() + chunk * l.n * wide,
+                    gathered.mutable_data_ptr<T>() + chunk * rooms * room, room,
+                    x.mutable_data_ptr<T>());
+    });
   });
   return x;
 }

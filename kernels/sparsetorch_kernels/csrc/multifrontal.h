@@ -87,17 +87,16 @@ struct Factorization {
   }
 };
 
-// Solves with the factor for some right-hand sides: x (k, n) column-major, overwritten. k is a
-// multiple of 4.
+// Solves with the factor for some right-hand sides: x (k, n) column-major, in the order of
+// elimination, overwritten. k is a multiple of 4.
 template <typename T>
 struct Substitution {
   Elimination l;
   const T* panels;
   T* x;
-  T* gathered;  // (k, longest u)
   int64_t k;
 
-  void forward() const {
+  void forward(T* gathered) const {
     for (int64_t s = 0; s < l.count; ++s) {
       const Supernode p = l[s];
       const T* const panel = panels + p.panel;
@@ -109,16 +108,47 @@ struct Substitution {
     }
   }
 
-  void backward() const {
+  void backward(int64_t s, T* gathered) const {
+    const Supernode p = l[s];
+    const T* const panel = panels + p.panel;
+    T* const own = x + p.first * k;
+    for (int64_t i = 0; i < p.u; ++i) std::copy_n(x + p.rows[i] * k, k, gathered + i * k);
+    subtract_product(k, p.w, p.u, gathered, k, Factor<T>{panel + p.w, 1, p.ld}, own, k);
+    solve_right_transposed(p.w, panel, p.ld, k, own, k);
+  }
+
+  // gathered: room for the rows of the longest front, once for each task and once more.
+  void backward(int64_t tasks, const int64_t* bounds, T* gathered, int64_t room) const {
     for (int64_t s = l.count - 1; s >= 0; --s) {
-      const Supernode p = l[s];
-      const T* const panel = panels + p.panel;
-      T* const own = x + p.first * k;
-      for (int64_t i = 0; i < p.u; ++i) std::copy_n(x + p.rows[i] * k, k, gathered + i * k);
-      subtract_product(k, p.w, p.u, gathered, k, Factor<T>{panel + p.w, 1, p.ld}, own, k);
-      solve_right_transposed(p.w, panel, p.ld, k, own, k);
+      if (l.get(kTask, s) == -1) backward(s, gathered);
     }
+    run_tasks(tasks, [&](int64_t task) {
+      for (int64_t s = bounds[2 * task + 1] - 1; s >= bounds[2 * task]; --s) {
+        backward(s, gathered + (task + 1) * room);
+      }
+    });
   }
 };
+
+// So many right-hand sides are solved for together: what is read of a panel serves them all.
+inline constexpr int64_t kColumns = 32;
+
+// Columns first .. first + kColumns of x with A x = b, (n, k) row-major.
+template <typename T>
+void solve_columns(const Elimination& l, int64_t tasks, const int64_t* bounds, const T* panels,
+                   const T* b, int64_t k, int64_t first, T* work, T* gathered, int64_t room, T* x) {
+  const int64_t columns = std::min(kColumns, k - first), wide = padded(columns);
+  for (int64_t i = 0; i < l.n; ++i) {
+    T* const row = work + i * wide;
+    std::copy_n(b + l.order[i] * k + first, columns, row);
+    std::fill_n(row + columns, wide - columns, T(0));
+  }
+  const Substitution<T> run{l, panels, work, wide};
+  run.forward(gathered);
+  run.backward(tasks, bounds, gathered, room);
+  for (int64_t i = 0; i < l.n; ++i) {
+    std::copy_n(work + i * wide, columns, x + l.order[i] * k + first);
+  }
+}
 
 }  // namespace sparsetorch
