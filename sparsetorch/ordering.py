@@ -10,6 +10,8 @@ import torch
 from scipy.sparse.linalg import spilu
 from torch import Tensor
 
+from sparsetorch.structure import INT32_MAX
+
 if TYPE_CHECKING:
     from sparsetorch.pattern import Pattern
 
@@ -19,8 +21,13 @@ def minimum_degree(pattern: Pattern) -> Tensor:
 
     SuperLU's multiple minimum degree (Liu, ACM TOMS 11, 1985), which SciPy gives away only with a
     factorization: that of a dominant matrix, incomplete, with everything dropped.
+
+    Raises:
+        ValueError: more entries than SuperLU's 32-bit indices can count.
     """
     n = pattern.shape[0]
+    if pattern.nnz + n > INT32_MAX:
+        raise ValueError(f"pattern: expected at most {INT32_MAX - n} entries, got {pattern.nnz}")
     if pattern.nnz == 0:
         return torch.arange(n)
     crow, col = (index.to(torch.int32).numpy() for index in (pattern.crow, pattern.col))
@@ -35,5 +42,6 @@ def minimum_degree(pattern: Pattern) -> Tensor:
         options={"SymmetricMode": True},
     )
     # SuperLU numbers the columns: perm_c[i] is when column i is eliminated.
-    position = torch.from_numpy(factors.perm_c.astype(np.int64))
-    return torch.empty_like(position).index_copy_(0, position, torch.arange(n))
+    order = np.empty(n, dtype=np.int64)
+    order[factors.perm_c] = np.arange(n)
+    return torch.from_numpy(order)

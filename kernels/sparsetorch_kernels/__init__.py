@@ -4,6 +4,7 @@ from sparsetorch_kernels.cholesky.elimination import Elimination
 from sparsetorch_kernels.cholesky.ops import (
     cholesky_factor,
     cholesky_inverse,
+    cholesky_is_compiled,
     cholesky_solve,
     eliminate,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "backend_info",
     "cholesky_factor",
     "cholesky_inverse",
+    "cholesky_is_compiled",
     "cholesky_solve",
     "eliminate",
     "sddmm",

@@ -10,6 +10,7 @@ from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.lu import lu
 from sparsetorch.linalg.solution import SolveError
+from sparsetorch_kernels import cholesky_is_compiled
 
 DirectMethod = Literal["auto", "lu", "cholesky"]
 
@@ -22,7 +23,7 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
     cost arithmetic only. "lu": SciPy's SuperLU, ordered by minimum degree on A + A^T with a
     preference for diagonal pivots where the pattern is symmetric, by COLAMD elsewhere. "auto":
     Cholesky where A is symmetric with a positive diagonal and turns out to be positive definite,
-    else LU. Equivalent to `scipy.sparse.linalg.splu`, and for Cholesky to CHOLMOD.
+    else LU (and LU throughout where the C++ library could not be compiled). Equivalent to `scipy.sparse.linalg.splu`, and for Cholesky to CHOLMOD.
 
     Raises:
         SolveError: the matrix is singular, with rows and columns that are empty named; for
@@ -44,7 +45,7 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
         raise ValueError("A.values: expected finite numbers, got NaN or infinity")
     if method == "cholesky":
         return cholesky(A)
-    if method == "auto" and may_be_positive_definite(A):
+    if method == "auto" and cholesky_is_compiled() and may_be_positive_definite(A):
         try:
             return cholesky(A)
         except SolveError:

@@ -4,9 +4,10 @@ With S the entries of A^-1 on A's pattern and a gradient G of S (sparse, on the 
 
     dS = -(A^-1 dA A^-1),    gradient of A = -(A^-T G A^-T),    both on the pattern.
 
-S itself comes from the Cholesky factor at about the cost of factorizing. Its derivatives, and S
-where there is no Cholesky factor, take solves with the columns of the identity, in blocks: n solves
-in all, and memory for BLOCK vectors at a time. They are made of differentiable solves and products,
+S itself comes from the Cholesky factor, at two (2-D) to four times (3-D) the cost of factorizing
+new values. Its derivatives, and S where there is no Cholesky factor, take solves with the columns
+of the identity, in blocks: n solves for S, 2n for each derivative, and memory for BLOCK vectors at
+a time. They are made of differentiable solves and products,
 so derivatives of every order are exact; those of order three and more keep all blocks, O(n^2).
 """
 

@@ -64,8 +64,8 @@ CASES = {
         sparse.block_diag([grid(5), grid(3, 4), sparse.eye_array(2), random_spd(9, 0.4, 2)])
     ),
     "path": grid(150),
-    "2-D": grid(17, 23),
-    "3-D": grid(6, 7, 8),
+    "2-D": grid(13, 17),
+    "3-D": grid(5, 7, 6),
     "random": random_spd(120, 0.03, 3),
 }
 SMALL = {name: matrix for name, matrix in CASES.items() if matrix.shape[0] <= 200}
@@ -111,7 +111,7 @@ def check(matrix: sparse.csr_array, l: Elimination, dtype=torch.float64, toleran
     crow, col = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
     row = torch.arange(l.n).repeat_interleave(crow.diff())
     selected = cholesky_inverse(l, panels)[l.places]
-    condition = torch.linalg.cond(A) if l.n else 1
+    condition = A.norm() * inverse.norm()
     error = (selected - inverse[row, col.long()]).norm()
     assert error <= tolerance * condition * inverse.norm()
     for k in (0, 1, 3, 8, 37):

@@ -5,6 +5,7 @@ Nothing here has a gradient; `sparsetorch.linalg` differentiates solves and dete
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,14 +30,24 @@ def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimi
             f"expected mirror {tuple(col.shape)} and order ({n},), got {tuple(mirror.shape)} and "
             f"{tuple(order.shape)}"
         )
-    crow, col = crow.contiguous().long(), col.contiguous().long()
-    mirror, order = mirror.contiguous().long(), order.contiguous().long()
-    if not torch.equal(torch.sort(order).values, torch.arange(n)):
+    order = order.long()
+    if not _is_permutation(order.numpy()):
         raise ValueError(f"order: expected a permutation of 0 to {n - 1}")
     native = _native.ops()
     if native is None:
-        return reference.eliminate(crow, col, mirror, order)
-    return Elimination(*native.eliminate(crow, col, mirror, order), crow=crow)
+        return reference.eliminate(crow.long(), col.long(), mirror.long(), order)
+    return Elimination(*native.eliminate(crow, col, mirror, order))
+
+
+def cholesky_is_compiled() -> bool:
+    """Whether the C++ kernels serve; the plain reference is slower than other libraries' LU."""
+    return _native.ops() is not None
+
+
+def _is_permutation(order: np.ndarray) -> bool:
+    n = len(order)
+    in_range = n == 0 or (order.min() >= 0 and order.max() < n)
+    return in_range and bool((np.bincount(order, minlength=n) == 1).all())
 
 
 def cholesky_factor(elimination: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,17 @@ inline Tensor longs(const Tensor& t, int64_t dim) {
   return torch::stable::contiguous(t);
 }
 
+// The same of int32 or int64 indices.
+inline Tensor as_longs(const Tensor& t) {
+  if (t.scalar_type() == ScalarType::Long) return longs(t, 1);
+  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == ScalarType::Int && t.dim() == 1,
+                  "indices must be int32 or int64 on the CPU");
+  const Tensor from = torch::stable::contiguous(t);
+  const Longs out(t.numel());
+  std::copy_n(from.const_data_ptr<int32_t>(), t.numel(), out.data);
+  return out.tensor;
+}
+
 // The tensors of a symbolic factorization; their contents are those that `eliminate` made.
 struct EliminationTensors {
   Tensor order, table, rows, relative, bounds;
@@ -66,10 +77,10 @@ inline void invert(const Tensor& order, const Longs& position) {
   }
 }
 
-// (order, table, rows, relative, bounds, place) of a symmetric pattern; see elimination.h.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> eliminate(
+// (order, table, rows, relative, bounds, place, crow) of a symmetric pattern; see elimination.h.
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> eliminate(
     const Tensor& crow_, const Tensor& col_, const Tensor& mirror_, const Tensor& order_) {
-  const Tensor crow = longs(crow_, 1), col = longs(col_, 1), mirror = longs(mirror_, 1);
+  const Tensor crow = as_longs(crow_), col = as_longs(col_), mirror = as_longs(mirror_);
   const Tensor wanted = longs(order_, 1);
   const int64_t n = wanted.numel();
   STD_TORCH_CHECK(crow.numel() == n + 1 && mirror.numel() == col.numel(), "sizes do not fit");
@@ -113,7 +124,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> eliminate(
   property(kUpdate)[count] = place_updates(l, tasks, property(kUpdate));
   const Tensor ranges = torch::stable::empty({tasks, 2}, ScalarType::Long);
   std::copy_n(bounds.data, 2 * tasks, ranges.mutable_data_ptr<int64_t>());
-  return {order.tensor, table, rows.tensor, relative.tensor, ranges, place.tensor};
+  return {order.tensor, table, rows.tensor, relative.tensor, ranges, place.tensor, crow};
 }
 
 // The factor's panels, and (column, pivot) of a column whose pivot is not positive, or (-1, 0).
@@ -214,7 +225,7 @@ inline Tensor cholesky_inverse(const Tensor& order, const Tensor& table, const T
       starts[i] = total;
       total += sizes[i];
     }
-    const Tensor scratch = torch::stable::new_empty(panels, {total});
+    const Tensor scratch = make_output(panels, {total});
     const SelectedInverse<T> run{l, panels.const_data_ptr<T>(), inverse.mutable_data_ptr<T>(),
                                  updates.mutable_data_ptr<T>()};
     run.run(structure.tasks(), structure.bounds.const_data_ptr<int64_t>(),
@@ -228,7 +239,7 @@ inline Tensor cholesky_inverse(const Tensor& order, const Tensor& table, const T
 STABLE_TORCH_LIBRARY_FRAGMENT(sparsetorch_native, m) {
   m.def(
       "eliminate(Tensor crow, Tensor col, Tensor mirror, Tensor order) -> "
-      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "cholesky_factor(Tensor order, Tensor table, Tensor rows, Tensor relative, Tensor bounds, "
       "Tensor place, Tensor crow, Tensor values) -> (Tensor, Tensor)");
