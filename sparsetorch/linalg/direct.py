@@ -23,7 +23,8 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
     cost arithmetic only. "lu": SciPy's SuperLU, ordered by minimum degree on A + A^T with a
     preference for diagonal pivots where the pattern is symmetric, by COLAMD elsewhere. "auto":
     Cholesky where A is symmetric with a positive diagonal and turns out to be positive definite,
-    else LU (and LU throughout where the C++ library could not be compiled). Equivalent to `scipy.sparse.linalg.splu`, and for Cholesky to CHOLMOD.
+    else LU (and LU throughout where the C++ library could not be compiled). Equivalent to
+    `scipy.sparse.linalg.splu`, and for Cholesky to CHOLMOD.
 
     Raises:
         SolveError: the matrix is singular, with rows and columns that are empty named; for
