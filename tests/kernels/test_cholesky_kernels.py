@@ -16,7 +16,7 @@ from sparsetorch_kernels import (
     eliminate,
     transpose_structure,
 )
-from sparsetorch_kernels.cholesky import reference
+from sparsetorch_kernels.cholesky import elimination, reference
 
 
 def dominant(matrix) -> sparse.csr_array:
@@ -242,6 +242,34 @@ def test_an_asymmetric_pattern_is_refused_by_the_raw_operator():
     crow, col = torch.tensor([0, 1, 2, 5]), torch.tensor([0, 1, 0, 1, 2])
     with pytest.raises(RuntimeError, match="the pattern is not symmetric"):
         native.eliminate(crow, col, torch.arange(5), torch.arange(3))
+
+
+def test_no_damaged_structure_is_used_by_the_raw_operators():
+    """Each index in turn is set beyond its range; the kernels refuse rather than follow it."""
+    native, matrix = torch.ops.sparsetorch_native, grid(7, 9)
+    l, values = eliminate(*pattern_of(matrix), orders(63)[2]), values_of(matrix)
+    panels, _ = cholesky_factor(l, values)
+    for name in ("order", "table", "rows", "relative", "bounds", "place", "crow"):
+        whole = getattr(l, name)
+        for at in range(0, whole.numel(), max(1, whole.numel() // 40)):
+            damaged = whole.clone()
+            damaged.view(-1)[at] = 10**6
+            bad = l._replace(**{name: damaged})
+            row, column = divmod(at, whole.shape[-1])
+            if name == "table" and (
+                # Parents are not followed; updates may lie in a workspace larger than needed.
+                row in (elimination.PARENT, elimination.UPDATE)
+                # Totals are of three properties only.
+                or (column == whole.shape[-1] - 1 and row > elimination.PANEL)
+            ):
+                continue
+            with pytest.raises(RuntimeError, match="damaged"):
+                native.cholesky_factor(*bad, values)
+            if name not in ("place", "crow"):
+                with pytest.raises(RuntimeError, match="damaged"):
+                    native.cholesky_solve(*bad[:5], panels, values[:63, None])
+                with pytest.raises(RuntimeError, match="damaged"):
+                    native.cholesky_inverse(*bad[:5], panels)
 
 
 @settings(max_examples=25, deadline=None)

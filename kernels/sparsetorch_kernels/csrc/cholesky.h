@@ -28,7 +28,7 @@ inline Tensor as_longs(const Tensor& t) {
   return out.tensor;
 }
 
-// The tensors of a symbolic factorization; their contents are those that `eliminate` made.
+// The tensors of a symbolic factorization, as `eliminate` made them.
 struct EliminationTensors {
   Tensor order, table, rows, relative, bounds;
 
@@ -42,9 +42,8 @@ struct EliminationTensors {
     STD_TORCH_CHECK(table.size(0) == kProperties && table.size(1) > 0 &&
                         rows.numel() == relative.numel() && bounds.size(1) == 2,
                     "the symbolic factorization is not whole");
-    const Elimination l = view();
-    STD_TORCH_CHECK(l.get(kFirst, l.count) == l.n && l.get(kRows, l.count) == rows.numel(),
-                    "the symbolic factorization is not whole");
+    STD_TORCH_CHECK(in_range(view(), rows.numel(), tasks(), bounds.const_data_ptr<int64_t>()),
+                    "the symbolic factorization is damaged");
   }
 
   Elimination view() const {
@@ -56,6 +55,16 @@ struct EliminationTensors {
   int64_t panels() const { return view().get(kPanel, view().count); }
   int64_t workspace() const { return view().get(kUpdate, view().count); }
 };
+
+inline void check_places(const Tensor& crow, const Tensor& place, int64_t panels) {
+  const int64_t* const pointers = crow.const_data_ptr<int64_t>();
+  const int64_t* const places = place.const_data_ptr<int64_t>();
+  const int64_t n = crow.numel() - 1, nnz = place.numel();
+  bool good = pointers[0] == 0 && pointers[n] == nnz;
+  for (int64_t i = 0; i < n; ++i) good &= pointers[i] <= pointers[i + 1];
+  for (int64_t e = 0; e < nnz; ++e) good &= places[e] < panels;
+  STD_TORCH_CHECK(good, "the places of the entries are damaged");
+}
 
 template <typename F>
 void dispatch_real(const Tensor& values, F&& f) {
@@ -139,6 +148,7 @@ inline std::tuple<Tensor, Tensor> cholesky_factor(const Tensor& order, const Ten
   STD_TORCH_CHECK(values.is_cpu() && values.dim() == 1 && values.numel() == place.numel() &&
                       crow.numel() == l.n + 1,
                   "the values do not fit the symbolic factorization");
+  check_places(crow, place, structure.panels());
   const Tensor panels = make_output(values, {structure.panels()});
   const Tensor updates = make_output(values, {structure.workspace()});
   const Tensor floors = torch::stable::new_empty(values, {l.n});

@@ -334,4 +334,42 @@ inline int64_t place_updates(const Elimination& l, int64_t tasks, int64_t* updat
   return size;
 }
 
+// Whether every index is in its range, so that no kernel leaves its arrays: the tensors of a
+// factorization come back from Python.
+inline bool in_range(const Elimination& l, int64_t n_rows, int64_t tasks, const int64_t* bounds) {
+  const int64_t workspace = l.get(kUpdate, l.count);
+  if (l.get(kFirst, 0) != 0 || l.get(kRows, 0) != 0 || l.get(kPanel, 0) != 0 ||
+      l.get(kFirst, l.count) != l.n || l.get(kRows, l.count) != n_rows) {
+    return false;
+  }
+  for (int64_t s = 0; s < l.count; ++s) {
+    const Supernode p = l[s];
+    const int64_t child = l.get(kChild, s), sibling = l.get(kSibling, s), task = l.get(kTask, s);
+    if (p.w <= 0 || p.u < 0 || p.first + p.w > l.n || l.get(kRows, s) + p.u > n_rows ||
+        l.get(kPanel, s + 1) != p.panel + p.w * p.ld || p.update < 0 ||
+        p.update > workspace - p.u * padded(p.u) || child < -1 || child >= s ||
+        (sibling != -1 && (sibling <= s || sibling >= l.count)) || task < -1 || task >= tasks) {
+      return false;
+    }
+    for (int64_t k = 0; k < p.u; ++k) {
+      if (p.rows[k] < p.first + p.w || p.rows[k] >= l.n) return false;
+      if (k > 0 && p.relative[k] <= p.relative[k - 1]) return false;
+    }
+    for (int64_t c = child; c != -1; c = l.get(kSibling, c)) {
+      const Supernode q = l[c];
+      if (c >= s || (q.u > 0 && (q.relative[0] < 0 || q.relative[q.u - 1] >= p.w + p.u))) {
+        return false;
+      }
+    }
+  }
+  for (int64_t i = 0; i < l.n; ++i) {
+    if (l.order[i] < 0 || l.order[i] >= l.n) return false;
+  }
+  for (int64_t t = 0; t < tasks; ++t) {
+    const int64_t first = bounds[2 * t], last = bounds[2 * t + 1];
+    if (first < 0 || first > last || last > l.count) return false;
+  }
+  return true;
+}
+
 }  // namespace sparsetorch
