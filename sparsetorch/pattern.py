@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_index, checked_pattern
+from sparsetorch.ordering import minimum_degree
 from sparsetorch.per_partner import PerPartner
 from sparsetorch.structure import (
     common_keys,
@@ -27,7 +28,14 @@ from sparsetorch.structure import (
     split_keys,
     wider,
 )
-from sparsetorch_kernels import Layout, forward_layout, spgemm_structure, transpose_structure
+from sparsetorch_kernels import (
+    Elimination,
+    Layout,
+    eliminate,
+    forward_layout,
+    spgemm_structure,
+    transpose_structure,
+)
 
 Index = Tensor | slice
 Found = TypeVar("Found")
@@ -119,6 +127,7 @@ class Pattern:
         self._incidence: Layout | None = None
         self._diagonal: Diagonal | None = None
         self._symmetric: bool | None = None
+        self._elimination: Elimination | None = None
         # A pattern owns its transpose, which knows its origin only weakly: no reference cycle.
         self._transpose: Pattern | None = None
         self._origin: weakref.ref[Pattern] | None = None
@@ -244,6 +253,25 @@ class Pattern:
                     and torch.equal(self._col, t_col)
                 )
         return self._symmetric
+
+    @property
+    def elimination(self) -> Elimination:
+        """The symbolic Cholesky factorization, ordered by minimum degree.
+
+        Raises:
+            ValueError: the pattern is not symmetric, or not on the CPU.
+        """
+        if self._elimination is None:
+            with finding_structure("Pattern.elimination"):
+                if not self.is_symmetric or self.device.type != "cpu":
+                    raise ValueError(
+                        f"elimination: expected a symmetric pattern on the CPU, got {self!r}"
+                    )
+                mirror = self.layout.t_perm
+                assert mirror is not None
+                order = minimum_degree(self)
+                self._elimination = eliminate(self._crow, self._col, mirror, order)
+        return self._elimination
 
     def matmul(self, other: Pattern) -> Pattern:
         """The pattern of a product, cancellation ignored; kept while `other` lives.

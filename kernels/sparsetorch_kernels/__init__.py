@@ -1,6 +1,14 @@
 """Differentiable kernels for CSR matrices whose structure is known apart from their values."""
 
 from sparsetorch_kernels._register import watched
+from sparsetorch_kernels.cholesky.elimination import Elimination
+from sparsetorch_kernels.cholesky.ops import (
+    cholesky_factor,
+    cholesky_inverse,
+    cholesky_is_compiled,
+    cholesky_solve,
+    eliminate,
+)
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
@@ -10,9 +18,15 @@ from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
 
 __all__ = [
+    "Elimination",
     "Layout",
     "SingularTriangleError",
     "backend_info",
+    "cholesky_factor",
+    "cholesky_inverse",
+    "cholesky_is_compiled",
+    "cholesky_solve",
+    "eliminate",
     "forward_layout",
     "level_sets",
     "sddmm",

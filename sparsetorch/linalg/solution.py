@@ -30,8 +30,8 @@ class Status(Enum):
     INDEFINITE = (
         "a direction of zero or negative curvature was met, so the matrix or the preconditioner is "
         "not symmetric positive definite",
-        "use method='minres' for a symmetric matrix, method='gmres' or method='direct' for any, or "
-        "make the preconditioner symmetric positive definite",
+        "use method='minres' for a symmetric matrix, method='gmres' or method='direct' (in "
+        "factorized, method='lu') for any, or make the preconditioner symmetric positive definite",
     )
     BREAKDOWN = (
         "the Krylov space was exhausted before the residual met the tolerance, so the matrix or "

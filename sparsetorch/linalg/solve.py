@@ -30,7 +30,7 @@ from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import DirectSolver, KrylovSolver, Solver, product
 from sparsetorch_kernels import Layout, sddmm
 
-Method = Literal["direct", "cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"]
+Method = Literal["direct", "cholesky", "cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"]
 METHODS = {
     "cg": cg,
     "minres": minres,
@@ -94,9 +94,10 @@ def solve(
     """Solve A x = b, differentiably in `A.values` and `b`, in reverse and forward mode.
 
     A: one square CSRTensor, float32 or float64. b: (n,) or (n, k), same dtype and device.
-    method: "direct" (LU on the CPU, factorized once for all right-hand sides, the adjoint and
-    higher derivatives); for a symmetric A "cg" (positive definite), "minres" (definite or not) or
-    "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
+    method: "direct" (on the CPU: Cholesky where A is symmetric positive definite, else LU;
+    factorized once for all right-hand sides, the adjoint and higher derivatives) or "cholesky"
+    (which fails where A is not); for a symmetric A "cg" (positive definite), "minres" (definite or
+    not) or "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
     preconditioner that changes) or "bicgstab" (short recurrences). The iterative methods take b
     column by column and stop at |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in
     float64 by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations. Where
@@ -117,16 +118,17 @@ def solve(
     Raises:
         SolveError: the solve, or later its adjoint, failed; the message says what to try.
         ValueError: a batch of matrices, a matrix that is not square, sizes, devices or options that
-            do not fit, or NaN or infinity in b (or, for "direct", in A).
+            do not fit, NaN or infinity in b (or, for direct methods, in A), or, for "cholesky", a
+            matrix that is not symmetric.
         TypeError: dtypes that differ or are not float32 or float64.
     """
     check_system(A, b)
     solver: Solver
-    if method == "direct":
+    if method in ("direct", "cholesky"):
         given = (preconditioner, preconditioner_T, rtol, maxiter, x0, restart, bounds, callback)
         if atol != 0.0 or any(option is not None for option in given):
-            raise ValueError("method: 'direct' takes no options of the iterative methods")
-        solver = DirectSolver(A.pattern)
+            raise ValueError(f"method: {method!r} takes no options of the iterative methods")
+        solver = DirectSolver(A.pattern, "auto" if method == "direct" else "cholesky")
     elif method in METHODS:
         options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
         options |= _particular(method, restart=restart, bounds=bounds)
@@ -137,7 +139,7 @@ def solve(
         )
     else:
         known = ", ".join(map(repr, METHODS))
-        raise ValueError(f"method: expected 'direct', {known}, got {method!r}")
+        raise ValueError(f"method: expected 'direct', 'cholesky', {known}, got {method!r}")
     record: list[Solution] | None = [] if full_output else None
     x = _Solve.apply(A.values, b, solver, record)
     return x if record is None else replace(record[0], x=x)

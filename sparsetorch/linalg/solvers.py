@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.direct import Factorization, factorized
+from sparsetorch.linalg.direct import DirectMethod, factorized
+from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.krylov import Callback, Preconditioner
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.pattern import Pattern
@@ -51,9 +52,10 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class DirectSolver:
-    """LU factors, made by the first solve and shared with the adjoint."""
+    """Factors, made by the first solve and shared with the adjoint."""
 
     pattern: Pattern
+    method: DirectMethod = "auto"
     transposed: bool = False
     factors: list[Factorization] = field(default_factory=list)
 
@@ -76,15 +78,23 @@ class DirectSolver:
         """See `Solver`."""
         return replace(self, factors=[])
 
+    def factorization(self, values: Tensor) -> Factorization:
+        """The factors of the matrix itself, never of its transpose.
+
+        Raises:
+            SolveError: there are none.
+        """
+        if not self.factors:
+            self.factors.append(factorized(CSRTensor(self.pattern, values), self.method))
+        return self.factors[0]
+
     def solve(self, values: Tensor, b: Tensor) -> Solution:
         """See `Solver`."""
-        A = CSRTensor(self.pattern, values)
         try:
-            if not self.factors:
-                self.factors.append(factorized(A))
+            factors = self.factorization(values)
         except SolveError as error:
             return replace(error.solution, x=torch.full_like(b, float("nan")))
-        x = self.factors[0].solve(b, self.transposed)
+        x = factors.solve(b, self.transposed)
         if not bool(x.isfinite().all()):
             return Solution(x, Status.SINGULAR, 0, [], "the solution overflows")
         if b.numel() == 0:

@@ -26,7 +26,7 @@ class Solver(NamedTuple):
     indefinite: bool = False
 
     def options(self, A: CSRTensor, rtol: float = 1e-13) -> dict[str, Any]:
-        tolerance = {} if self.method == "direct" else {"rtol": rtol}
+        tolerance = {} if self.method in ("direct", "cholesky") else {"rtol": rtol}
         return {"method": self.method, **self.settings(A.detach()), **tolerance}
 
 
@@ -37,6 +37,8 @@ def nearby_inverse(A: CSRTensor) -> Any:
 
 SOLVERS = [
     Solver("direct", "direct"),
+    Solver("direct, of a symmetric matrix", "direct", symmetric=True),
+    Solver("cholesky", "cholesky", symmetric=True),
     Solver("cg", "cg", symmetric=True),
     Solver("cg with Jacobi", "cg", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
     Solver("minres", "minres", symmetric=True, indefinite=True),
@@ -197,15 +199,16 @@ def test_float32(solver):
     torch.testing.assert_close(A.to_dense() @ x, b, rtol=0, atol=1e-5)
 
 
-def test_the_factorization_serves_forward_adjoint_and_tangents(monkeypatch):
+@pytest.mark.parametrize("solver", SOLVERS[:3], ids=lambda s: s.name)
+def test_the_factorization_serves_forward_adjoint_and_tangents(monkeypatch, solver):
     count = []
 
-    def counted(A):
+    def counted(A, method):
         count.append(A)
-        return factorized(A)
+        return factorized(A, method)
 
     monkeypatch.setattr(sparsetorch.linalg.solvers, "factorized", counted)
-    A, b, x = system(SOLVERS[0])
+    A, b, x = system(solver)
     (gradient,) = torch.autograd.grad(x(A.values, b).pow(2).sum(), A.values, create_graph=True)
     gradient.pow(2).sum().backward()
     assert len(count) == 1
@@ -339,7 +342,7 @@ def test_bad_arguments_are_named(arguments, error, message):
         solve(**(good | arguments))
 
 
-@pytest.mark.parametrize("method", ["direct", *METHODS])
+@pytest.mark.parametrize("method", ["direct", "cholesky", *METHODS])
 def test_bad_right_hand_sides_are_refused_by_every_method(method):
     with pytest.raises(ValueError, match="b: expected finite numbers, got NaN or infinity"):
         solve(CSRTensor.eye(2), torch.tensor([1.0, torch.inf]), method)

@@ -3,6 +3,7 @@
 // (`csr/checks.py`); what is checked again here is what memory safety rests on.
 #include <torch/csrc/stable/library.h>
 
+#include "cholesky.h"
 #include "pieces.h"
 #include "sddmm.h"
 #include "spgemm.h"

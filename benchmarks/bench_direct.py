@@ -1,0 +1,161 @@
+"""Direct solves of sparsetorch beside SciPy's SuperLU, on Poisson matrices.
+
+    python benchmarks/bench_direct.py [--sizes 300x300 30x30x30] [--threads N] [--out FILE]
+
+Every contender's solution is compared with the known one first, the log-determinant with that of
+SuperLU's factors and the selected inverse with columns that SuperLU solves for; a mismatch ends the
+run without a time. The contenders then take turns. SuperLU gets its best ordering for these
+matrices, minimum degree on A + A^T in symmetric mode without interchanges; it runs on one thread.
+Reported: median and quartiles of the wall-clock time, and the ratio to SuperLU's factorization and
+solve (below 1: sparsetorch is faster).
+
+"New pattern" is all the work from arrays of indices to the solution: checks, transpose, ordering,
+symbolic and numeric factorization. "New values" is what each step of a training or of a Newton
+iteration costs, on a pattern that is known. The gradient is that of log det A in all its values.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import SuperLU, splu
+
+from sparsetorch import CSRTensor, Pattern, poisson
+from sparsetorch.linalg import factorized, logdet, selected_inverse
+from sparsetorch_kernels import backend_info
+
+Contender = Callable[[], object]
+
+
+def superlu(matrix: sparse.csc_array) -> SuperLU:
+    return splu(
+        matrix,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+
+
+class Problem:
+    """A Poisson matrix, a right-hand side, and what all contenders must find."""
+
+    def __init__(self, sizes: tuple[int, ...]):
+        self.A = poisson(*sizes, dtype=torch.float64)
+        self.matrix = sparse.csc_array(self.A.to_scipy())
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(self.A.shape[0], generator=generator, dtype=torch.float64)
+        self.b = self.A @ self.x
+        self.known = factorized(self.A, "cholesky")
+        self.known_lu = factorized(self.A, "lu").refactorized(self.A)
+
+    def contenders(self) -> dict[str, Contender]:
+        A, b, right = self.A, self.b, self.b.numpy()
+        crow, col, shape = A.pattern.crow, A.pattern.col, A.pattern.shape
+        return {
+            "SuperLU: factor and solve": lambda: superlu(self.matrix).solve(right),
+            "Cholesky, new pattern: factor and solve": lambda: factorized(
+                CSRTensor(Pattern(crow, col, shape), A.values), "cholesky"
+            ).solve(b),
+            "Cholesky, new values: factor and solve": lambda: self.known.refactorized(A).solve(b),
+            "LU, new values: factor and solve": lambda: self.known_lu.refactorized(A).solve(b),
+            "Cholesky: factor only, new values": lambda: self.known.refactorized(A),
+            "Cholesky: solve only": lambda: self.known.solve(b),
+            "log det and its gradient": self.gradient,
+            "selected inverse": lambda: selected_inverse(A),
+        }
+
+    def gradient(self) -> torch.Tensor:
+        values = self.A.values.clone().requires_grad_()
+        logdet(self.A.with_values(values)).backward()
+        assert values.grad is not None
+        return values.grad
+
+    def verify(self) -> None:
+        """Raise unless every contender is right."""
+        for name, call in self.contenders().items():
+            if "solve" in name:
+                error = np.linalg.norm(np.asarray(call()) - self.x.numpy())
+                require(name, float(error) / float(self.x.norm()), 1e-11)
+        lu = superlu(self.matrix)
+        exact = np.log(np.abs(lu.U.diagonal())).sum()
+        require("log det", abs(float(logdet(self.A)) - exact) / abs(exact), 1e-12)
+        columns = np.linspace(0, self.A.shape[0] - 1, 5).astype(np.int64)
+        identity = np.zeros((self.A.shape[0], len(columns)))
+        identity[columns, np.arange(len(columns))] = 1.0
+        inverse = lu.solve(identity)
+        row, col = self.A.pattern.row.numpy(), self.A.pattern.col.numpy()
+        for entries in (selected_inverse(self.A).values, self.gradient()):
+            for k, j in enumerate(columns):
+                stored = col == j
+                want = inverse[row[stored], k]
+                error = np.linalg.norm(entries.numpy()[stored] - want) / np.linalg.norm(want)
+                require(f"selected inverse, column {j}", float(error), 1e-11)
+
+
+def require(name: str, error: float, tolerance: float) -> None:
+    if not error <= tolerance:
+        raise SystemExit(f"{name}: relative error {error:.1e}; no times are given")
+
+
+def times(contenders: dict[str, Contender], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each contender, taking turns in random order; the first turn warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    order = random.Random(0)
+    for turn in range(repeats + 1):
+        for name in order.sample(list(contenders), len(contenders)):
+            start = time.perf_counter()
+            contenders[name]()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def rows(title: str, seconds: dict[str, list[float]]) -> list[str]:
+    base = statistics.median(seconds["SuperLU: factor and solve"])
+    lines = []
+    for name, t in seconds.items():
+        low, middle, high = (q * 1e3 for q in statistics.quantiles(t, n=4))
+        ratio = middle / 1e3 / base
+        lines.append(f"| {title} | {name} | {middle:.1f} ({low:.1f}-{high:.1f}) | {ratio:.2f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Direct solves beside SciPy's SuperLU.")
+    parser.add_argument("--sizes", nargs="+", default=["300x300", "30x30x30"], help="grids")
+    parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
+    parser.add_argument("--repeats", type=int, default=11, help="turns")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    lines = [
+        f"Poisson, float64; {torch.get_num_threads()} threads (SuperLU: 1); torch "
+        f"{torch.__version__}, scipy {scipy.__version__}; sparsetorch: "
+        f"{backend_info()['cpu'].split()[0]}.",
+        f"Command: `python benchmarks/bench_direct.py --sizes {' '.join(options.sizes)} "
+        f"--threads {torch.get_num_threads()} --repeats {options.repeats}`. "
+        "Median (quartiles) of the wall-clock time in ms.",
+        "",
+        "| grid | work | ms | to SuperLU |",
+        "|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
+    for title in options.sizes:
+        problem = Problem(tuple(int(n) for n in title.split("x")))
+        problem.verify()
+        lines += rows(title, times(problem.contenders(), options.repeats))
+        print("\n".join(lines[-len(problem.contenders()) :]), flush=True)
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

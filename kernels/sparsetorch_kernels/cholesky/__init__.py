@@ -1,0 +1,1 @@
+"""Sparse Cholesky factorization: elimination of a pattern, numeric factors, selected inverse."""

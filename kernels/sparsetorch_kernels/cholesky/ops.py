@@ -1,0 +1,105 @@
+"""The factorization's public functions: arguments checked, the fastest implementation chosen.
+
+Nothing here has a gradient; `sparsetorch.linalg` differentiates solves and determinants as a whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsetorch_kernels import _native
+from sparsetorch_kernels.cholesky import reference
+from sparsetorch_kernels.cholesky.elimination import Elimination
+
+_REAL = (torch.float32, torch.float64)
+
+
+def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimination:
+    """The symbolic Cholesky factorization of a symmetric pattern, for a given order of columns.
+
+    crow (n + 1,), col (nnz,): the pattern, both triangles, int32 or int64 on the CPU. mirror
+    (nnz,): the entry (j, i) of each entry (i, j). order (n,): the column to eliminate k-th; it is
+    refined to a postorder of the elimination tree, which leaves the number of entries as it is.
+    Raises ValueError for sizes that do not fit and for an order that is no permutation.
+    """
+    n = crow.numel() - 1
+    if mirror.shape != col.shape or order.shape != (n,):
+        raise ValueError(
+            f"expected mirror {tuple(col.shape)} and order ({n},), got {tuple(mirror.shape)} and "
+            f"{tuple(order.shape)}"
+        )
+    order = order.long()
+    if not _is_permutation(order.numpy()):
+        raise ValueError(f"order: expected a permutation of 0 to {n - 1}")
+    native = _native.ops()
+    if native is None:
+        return reference.eliminate(crow.long(), col.long(), mirror.long(), order)
+    return Elimination(*native.eliminate(crow, col, mirror, order))
+
+
+def cholesky_is_compiled() -> bool:
+    """Whether the C++ kernels serve; the plain reference is slower than other libraries' LU."""
+    return _native.ops() is not None
+
+
+def _is_permutation(order: np.ndarray) -> bool:
+    n = len(order)
+    in_range = n == 0 or (order.min() >= 0 and order.max() < n)
+    return in_range and bool((np.bincount(order, minlength=n) == 1).all())
+
+
+def cholesky_factor(elimination: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The numeric factorization: the panels of L, and what stopped it.
+
+    values (nnz,), float32 or float64; one triangle is read. Returns (panels, failure): failure is
+    (-1, 0), or the first column found whose pivot is not positive beyond rounding, that is not
+    above eps times the diagonal entry, and that pivot. Then the panels hold nothing of use.
+    Raises TypeError or ValueError for values that do not fit.
+    """
+    _check("values", values, elimination.place.shape)
+    native = _native.ops()
+    if native is None:
+        return reference.cholesky_factor(elimination, values)
+    return native.cholesky_factor(*elimination, values)
+
+
+def cholesky_solve(elimination: Elimination, panels: Tensor, b: Tensor) -> Tensor:
+    """x with A x = b, both (n, k), from the panels of A's factor.
+
+    Raises TypeError or ValueError for arguments that do not fit.
+    """
+    _check("panels", panels, (elimination.size,))
+    if b.ndim != 2:
+        raise ValueError(f"b: expected (n, k), got shape {tuple(b.shape)}")
+    _check("b", b, (elimination.n, b.shape[1]))
+    if b.dtype != panels.dtype:
+        raise TypeError(f"b: expected {panels.dtype} like the factor, got {b.dtype}")
+    native = _native.ops()
+    if native is None:
+        return reference.cholesky_solve(elimination, panels, b)
+    return native.cholesky_solve(*elimination[:5], panels, b)
+
+
+def cholesky_inverse(elimination: Elimination, panels: Tensor) -> Tensor:
+    """The entries of A^-1 where A's factor has its own, arranged like the factor's panels.
+
+    `cholesky_inverse(...)[elimination.places]` are the entries on A's pattern. Takahashi's
+    equations, at a small multiple of the factorization's cost. Raises as `cholesky_solve`.
+    """
+    _check("panels", panels, (elimination.size,))
+    native = _native.ops()
+    if native is None:
+        return reference.cholesky_inverse(elimination, panels)
+    return native.cholesky_inverse(*elimination[:5], panels)
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.dtype not in _REAL:
+        raise TypeError(f"{name}: expected torch.float32 or torch.float64, got {tensor.dtype}")
+    if tensor.shape != shape or tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name}: expected shape {tuple(shape)} on the CPU, got {tuple(tensor.shape)} on "
+            f"{tensor.device}"
+        )

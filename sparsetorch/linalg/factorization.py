@@ -1,0 +1,64 @@
+"""What the factors of a matrix can do, whichever they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+
+
+class Factorization(ABC):
+    """The factors of one square matrix, for any number of right-hand sides.
+
+    Made by `factorized`. Calling it solves, so it is a preconditioner for nearby matrices; `T` is
+    the factorization of the transpose, made of the same factors. Nothing here records gradients:
+    `solve`, `logdet` and `slogdet` of `sparsetorch.linalg` do.
+    """
+
+    @abstractmethod
+    def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
+        """x with A x = b, or A^T x = b: (n,) or (n, k), like b. No gradients are recorded.
+
+        Raises:
+            TypeError, ValueError: b does not fit the matrix, or is not finite.
+        """
+
+    def __call__(self, b: Tensor) -> Tensor:
+        """The solution of A x = b."""
+        return self.solve(b)
+
+    @property
+    @abstractmethod
+    def T(self) -> Factorization:
+        """The factorization of the transposed matrix."""
+
+    @abstractmethod
+    def slogdet(self) -> tuple[Tensor, Tensor]:
+        """The sign of the determinant and the logarithm of its absolute value, both 0-d."""
+
+    def logdet(self) -> Tensor:
+        """The logarithm of the determinant, 0-d; NaN where that is negative, as `torch.logdet`."""
+        sign, logarithm = self.slogdet()
+        return logarithm.where(sign > 0, float("nan"))
+
+    @abstractmethod
+    def refactorized(self, A: CSRTensor) -> Factorization:
+        """Factors of other values on the same pattern, by the same method, in less time.
+
+        What depends on structure alone, such as the order of elimination, is not found again.
+
+        Raises:
+            ValueError: A is on another pattern object.
+            SolveError: A is singular, or not positive definite where that is needed.
+        """
+
+
+def check_pattern(A: CSRTensor, known: CSRTensor) -> None:
+    """Raise ValueError unless both matrices share one pattern."""
+    if A.pattern is not known.pattern:
+        raise ValueError(
+            f"A: expected the pattern that was factorized, {known.pattern!r}, got another one, "
+            f"{A.pattern!r}; make the matrix with known.with_values(values), or call factorized(A)"
+        )
