@@ -1,6 +1,7 @@
 """Solve sparse systems, and differentiate through the solution."""
 
 from sparsetorch.linalg.bicgstab import bicgstab
+from sparsetorch.linalg.block_cg import block_cg
 from sparsetorch.linalg.cg import cg
 from sparsetorch.linalg.chebyshev import chebyshev
 from sparsetorch.linalg.direct import Factorization, factorized
@@ -18,6 +19,7 @@ __all__ = [
     "SolveError",
     "Status",
     "bicgstab",
+    "block_cg",
     "cg",
     "chebyshev",
     "factorized",
