@@ -5,15 +5,20 @@ from sparsetorch.linalg.block_cg import block_cg
 from sparsetorch.linalg.cg import cg
 from sparsetorch.linalg.chebyshev import chebyshev
 from sparsetorch.linalg.direct import Factorization, factorized
+from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.logdet import logdet_estimate
 from sparsetorch.linalg.lsqr import lsqr
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.richardson import richardson
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import solve
+from sparsetorch.linalg.svds import svds
+from sparsetorch.linalg.trace import Estimate, diagonal_estimate, trace_estimate
 
 __all__ = [
+    "Estimate",
     "Factorization",
     "Solution",
     "SolveError",
@@ -22,11 +27,16 @@ __all__ = [
     "block_cg",
     "cg",
     "chebyshev",
+    "diagonal_estimate",
+    "eigsh",
     "factorized",
     "fgmres",
     "gmres",
+    "logdet_estimate",
     "lsqr",
     "minres",
     "richardson",
     "solve",
+    "svds",
+    "trace_estimate",
 ]

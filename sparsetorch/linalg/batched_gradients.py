@@ -8,15 +8,17 @@ their batch dimension from `autograd.Function`, whose vmap rule is not called; h
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
+from torch.utils import _pytree as pytree
+
+Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 
 
-def map_gradients(
-    function: Callable[..., Tensor | tuple[Tensor, ...]], *grads: Tensor
-) -> Tensor | tuple[Tensor, ...]:
+def map_gradients(function: Callable[..., Result], *grads: Tensor) -> Result:
     """`function(*grads)`, mapped over the hidden batch dimension if the gradients have one."""
     hidden = [is_legacy_batchedtensor(grad) for grad in grads]
     if not any(hidden):
@@ -28,6 +30,4 @@ def map_gradients(
         for grad, batched in zip(grads, hidden)
     ]
     results = torch.vmap(function, tuple(0 if batched else None for batched in hidden))(*batches)
-    if isinstance(results, Tensor):
-        return torch._add_batch_dim(results, 0, level)
-    return tuple(torch._add_batch_dim(result, 0, level) for result in results)
+    return pytree.tree_map(lambda result: torch._add_batch_dim(result, 0, level), results)

@@ -214,7 +214,9 @@ def checked_operator(name: str, operator: Preconditioner) -> Operator:
     return image
 
 
-def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+def starting_point(
+    x0: Tensor | None, b: Tensor, shape: tuple[int, ...], name: str = "x0"
+) -> Tensor:
     """The initial guess, by default zeros, detached.
 
     Raises:
@@ -224,7 +226,7 @@ def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tens
         return b.new_zeros(shape)
     if (x0.shape, x0.dtype, x0.device) != (shape, b.dtype, b.device):
         raise ValueError(
-            f"x0: expected {b.dtype} of shape {shape} on {b.device}, got {x0.dtype} of shape "
+            f"{name}: expected {b.dtype} of shape {shape} on {b.device}, got {x0.dtype} of shape "
             f"{tuple(x0.shape)} on {x0.device}"
         )
     return x0.detach()
