@@ -7,6 +7,7 @@ from sparsetorch.linalg.chebyshev import chebyshev
 from sparsetorch.linalg.direct import Factorization, factorized
 from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.linalg.fgmres import fgmres
+from sparsetorch.linalg.fixed_point import fixed_point
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.logdet import logdet_estimate
 from sparsetorch.linalg.lsqr import lsqr
@@ -31,6 +32,7 @@ __all__ = [
     "eigsh",
     "factorized",
     "fgmres",
+    "fixed_point",
     "gmres",
     "logdet_estimate",
     "lsqr",
