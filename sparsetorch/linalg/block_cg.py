@@ -134,10 +134,11 @@ class _System:
 
     def basis(self, W: Tensor) -> Basis | None:
         """M-orthonormalise a block, its rank found; None if M is not positive definite."""
-        U, sizes, Vh = torch.linalg.svd(W, full_matrices=False)
+        Q, R = torch.linalg.qr(W)
+        U, sizes, Vh = torch.linalg.svd(R, full_matrices=False)
         rounding = 10 * max(W.shape[1], 1) * torch.finfo(W.dtype).eps
         rank = int((sizes > rounding * sizes[:1]).sum())
-        Q, C = U[:, :rank], sizes[:rank, None] * Vh[:rank]
+        Q, C = Q @ U[:, :rank], sizes[:rank, None] * Vh[:rank]
         if self._precondition is None or rank == 0:
             return Basis(Q, Q, C)
         Z = torch.stack([self._precondition(q) for q in Q.unbind(1)], 1)

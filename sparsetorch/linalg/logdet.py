@@ -19,7 +19,7 @@ from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import Method, solve
 from sparsetorch.linalg.solvers import product
-from sparsetorch.linalg.trace import Estimate, _checked_count, _mean, signs
+from sparsetorch.linalg.trace import Estimate, checked_count, mean_of, signs
 from sparsetorch.pattern import Pattern
 from sparsetorch_kernels import sddmm
 
@@ -53,14 +53,14 @@ def logdet_estimate(
             is below 1.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
-    count = _checked_count("n_samples", n_samples, 1)
-    steps = _checked_count("steps", steps, 1)
+    count = checked_count("n_samples", n_samples, 1)
+    steps = checked_count("steps", steps, 1)
     if not isinstance(A, CSRTensor):
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     Z = signs(A.shape[-1], count, torch.empty(0, dtype=A.dtype, device=A.device), generator)
     check_system(A, Z)
     samples = _Quadrature.apply(A.values, Z, A.pattern, steps, {"method": method, **options})
-    return _mean(samples)
+    return mean_of(samples)
 
 
 class _Quadrature(torch.autograd.Function):

@@ -53,16 +53,16 @@ def trace_estimate(
     """
     multiply, n, like = _operator(A, n, dtype, device)
     if method == "hutchinson":
-        Z = signs(n, _checked_count("n_samples", n_samples, 1), like, generator)
-        return _mean((Z * multiply(Z)).sum(0))
+        Z = signs(n, checked_count("n_samples", n_samples, 1), like, generator)
+        return mean_of((Z * multiply(Z)).sum(0))
     if method != "hutch++":
         raise ValueError(f"method: expected 'hutchinson' or 'hutch++', got {method!r}")
-    third = _checked_count("n_samples", n_samples, 3) // 3
+    third = checked_count("n_samples", n_samples, 3) // 3
     with torch.no_grad():
         Q, _ = torch.linalg.qr(multiply(signs(n, third, like, generator)))
     G = signs(n, n_samples - 2 * third, like, generator)
     G = G - Q @ (Q.mT @ G)
-    rest = _mean((G * multiply(G)).sum(0))
+    rest = mean_of((G * multiply(G)).sum(0))
     return Estimate((Q * multiply(Q)).sum() + rest.value, rest.standard_error)
 
 
@@ -81,7 +81,7 @@ def diagonal_estimate(
     as `trace_estimate`; differentiable. C. Bekas, E. Kokiopoulou, Y. Saad (2007).
     """
     multiply, n, like = _operator(A, n, dtype, device)
-    Z = signs(n, _checked_count("n_samples", n_samples, 1), like, generator)
+    Z = signs(n, checked_count("n_samples", n_samples, 1), like, generator)
     return (Z * multiply(Z)).mean(1)
 
 
@@ -121,12 +121,14 @@ def _operator(
     return multiply, n, torch.empty(0, dtype=dtype, device=device)
 
 
-def _checked_count(name: str, count: int, least: int) -> int:
+def checked_count(name: str, count: int, least: int) -> int:
+    """The count as an int; raises ValueError unless it is an integer of at least `least`."""
     if count != int(count) or count < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {count}")
     return int(count)
 
 
-def _mean(samples: Tensor) -> Estimate:
+def mean_of(samples: Tensor) -> Estimate:
+    """The mean of samples (count,) and its standard error, NaN for a single one."""
     error = samples.detach().std() if samples.numel() > 1 else samples.new_tensor(torch.nan)
     return Estimate(samples.mean(), error / max(1, samples.numel()) ** 0.5)
