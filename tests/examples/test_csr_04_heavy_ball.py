@@ -14,6 +14,15 @@ import csr_04_heavy_ball as example  # noqa: E402
 from sparsetorch import poisson  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Many small operations: on a busy machine threads spend their time waiting for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def worst_rate(w: torch.Tensor, alpha: float, beta: float) -> float:
     """The spectral radius of the iteration, from the eigenvalues of A."""
     sums = 1 + beta - alpha * w

@@ -11,6 +11,15 @@ from sparsetorch.precond import Jacobi
 
 
 @pytest.fixture(autouse=True)
+def _one_thread():
+    # Many small factorizations: on a busy machine threads spend their time waiting for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
 

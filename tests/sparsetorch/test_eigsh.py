@@ -16,6 +16,15 @@ WAYS = [{"which": which} for which in WANTED] + [{"sigma": 0.9}, {"sigma": 0.0, 
 every_way = pytest.mark.parametrize("options", WAYS, ids=str)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Many small operations: on a busy machine threads spend their time waiting for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def symmetric(seed: int = 3) -> CSRTensor:
     return random_square(8, seed=seed, symmetric=True)
 

@@ -14,6 +14,15 @@ every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
 
 @pytest.fixture(autouse=True)
+def _one_thread():
+    # Many small operations: on a busy machine threads spend their time waiting for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
 

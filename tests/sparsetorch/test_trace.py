@@ -16,6 +16,15 @@ from sparsetorch.linalg import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Many small factorizations: on a busy machine threads spend their time waiting for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
