@@ -31,15 +31,22 @@ def finding_structure(what: str) -> Iterator[None]:
             f"{what} is not known yet, and compiled code cannot compute structure: call the "
             "function once before compiling it"
         )
+    with outside_transforms():
+        yield
+
+
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """Where `plain` tensors are computed with: no `torch.func` transform sees it."""
     with temporarily_clear_interpreter_stack():
         yield
 
 
-def plain(index: Tensor) -> Tensor:
-    """The index tensor that a `torch.func` transform may have wrapped."""
-    while isinstance(index, Tensor) and is_functorch_wrapped_tensor(index):
-        index = get_unwrapped(index)
-    return index
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor that a `torch.func` transform may have wrapped; under vmap, the whole batch."""
+    while isinstance(tensor, Tensor) and is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 class IndexDtypes(NamedTuple):

@@ -97,16 +97,16 @@ def _change(solver: DirectSolver, values: Tensor, middle: DirectSolver, d: Tenso
 def _by_blocks(solver: DirectSolver, values: Tensor, function: Any) -> Tensor:
     """The entries on A's pattern of a matrix, given as a function of columns of the identity."""
     pattern = solver.pattern
-    layout, n = pattern.layout, pattern.shape[1]
+    (t_crow, t_col), n = pattern.layout.transposed, pattern.shape[1]
     parts = []
     for first in range(0, n, BLOCK):
         columns = torch.arange(first, min(first + BLOCK, n))
         identity = torch.zeros(n, len(columns), dtype=values.dtype)
         identity[columns, columns - first] = 1
         # The transposed pattern lists the entries column by column.
-        counts = layout.t_crow[first : first + len(columns) + 1].long()
+        counts = t_crow[first : first + len(columns) + 1].long()
         within = torch.repeat_interleave(columns - first, counts.diff())
-        rows = layout.t_col[int(counts[0]) : int(counts[-1])].long()
+        rows = t_col[int(counts[0]) : int(counts[-1])].long()
         found = function(identity).reshape(-1)
         parts.append(found.index_select(0, rows * len(columns) + within))
     if not parts:

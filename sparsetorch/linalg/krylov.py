@@ -99,9 +99,9 @@ def run(
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
     start = starting_point(x0, b, tuple(b.shape))
-    multiply = as_operator("A", A)
+    multiply = checked_operator("A", A)
     precondition = (
-        _identity if preconditioner is None else as_operator("preconditioner", preconditioner)
+        _identity if preconditioner is None else checked_operator("preconditioner", preconditioner)
     )
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
@@ -183,7 +183,40 @@ def as_operator(name: str, operator: Preconditioner) -> Operator:
     )
 
 
-def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tensor:
+def checked_operator(name: str, operator: Preconditioner) -> Operator:
+    """`as_operator` with images that are compared with what they are images of.
+
+    Raises:
+        TypeError: an image that is not a tensor, or of another dtype.
+        ValueError: one of another shape or on another device.
+    """
+    apply = as_operator(name, operator)
+
+    def image(r: Tensor) -> Tensor:
+        if isinstance(operator, CSRTensor):
+            expected = (operator.shape, operator.dtype, operator.device)
+            if expected != ((r.shape[0], r.shape[0]), r.dtype, r.device):
+                raise ValueError(
+                    f"{name}: expected {r.dtype} of shape {(r.shape[0], r.shape[0])} on "
+                    f"{r.device} like the system, got {operator!r}"
+                )
+        z = apply(r)
+        if not isinstance(z, Tensor) or z.dtype != r.dtype:
+            got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise TypeError(f"{name}: expected a tensor of {r.dtype} for one, got {got}")
+        if z.shape != r.shape or z.device != r.device:
+            raise ValueError(
+                f"{name}: expected shape {tuple(r.shape)} on {r.device} for a vector like that, "
+                f"got {tuple(z.shape)} on {z.device}"
+            )
+        return z
+
+    return image
+
+
+def starting_point(
+    x0: Tensor | None, b: Tensor, shape: tuple[int, ...], name: str = "x0"
+) -> Tensor:
     """The initial guess, by default zeros, detached.
 
     Raises:
@@ -193,7 +226,7 @@ def starting_point(x0: Tensor | None, b: Tensor, shape: tuple[int, ...]) -> Tens
         return b.new_zeros(shape)
     if (x0.shape, x0.dtype, x0.device) != (shape, b.dtype, b.device):
         raise ValueError(
-            f"x0: expected {b.dtype} of shape {shape} on {b.device}, got {x0.dtype} of shape "
+            f"{name}: expected {b.dtype} of shape {shape} on {b.device}, got {x0.dtype} of shape "
             f"{tuple(x0.shape)} on {x0.device}"
         )
     return x0.detach()
@@ -246,8 +279,8 @@ def check_system(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = Fals
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     if A.ndim != 2:
         raise ValueError(
-            f"A: expected one matrix, got a batch of shape {tuple(A.shape[:-2])}; use "
-            "torch.vmap(lambda values, b: solve(A.with_values(values), b))(A.values, b)"
+            f"A: expected one matrix, got a batch of shape {tuple(A.shape[:-2])}; linalg.solve "
+            "takes batches, and torch.vmap maps what differentiates"
         )
     if A.shape[0] != A.shape[1] and not rectangular:
         raise ValueError(f"A: expected a square matrix, got shape {tuple(A.shape)}")

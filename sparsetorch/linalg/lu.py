@@ -131,8 +131,8 @@ def _parity(permutation: np.ndarray) -> int:
 
 
 def _refuse_empty(A: CSRTensor) -> None:
-    layout = A.pattern.layout
-    for name, pointers in (("row", layout.crow), ("column", layout.t_crow)):
+    t_crow, _ = A.pattern.layout.transposed
+    for name, pointers in (("row", A.pattern.crow), ("column", t_crow)):
         empty = torch.nonzero(pointers.diff() == 0)[:, 0]
         if len(empty):
             others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""

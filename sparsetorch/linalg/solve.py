@@ -19,7 +19,10 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.batch import solve_batch
+from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bicgstab import bicgstab
+from sparsetorch.linalg.block_cg import block_cg
 from sparsetorch.linalg.cg import cg
 from sparsetorch.linalg.chebyshev import Bounds, chebyshev
 from sparsetorch.linalg.fgmres import fgmres
@@ -30,16 +33,27 @@ from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import DirectSolver, KrylovSolver, Solver, product
 from sparsetorch_kernels import Layout, sddmm
 
-Method = Literal["direct", "cholesky", "cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"]
+Method = Literal[
+    "direct",
+    "cholesky",
+    "cg",
+    "block_cg",
+    "minres",
+    "chebyshev",
+    "gmres",
+    "fgmres",
+    "bicgstab",
+]
 METHODS = {
     "cg": cg,
+    "block_cg": block_cg,
     "minres": minres,
     "chebyshev": chebyshev,
     "gmres": gmres,
     "fgmres": fgmres,
     "bicgstab": bicgstab,
 }
-SYMMETRIC = ("cg", "minres", "chebyshev")
+SYMMETRIC = ("cg", "block_cg", "minres", "chebyshev")
 PARTICULAR = {"restart": ("gmres", "fgmres"), "bounds": ("chebyshev",)}
 
 
@@ -93,11 +107,14 @@ def solve(
 ) -> Tensor | Solution:
     """Solve A x = b, differentiably in `A.values` and `b`, in reverse and forward mode.
 
-    A: one square CSRTensor, float32 or float64. b: (n,) or (n, k), same dtype and device.
+    A: a square CSRTensor or a batch of them, float32 or float64. b: (n,) or (n, k), same dtype and
+    device; for a batch of matrices (*batch, n), (*batch, n, k), or (n,) for all of them, as in
+    `torch.linalg.solve`. They are solved one after the other.
     method: "direct" (on the CPU: Cholesky where A is symmetric positive definite, else LU;
     factorized once for all right-hand sides, the adjoint and higher derivatives) or "cholesky"
-    (which fails where A is not); for a symmetric A "cg" (positive definite), "minres" (definite or
-    not) or "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
+    (which fails where A is not); for a symmetric A "cg" (positive definite), "block_cg" (the same
+    for all columns of b at once), "minres" (definite or not) or "chebyshev" (positive definite; no
+    inner products); for any A "gmres", "fgmres" (for a
     preconditioner that changes) or "bicgstab" (short recurrences). The iterative methods take b
     column by column and stop at |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in float32 and 1e-10 in
     float64 by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations. Where
@@ -105,8 +122,8 @@ def solve(
     the Solution's `detail` says where. The direct method fails where not a digit of the residual is
     right, on matrices that are singular to working precision. restart: steps per cycle, for gmres
     and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev.
-    Adjoint and tangent solves use the same tolerances. x0 and callback(iteration, residual norm)
-    serve the forward solve only. For a batch of matrices, apply `torch.vmap` to this function.
+    Adjoint and tangent solves use the same tolerances. x0, like b, and callback(iteration, residual
+    norm) serve the forward solve only.
 
     preconditioner: approximates A^-1; a callable r -> z on (n,), an object with `apply(r)`, or a
     CSRTensor. The adjoint solve is preconditioned by `preconditioner_T` if given, by the same
@@ -117,11 +134,25 @@ def solve(
 
     Raises:
         SolveError: the solve, or later its adjoint, failed; the message says what to try.
-        ValueError: a batch of matrices, a matrix that is not square, sizes, devices or options that
-            do not fit, NaN or infinity in b (or, for direct methods, in A), or, for "cholesky", a
-            matrix that is not symmetric.
+        ValueError: a matrix that is not square, sizes, devices or options that do not fit,
+            `full_output` for a batch, NaN or infinity in b (or, for direct methods, in A), or, for
+            "cholesky", a matrix that is not symmetric.
         TypeError: dtypes that differ or are not float32 or float64.
     """
+    if isinstance(A, CSRTensor) and A.ndim > 2:
+        if full_output:
+            raise ValueError("full_output: expected one matrix, got a batch of them")
+        options: Any = {
+            "preconditioner": preconditioner,
+            "preconditioner_T": preconditioner_T,
+            "rtol": rtol,
+            "atol": atol,
+            "maxiter": maxiter,
+            "restart": restart,
+            "bounds": bounds,
+            "callback": callback,
+        }
+        return solve_batch(lambda A, b, x0: solve(A, b, method, x0=x0, **options), A, b, x0)
     check_system(A, b)
     solver: Solver
     if method in ("direct", "cholesky"):
@@ -130,18 +161,18 @@ def solve(
             raise ValueError(f"method: {method!r} takes no options of the iterative methods")
         solver = DirectSolver(A.pattern, "auto" if method == "direct" else "cholesky")
     elif method in METHODS:
-        options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
+        options = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
         options |= _particular(method, restart=restart, bounds=bounds)
         if preconditioner_T is None:
             preconditioner_T = _transposed(preconditioner, method)
         solver = KrylovSolver(
-            A.pattern, METHODS[method], options, preconditioner, preconditioner_T, x0, callback
+            A.pattern, METHODS[method], options, preconditioner, preconditioner_T, callback
         )
     else:
         known = ", ".join(map(repr, METHODS))
         raise ValueError(f"method: expected 'direct', 'cholesky', {known}, got {method!r}")
     record: list[Solution] | None = [] if full_output else None
-    x = _Solve.apply(A.values, b, solver, record)
+    x = _Solve.apply(A.values, b, x0, solver, record, *solver.tensors)
     return x if record is None else replace(record[0], x=x)
 
 
@@ -164,8 +195,15 @@ class _Solve(torch.autograd.Function):
     """x = A^-1 b. With a record, the outcome goes there; without one, failures raise."""
 
     @staticmethod
-    def forward(values: Tensor, b: Tensor, solver: Solver, record: list[Solution] | None) -> Tensor:
-        solution = solver.solve(values, b)
+    def forward(
+        values: Tensor,
+        b: Tensor,
+        x0: Tensor | None,
+        solver: Solver,
+        record: list[Solution] | None,
+        *tensors: Tensor,
+    ) -> Tensor:
+        solution = solver.holding(tensors).solve(values, b, x0)
         if record is None:
             return solution.checked().x
         record.append(solution)
@@ -173,26 +211,31 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        values, _, ctx.solver, _ = inputs
-        ctx.save_for_backward(values, output)
-        ctx.save_for_forward(values, output)
+        values, _, _, ctx.solver, _, *tensors = inputs
+        ctx.save_for_backward(values, output, *tensors)
+        ctx.save_for_forward(values, output, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        values, x = ctx.saved_tensors
-        multiplier = _Solve.apply(values, grads[0], ctx.solver.adjoint, None)
+        values, x, *tensors = ctx.saved_tensors
+        adjoint = ctx.solver.holding(tensors).adjoint
+
+        def solve_adjoint(g: Tensor) -> Tensor:
+            return _Solve.apply(values, g, None, adjoint, None, *adjoint.tensors)
+
+        multiplier = map_gradients(solve_adjoint, *grads)
         need_values = ctx.needs_input_grad[0]
         gradient = -_outer_product(ctx.solver.layout, multiplier, x) if need_values else None
-        return gradient, multiplier, None, None
+        return gradient, multiplier, *(None,) * (3 + len(tensors))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        values, x = ctx.saved_tensors
-        d_values, d_b, _, _ = tangents
+        values, x, *tensors = ctx.saved_tensors
+        d_values, d_b, *_ = tangents
         right = torch.zeros_like(x) if d_b is None else d_b
         if d_values is not None:
             right = right - product(ctx.solver.layout, d_values, x)
-        return _Solve.apply(values, right, ctx.solver.again, None)
+        return _Solve.apply(values, right, None, ctx.solver.again, None, *tensors)
 
     @staticmethod
     def vmap(
@@ -200,28 +243,43 @@ class _Solve(torch.autograd.Function):
         in_dims: tuple[int | None, ...],
         values: Tensor,
         b: Tensor,
+        x0: Tensor | None,
         solver: Solver,
         record: list[Solution] | None,
+        *tensors: Tensor,
     ) -> tuple[Tensor, int]:
         if record is not None:
             raise ValueError("full_output: not available under torch.vmap")
-        values_dim, b_dim = in_dims[:2]
-        if values_dim is None:
+        values_dim, b_dim, x0_dim, _, _, *tensors_dims = in_dims
+        if values_dim is None and all(dim is None for dim in tensors_dims):
             # One matrix: the mapped dimension joins the columns, and one factorization serves all.
-            assert b_dim is not None  # something is mapped
-            columns = b.movedim(b_dim, -1)
-            x = _Solve.apply(values, columns.flatten(1), solver.again, None)
+            columns = _last(b, b_dim, info.batch_size)
+            guesses = None if x0 is None else _last(x0, x0_dim, info.batch_size).flatten(1)
+            x = _Solve.apply(values, columns.flatten(1), guesses, solver, None, *tensors)
             return x.reshape(columns.shape), columns.ndim - 1
+
+        def member(t: Tensor, dim: int | None, i: int) -> Tensor:
+            return t if dim is None else t.select(dim, i)
+
         solutions = [
             _Solve.apply(
-                values.select(values_dim, i),
-                b if b_dim is None else b.select(b_dim, i),
+                member(values, values_dim, i),
+                member(b, b_dim, i),
+                None if x0 is None else member(x0, x0_dim, i),
                 solver.independent(),
                 None,
+                *(member(t, dim, i) for t, dim in zip(tensors, tensors_dims)),
             )
             for i in range(info.batch_size)
         ]
+        if not solutions:
+            return (b.new_empty(0, *b.shape), 0) if b_dim is None else (torch.empty_like(b), b_dim)
         return torch.stack(solutions), 0
+
+
+def _last(t: Tensor, dim: int | None, size: int) -> Tensor:
+    """The tensor with its mapped dimension behind the others, or repeated if it has none."""
+    return t.unsqueeze(-1).expand(*t.shape, size) if dim is None else t.movedim(dim, -1)
 
 
 def _outer_product(layout: Layout, u: Tensor, v: Tensor) -> Tensor:

@@ -1,18 +1,20 @@
 """A solver: one system with one way to solve it, and the same for its adjoint.
 
 The two classes share an interface, which differentiation (`solve.py`) is written against:
-`solve(values, b)` on plain tensors, `adjoint` for the transposed matrix, `again` for further
+`solve(values, b, x0)` on plain tensors, `adjoint` for the transposed matrix, `again` for further
 right-hand sides of the same matrix, and `independent` for other values on the same pattern.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.direct import DirectMethod, factorized
@@ -45,8 +47,17 @@ class Solver(Protocol):
         """A solver of the same kind that has seen no values yet."""
         ...
 
-    def solve(self, values: Tensor, b: Tensor) -> Solution:
-        """Solve with these values (nnz,) and right-hand side (n,) or (n, k)."""
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors that its preconditioners are made of."""
+        ...
+
+    def holding(self, tensors: Sequence[Tensor]) -> Solver:
+        """The same solver with others in their place: members of a batch, or unwrapped ones."""
+        ...
+
+    def solve(self, values: Tensor, b: Tensor, x0: Tensor | None = None) -> Solution:
+        """Solve with these values (nnz,), right-hand side (n,) or (n, k), and guess like it."""
         ...
 
 
@@ -78,6 +89,15 @@ class DirectSolver:
         """See `Solver`."""
         return replace(self, factors=[])
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """See `Solver`."""
+        return []
+
+    def holding(self, tensors: Sequence[Tensor]) -> DirectSolver:
+        """See `Solver`."""
+        return self
+
     def factorization(self, values: Tensor) -> Factorization:
         """The factors of the matrix itself, never of its transpose.
 
@@ -88,7 +108,7 @@ class DirectSolver:
             self.factors.append(factorized(CSRTensor(self.pattern, values), self.method))
         return self.factors[0]
 
-    def solve(self, values: Tensor, b: Tensor) -> Solution:
+    def solve(self, values: Tensor, b: Tensor, x0: Tensor | None = None) -> Solution:
         """See `Solver`."""
         try:
             factors = self.factorization(values)
@@ -114,7 +134,7 @@ class DirectSolver:
 class KrylovSolver:
     """An iteration, its options, and preconditioners for the system and for its adjoint.
 
-    Initial guess and callback belong to the first solve only.
+    The callback belongs to the first solve only.
     """
 
     pattern: Pattern
@@ -122,7 +142,6 @@ class KrylovSolver:
     options: dict[str, Any]
     preconditioner: Preconditioner | None
     preconditioner_T: Preconditioner | None
-    x0: Tensor | None = None
     callback: Callback | None = None
     transposed: bool = False
 
@@ -144,20 +163,33 @@ class KrylovSolver:
     @property
     def again(self) -> KrylovSolver:
         """See `Solver`."""
-        return replace(self, x0=None, callback=None)
+        return replace(self, callback=None)
 
     def independent(self) -> KrylovSolver:
         """See `Solver`."""
-        return self.again
+        return self
 
-    def solve(self, values: Tensor, b: Tensor) -> Solution:
+    @property
+    def tensors(self) -> list[Tensor]:
         """See `Solver`."""
-        A = CSRTensor(self.pattern, values.detach())
+        leaves = pytree.tree_leaves((self.preconditioner, self.preconditioner_T))
+        return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def holding(self, tensors: Sequence[Tensor]) -> KrylovSolver:
+        """See `Solver`."""
+        leaves, form = pytree.tree_flatten((self.preconditioner, self.preconditioner_T))
+        others = iter(tensors)
+        leaves = [next(others) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        forward, backward = pytree.tree_unflatten(leaves, form)
+        return replace(self, preconditioner=forward, preconditioner_T=backward)
+
+    def solve(self, values: Tensor, b: Tensor, x0: Tensor | None = None) -> Solution:
+        """See `Solver`."""
         return self.iterate(
-            A.rmatvec if self.transposed else A,
+            partial(product, self.layout, values.detach()),
             b,
             preconditioner=self.preconditioner,
-            x0=self.x0,
+            x0=x0,
             callback=self.callback,
             **self.options,
         )

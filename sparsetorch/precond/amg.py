@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square
+from sparsetorch.precond.pytrees import register
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
 DENSE_SIZE = 1000
@@ -69,6 +70,9 @@ class Multigrid:
         ]
         coarsest = self.coarsest
         return Multigrid(levels, coarsest.mT if isinstance(coarsest, Tensor) else coarsest.T)
+
+
+register(Multigrid, ("levels", "coarsest"))
 
 
 def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options: Any) -> Multigrid:

@@ -8,6 +8,7 @@ from torch import Tensor
 from sparsetorch.checks import check_index
 from sparsetorch.csr import CSRTensor
 from sparsetorch.precond.jacobi import check_square
+from sparsetorch.precond.pytrees import register
 
 
 class BlockJacobi:
@@ -32,6 +33,9 @@ class BlockJacobi:
     def T(self) -> BlockJacobi:
         """The same for the transposed matrix."""
         return BlockJacobi(self.inverses.mT, self.slots)
+
+
+register(BlockJacobi, ("inverses", "slots"))
 
 
 def block_jacobi(

@@ -12,6 +12,7 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
 from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.pytrees import register
 
 
 class Chebyshev:
@@ -43,6 +44,9 @@ class Chebyshev:
     def T(self) -> Chebyshev:
         """The same for the transposed matrix."""
         return Chebyshev(self.A.T, self.scale, self.degree, self.bounds)
+
+
+register(Chebyshev, ("A", "scale"), ("degree", "bounds"))
 
 
 def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Chebyshev:

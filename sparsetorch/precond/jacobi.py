@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
+from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import outside_transforms, plain
 
 
 class Jacobi:
@@ -21,11 +23,12 @@ class Jacobi:
     def __init__(self, A: CSRTensor):
         check_square(A)
         diagonal = A.diagonal()
-        zeros = torch.nonzero(diagonal == 0)[:, 0]
+        with outside_transforms():
+            zeros = torch.nonzero(plain(diagonal) == 0)
         if len(zeros):
             raise ValueError(
                 f"A: Jacobi divides by the diagonal, which is zero in {len(zeros)} rows, the first "
-                f"of them row {int(zeros[0])}"
+                f"of them row {int(zeros[0, -1])}"
             )
         self.inverse_diagonal = 1 / diagonal  # (n,)
 
@@ -37,6 +40,9 @@ class Jacobi:
     def T(self) -> Jacobi:
         """The transpose, which is this."""
         return self
+
+
+register(Jacobi, ("inverse_diagonal",))
 
 
 def check_square(A: CSRTensor) -> None:

@@ -8,7 +8,14 @@ from operations import OPERATIONS, random_inputs, values_of
 from random_matrices import random_csr, random_square
 
 from sparsetorch import CSRTensor, poisson
-from sparsetorch.linalg import lsqr, solve
+from sparsetorch.linalg import (
+    eigsh,
+    fixed_point,
+    logdet_estimate,
+    lsqr,
+    solve,
+    trace_estimate,
+)
 from sparsetorch.precond import Jacobi, amg, block_jacobi, chebyshev
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -43,7 +50,9 @@ def test_structure_of_triplets():
     torch.testing.assert_close(there.values.cpu(), here.values)
 
 
-@pytest.mark.parametrize("method", ["cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"])
+@pytest.mark.parametrize(
+    "method", ["cg", "block_cg", "minres", "chebyshev", "gmres", "fgmres", "bicgstab"]
+)
 def test_iterative_solvers(method):
     A = random_square(50, symmetric=True)
     b = torch.ones(50, dtype=torch.float64)
@@ -72,6 +81,31 @@ def test_least_squares():
     A = random_csr(60, 20, 0.3).detach()
     b = torch.linspace(0, 1, 60, dtype=torch.float64)
     torch.testing.assert_close(lsqr(A.to("cuda"), b.cuda()).x.cpu(), lsqr(A, b).x)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA"])
+def test_eigenpairs(which):
+    A = random_square(50, symmetric=True)
+    there = A.detach().to("cuda").requires_grad_()
+    results = [eigsh(M, 3, which=which) for M in (A, there)]
+    for here, got in zip(*results):
+        torch.testing.assert_close(got.cpu(), here)
+    for w, V in results:
+        (w.sum() + (V**3).sum()).backward()
+    assert A.values.grad is not None
+    assert there.values.grad is not None
+    torch.testing.assert_close(there.values.grad.cpu(), A.values.grad, rtol=1e-6, atol=1e-8)
+
+
+def test_estimates_and_fixed_points():
+    A, b = random_square(50, symmetric=True).detach(), torch.ones(50, dtype=torch.float64)
+    there = A.to("cuda")
+    for estimate in (trace_estimate, logdet_estimate):
+        seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+        here, got = (estimate(M, generator=g) for M, g in zip((A, there), seeds))
+        torch.testing.assert_close(got.value.cpu(), here.value)
+    z = fixed_point(lambda z, b: z + b - there @ z, 0 * b.cuda(), b.cuda())
+    torch.testing.assert_close(z.cpu(), solve(A, b))
 
 
 def test_the_direct_method_says_where_it_runs():

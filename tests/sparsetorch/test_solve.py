@@ -41,6 +41,7 @@ SOLVERS = [
     Solver("cholesky", "cholesky", symmetric=True),
     Solver("cg", "cg", symmetric=True),
     Solver("cg with Jacobi", "cg", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
+    Solver("block cg", "block_cg", symmetric=True),
     Solver("minres", "minres", symmetric=True, indefinite=True),
     Solver("minres with Jacobi", "minres", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
     Solver("chebyshev", "chebyshev", symmetric=True),
@@ -308,7 +309,16 @@ def test_a_failing_adjoint_raises():
         ({"b": torch.full((3,), torch.nan).double()}, ValueError, r"b: expected finite numbers"),
         ({"A": torch.eye(3)}, TypeError, r"A: expected a CSRTensor, got Tensor"),
         ({"A": random_csr(3, 4)}, ValueError, r"A: expected a square matrix, got shape \(3, 4\)"),
-        ({"A": random_csr(3, 3, batch=(2,))}, ValueError, r"torch.vmap\(lambda values, b: solve"),
+        (
+            {"A": random_csr(3, 3, batch=(2,)), "b": torch.ones(2, 4).double()},
+            ValueError,
+            r"b: expected \(\*batch, n\), \(\*batch, n, k\) or \(n,\)",
+        ),
+        (
+            {"A": random_csr(3, 3, batch=(2,)), "full_output": True},
+            ValueError,
+            r"full_output: expected one matrix",
+        ),
         ({"method": "lu"}, ValueError, r"method: expected 'direct', .*, got 'lu'"),
         (
             {"method": "cg", "restart": 3},
