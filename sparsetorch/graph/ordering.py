@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee as scipy_reverse_cuthill_mckee
-from scipy.sparse.linalg import spilu
 from torch import Tensor
 
+from sparsetorch import ordering
 from sparsetorch.graph.adjacency import check_square, host_graph, symmetrized
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import finding_structure
@@ -47,21 +46,5 @@ def minimum_degree(pattern: Pattern) -> Tensor:
     Raises:
         TypeError, ValueError: not a square pattern, or one too large for int32 indices.
     """
-    n = check_square(pattern)
-    if n == 0:
-        return torch.zeros(0, dtype=torch.int64, device=pattern.device)
-    # SuperLU orders before it factorizes. An incomplete factorization of the identity, stored on
-    # this pattern, drops every zero: what remains after the ordering costs O(nnz).
-    full = symmetrized(pattern).with_diagonal.pattern
-    graph = host_graph(full)
-    identity = (full.row == full.col).double().cpu().numpy()
-    incomplete = spilu(
-        csc_array((identity, graph.indices, graph.indptr), shape=graph.shape),
-        drop_tol=1.0,
-        fill_factor=1.0,
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-    # Column j of the matrix is column perm_c[j] of the factors.
-    return torch.from_numpy(np.argsort(incomplete.perm_c)).to(pattern.device)
+    check_square(pattern)
+    return ordering.minimum_degree(symmetrized(pattern).to("cpu")).to(pattern.device)

@@ -12,9 +12,9 @@ from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.fixed_point import fixed_point
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.inverse import selected_inverse
-from sparsetorch.linalg.logdet import logdet_estimate
 from sparsetorch.linalg.lsqr import lsqr
 from sparsetorch.linalg.minres import minres
+from sparsetorch.linalg.quadrature import logdet_estimate
 from sparsetorch.linalg.richardson import richardson
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import solve

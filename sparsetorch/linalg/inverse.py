@@ -21,7 +21,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.cholesky import Cholesky
 from sparsetorch.linalg.krylov import check_system
-from sparsetorch.linalg.solve import _Solve
+from sparsetorch.linalg.solve import solve_by
 from sparsetorch.linalg.solvers import DirectSolver, product
 
 BLOCK = 64  # columns that are solved for together
@@ -88,8 +88,8 @@ def _change(solver: DirectSolver, values: Tensor, middle: DirectSolver, d: Tenso
     """-(M^-1 D M^-1) on A's pattern: M what `solver` solves with, D as `middle` reads values d."""
 
     def twice(columns: Tensor) -> Tensor:
-        once = _Solve.apply(values, columns, solver, None)
-        return -_Solve.apply(values, product(middle.layout, d, once), solver, None)
+        once = solve_by(solver, values, columns)
+        return -solve_by(solver, values, product(middle.layout, d, once))
 
     return _by_blocks(solver, values, twice)
 

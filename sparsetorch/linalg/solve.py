@@ -191,6 +191,11 @@ def _transposed(preconditioner: Preconditioner | None, method: Method) -> Precon
     return getattr(preconditioner, "T", None)
 
 
+def solve_by(solver: Solver, values: Tensor, b: Tensor) -> Tensor:
+    """x = A^-1 b by a solver that is kept, differentiable as `solve`; failures raise."""
+    return _Solve.apply(values, b, None, solver, None, *solver.tensors)
+
+
 class _Solve(torch.autograd.Function):
     """x = A^-1 b. With a record, the outcome goes there; without one, failures raise."""
 
