@@ -22,6 +22,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from torch import Tensor
 from sparsetorch_kernels import (
     Layout,
     backend_info,
+    forward_layout,
     spgemm,
     spgemm_structure,
     spmm,
@@ -127,6 +129,35 @@ def spgemm_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
         "sparsetorch": lambda: (spgemm(a, values, a, values, c),),
         "torch": lambda: (p.csr @ p.csr,),
         "scipy": lambda: (sparse.csr_array(p.scipy @ p.scipy),),
+    }
+
+
+def spgemm_new_pattern(p: Problem) -> tuple[Results, dict[str, Contender]]:
+    """A A with nothing known of the product, as the peers always compute it."""
+    want, contenders = spgemm_forward(p)
+    a, values = p.layout, p.values.detach()
+
+    def ours():
+        c = forward_layout(*spgemm_structure(a, a), a.n_rows, a.n_cols)
+        return (spgemm(a, values, a, values, c),)
+
+    return want, contenders | {"sparsetorch": ours}
+
+
+def transpose(p: Problem, known: bool) -> tuple[Results, dict[str, Contender]]:
+    """The transpose in CSR form; `known`: only the values move, to places found before."""
+    a, values = p.layout, p.values.detach()
+    order = a.t_perm
+    assert order is not None
+
+    def ours():
+        places = order if known else transpose_structure(a.crow, a.col, a.n_cols)[2]
+        return (values.index_select(0, places),)
+
+    return (as_array(sparse.csr_array(p.exact.T)),), {
+        "sparsetorch": ours,
+        "torch": lambda: (p.csr.t().to_sparse_csr(),),
+        "scipy": lambda: (sparse.csr_array(p.scipy.T.tocsr()),),
     }
 
 
@@ -229,6 +260,9 @@ CASES = [  # title, contenders, dtypes, columns, share of the repeats
     ("SpMM 64", spmm_forward, torch.float64, torch.int32, 64, 0.3),
     ("SpMM 64, both gradients", both_gradients, torch.float32, torch.int32, 64, 0.3),
     ("SpGEMM A A", spgemm_forward, torch.float32, torch.int32, 1, 0.3),
+    ("SpGEMM A A, new pattern", spgemm_new_pattern, torch.float32, torch.int32, 1, 0.3),
+    ("transpose", partial(transpose, known=True), torch.float32, torch.int32, 1, 0.5),
+    ("transpose, new pattern", partial(transpose, known=False), torch.float32, torch.int32, 1, 0.5),
 ]
 
 
