@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddm.partition import Decomposition
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch.dense_inverse import inverses
 from sparsetorch.linalg import Factorization, SolveError, factorized
 
 
@@ -77,7 +78,7 @@ class DenseBlocks:
         flat = values.new_zeros(self.shape[0] * self.shape[1] * self.shape[2])
         flat = flat.index_put((self.padding,), values.new_ones(()))
         blocks = flat.index_put((self.position,), values).view(self.shape)
-        inverse, _ = torch.linalg.inv_ex(blocks)
+        inverse, _ = inverses(blocks)
         m = self.shape[1]
         blown_up = blown_up_by(
             lambda b: torch.bmm(inverse.detach(), b.view(-1, m, 1)).view(-1),

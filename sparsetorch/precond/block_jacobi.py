@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparsetorch.checks import check_index
 from sparsetorch.csr import CSRTensor
+from sparsetorch.dense_inverse import inverses
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
 
@@ -62,7 +63,7 @@ def block_jacobi(
     slots = torch.empty_like(labels)
     slots[order] = labels[order] * m + within
     blocks = _gathered(A, labels, slots, n_blocks, m)
-    inverses, info = torch.linalg.inv_ex(blocks)
+    inverse, info = inverses(blocks)
     singular = torch.nonzero(info)[:, 0]
     if len(singular):
         first = int(singular[0])
@@ -70,7 +71,7 @@ def block_jacobi(
             f"A: {len(singular)} diagonal blocks are singular, the first of them block {first}, "
             f"which starts with row {int(order[labels[order] == first][0])}"
         )
-    return BlockJacobi(inverses, slots)
+    return BlockJacobi(inverse, slots)
 
 
 def _labels(A: CSRTensor, block_size: int | None, partition: Tensor | None) -> Tensor:
