@@ -66,7 +66,9 @@ def cholesky(A: CSRTensor) -> Cholesky:
 
 
 def may_be_positive_definite(A: CSRTensor) -> bool:
-    """Whether A is symmetric with a positive diagonal."""
+    """Whether A is real and symmetric with a positive diagonal."""
+    if A.values.is_complex():
+        return False
     rows, positions = A.pattern.diagonal
     return (
         len(rows) == A.shape[0]

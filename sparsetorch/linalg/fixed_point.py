@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.krylov import DEFAULT_RTOL, GROWTH_LIMIT, Callback, check_tolerances
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, REAL
+from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
 
 Map = Callable[..., Tensor]
@@ -288,7 +289,7 @@ def _functional(module: nn.Module, params: tuple) -> tuple[Map, tuple]:
 def _check(f: Any, z0: Any, params: tuple) -> None:
     if not callable(f):
         raise TypeError(f"f: expected a callable (z, *params) -> z, got {type(f).__name__}")
-    if not isinstance(z0, Tensor) or z0.dtype not in DEFAULT_RTOL:
+    if not isinstance(z0, Tensor) or z0.dtype not in REAL:
         kind = z0.dtype if isinstance(z0, Tensor) else type(z0).__name__
         raise TypeError(f"z0: expected a float32 or float64 tensor, got {kind}")
     for i, param in enumerate(params):

@@ -50,7 +50,7 @@ class LU(Factorization):
         check_right_hand_side(self._A, b)
         # SuperLU holds the factors of A^T, whose CSC arrays are the CSR arrays of A.
         direction = "N" if transpose != self._transposed else "T"
-        right = np.ascontiguousarray(b.detach().numpy())
+        right = np.ascontiguousarray(b.detach().resolve_conj().numpy())
         if self._ordering is None:
             return torch.from_numpy(self._lu.solve(right, direction))
         x = np.empty_like(right)
@@ -67,7 +67,7 @@ class LU(Factorization):
         lu = self._lu
         pivots = torch.from_numpy(lu.U.diagonal())
         swaps = _parity(lu.perm_r) * _parity(lu.perm_c)
-        return swaps * pivots.sign().prod(), pivots.abs().log().sum()
+        return swaps * pivots.sgn().prod(), pivots.abs().log().sum()
 
     def refactorized(self, A: CSRTensor) -> LU:
         """See `Factorization.refactorized`; the order of the columns is kept, pivots are not."""
@@ -91,7 +91,7 @@ def lu(A: CSRTensor) -> LU:
 
 def values_of(A: CSRTensor) -> np.ndarray:
     """The stored values as an array."""
-    return A.values.detach().contiguous().numpy()
+    return A.values.detach().contiguous().resolve_conj().numpy()
 
 
 def _factored(A: CSRTensor, transposed: sp.csc_array, order: str) -> SuperLU:

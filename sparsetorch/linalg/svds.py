@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import REAL
 from sparsetorch.linalg.eigsh import eigsh
-from sparsetorch.linalg.krylov import DEFAULT_RTOL
 from sparsetorch.stacking import bmat
 from sparsetorch.structure import outside_transforms, plain
 
@@ -75,7 +75,7 @@ def svds(
             values that are not zero, whose vectors would be arbitrary.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
-    if not isinstance(A, CSRTensor) or A.dtype not in DEFAULT_RTOL:
+    if not isinstance(A, CSRTensor) or A.dtype not in REAL:
         got = A.dtype if isinstance(A, CSRTensor) else type(A).__name__
         raise TypeError(f"A: expected a CSRTensor of float32 or float64, got {got}")
     if A.ndim != 2:
