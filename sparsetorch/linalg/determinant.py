@@ -18,11 +18,10 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.direct import DirectMethod
-from sparsetorch.linalg.dtypes import HALF, widened
+from sparsetorch.linalg.dtypes import HALF, conjugate, widened
 from sparsetorch.linalg.inverse import _Entries
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import SolveError, Status
-from sparsetorch.linalg.solve import conjugate
 from sparsetorch.linalg.solvers import DirectSolver
 
 

@@ -38,3 +38,8 @@ def widened(operand: Any) -> Any:
 def rounded(solution: Solution, dtype: torch.dtype) -> Solution:
     """The solution with x in the dtype that came."""
     return solution if solution.x.dtype == dtype else replace(solution, x=solution.x.to(dtype))
+
+
+def conjugate(t: Tensor) -> Tensor:
+    """The complex conjugate, written out: gradients reach users, and NumPy refuses lazy ones."""
+    return t.conj().resolve_conj() if t.is_complex() else t

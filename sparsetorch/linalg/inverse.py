@@ -20,9 +20,9 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.cholesky import Cholesky
-from sparsetorch.linalg.dtypes import widened
+from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
-from sparsetorch.linalg.solve import conjugate, solve_by
+from sparsetorch.linalg.solve import solve_by
 from sparsetorch.linalg.solvers import DirectSolver, product
 
 BLOCK = 64  # columns that are solved for together

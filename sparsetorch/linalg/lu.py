@@ -11,6 +11,7 @@ from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.compiled_factors import compiled_factored_solve
 from sparsetorch.linalg.factorization import Factorization, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
@@ -47,6 +48,8 @@ class LU(Factorization):
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`."""
+        if torch.compiler.is_compiling():
+            return compiled_factored_solve(self, b, transpose)
         check_right_hand_side(self._A, b)
         # SuperLU holds the factors of A^T, whose CSC arrays are the CSR arrays of A.
         direction = "N" if transpose != self._transposed else "T"

@@ -23,41 +23,17 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batch import solve_batch
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.bicgstab import bicgstab
-from sparsetorch.linalg.block_cg import block_cg
-from sparsetorch.linalg.cg import cg
-from sparsetorch.linalg.chebyshev import Bounds, chebyshev
-from sparsetorch.linalg.dtypes import HALF, rounded, widened
-from sparsetorch.linalg.fgmres import fgmres
-from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.chebyshev import Bounds
+from sparsetorch.linalg.compiled import compiled_solve
+from sparsetorch.linalg.dtypes import HALF, conjugate, rounded, widened
 from sparsetorch.linalg.krylov import Callback, Preconditioner, check_system, starting_point
-from sparsetorch.linalg.minres import minres
+from sparsetorch.linalg.mapped import map_solve
+from sparsetorch.linalg.methods import METHODS, Method, solver_for
 from sparsetorch.linalg.solution import Solution
-from sparsetorch.linalg.solvers import Conjugated, DirectSolver, KrylovSolver, Solver, product
+from sparsetorch.linalg.solvers import Solver, product
 from sparsetorch_kernels import Layout, sddmm
 
-Method = Literal[
-    "direct",
-    "cholesky",
-    "cg",
-    "block_cg",
-    "minres",
-    "chebyshev",
-    "gmres",
-    "fgmres",
-    "bicgstab",
-]
-METHODS = {
-    "cg": cg,
-    "block_cg": block_cg,
-    "minres": minres,
-    "chebyshev": chebyshev,
-    "gmres": gmres,
-    "fgmres": fgmres,
-    "bicgstab": bicgstab,
-}
-SYMMETRIC = ("cg", "block_cg", "minres", "chebyshev")
-PARTICULAR = {"restart": ("gmres", "fgmres"), "bounds": ("chebyshev",)}
+__all__ = ["METHODS", "Method", "Options", "solve", "solve_by"]
 
 
 class Options(TypedDict, total=False):
@@ -138,6 +114,13 @@ def solve(
     asks for a symmetric or Hermitian matrix (and preconditioner); by `preconditioner.T` if there is
     one; and otherwise not at all.
 
+    In compiled code (`torch.compile`) a solve is one operator of the graph, which serves any matrix
+    and, if its structure is known, costs what it costs here. Reverse mode only, of any order;
+    `full_output` and callbacks are not available. A preconditioner is a CSRTensor, a Jacobi or
+    BlockJacobi, also made in the graph, or another object made outside, for each of which the
+    function is compiled again, and which is then kept for good. The direct method keeps the
+    factors of the last four matrices for backward passes.
+
     Returns x like b, or with `full_output` the Solution, whatever its status.
 
     Raises:
@@ -168,45 +151,16 @@ def solve(
         options |= {"x0": guess, "full_output": full_output}
         found: Any = solve(widened(A), widened(b), method, **options)
         return rounded(found, A.dtype) if full_output else found.to(A.dtype)
-    solver: Solver
-    if method in ("direct", "cholesky"):
-        given = (preconditioner, preconditioner_T, rtol, maxiter, x0, restart, bounds, callback)
-        if atol != 0.0 or any(option is not None for option in given):
-            raise ValueError(f"method: {method!r} takes no options of the iterative methods")
-        solver = DirectSolver(A.pattern, "auto" if method == "direct" else "cholesky")
-    elif method in METHODS:
-        options = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
-        options |= _particular(method, restart=restart, bounds=bounds)
-        if preconditioner_T is None:
-            preconditioner_T = _transposed(preconditioner, method, A.dtype)
-        solver = KrylovSolver(
-            A.pattern, METHODS[method], options, preconditioner, preconditioner_T, callback
-        )
-    else:
-        known = ", ".join(map(repr, METHODS))
-        raise ValueError(f"method: expected 'direct', 'cholesky', {known}, got {method!r}")
+    if x0 is not None and method in ("direct", "cholesky"):
+        raise ValueError(f"x0: {method!r} takes no options of the iterative methods")
+    if torch.compiler.is_compiling():
+        if full_output or options.pop("callback") is not None:
+            raise ValueError("full_output, callback: not available in compiled code")
+        return compiled_solve(A, b, method, x0, **options)
+    solver = solver_for(A.pattern, A.dtype, method, **options)
     record: list[Solution] | None = [] if full_output else None
     x = _Solve.apply(A.values, b, x0, solver, record, *solver.tensors)
     return x if record is None else replace(record[0], x=x)
-
-
-def _particular(method: Method, **options: Any) -> dict[str, Any]:
-    """The options that are given, none of which may belong to other methods only."""
-    given = {name: option for name, option in options.items() if option is not None}
-    for name in given:
-        if method not in PARTICULAR[name]:
-            raise ValueError(f"{name}: for {' and '.join(PARTICULAR[name])}, not for {method!r}")
-    return given
-
-
-def _transposed(
-    preconditioner: Preconditioner | None, method: Method, dtype: torch.dtype
-) -> Preconditioner | None:
-    if method in SYMMETRIC:
-        if preconditioner is None or not dtype.is_complex:
-            return preconditioner
-        return Conjugated(preconditioner)
-    return getattr(preconditioner, "T", None)
 
 
 def solve_by(solver: Solver, values: Tensor, b: Tensor) -> Tensor:
@@ -277,41 +231,14 @@ class _Solve(torch.autograd.Function):
     ) -> tuple[Tensor, int]:
         if record is not None:
             raise ValueError("full_output: not available under torch.vmap")
-        values_dim, b_dim, x0_dim, _, _, *tensors_dims = in_dims
-        if values_dim is None and all(dim is None for dim in tensors_dims):
-            # One matrix: the mapped dimension joins the columns, and one factorization serves all.
-            columns = _last(b, b_dim, info.batch_size)
-            guesses = None if x0 is None else _last(x0, x0_dim, info.batch_size).flatten(1)
-            x = _Solve.apply(values, columns.flatten(1), guesses, solver, None, *tensors)
-            return x.reshape(columns.shape), columns.ndim - 1
 
-        def member(t: Tensor, dim: int | None, i: int) -> Tensor:
-            return t if dim is None else t.select(dim, i)
+        def apply(many: bool, values: Tensor, b: Tensor, x0: Tensor | None, tensors: Any) -> Tensor:
+            own = solver.independent() if many else solver
+            return _Solve.apply(values, b, x0, own, None, *tensors)
 
-        solutions = [
-            _Solve.apply(
-                member(values, values_dim, i),
-                member(b, b_dim, i),
-                None if x0 is None else member(x0, x0_dim, i),
-                solver.independent(),
-                None,
-                *(member(t, dim, i) for t, dim in zip(tensors, tensors_dims)),
-            )
-            for i in range(info.batch_size)
-        ]
-        if not solutions:
-            return (b.new_empty(0, *b.shape), 0) if b_dim is None else (torch.empty_like(b), b_dim)
-        return torch.stack(solutions), 0
-
-
-def conjugate(t: Tensor) -> Tensor:
-    """The complex conjugate, written out: gradients reach users, and NumPy refuses lazy ones."""
-    return t.conj().resolve_conj() if t.is_complex() else t
-
-
-def _last(t: Tensor, dim: int | None, size: int) -> Tensor:
-    """The tensor with its mapped dimension behind the others, or repeated if it has none."""
-    return t.unsqueeze(-1).expand(*t.shape, size) if dim is None else t.movedim(dim, -1)
+        values_dim, b_dim, x0_dim, _, _, *tensor_dims = in_dims
+        dims = (values_dim, b_dim, x0_dim, tensor_dims)
+        return map_solve(apply, info.batch_size, (values, b, x0, tensors), dims)
 
 
 def _outer_product(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
