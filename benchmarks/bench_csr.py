@@ -16,24 +16,36 @@ a dense n x n gradient and is impossible at this size.
 
 import argparse
 import os
-import platform
-import random
 import statistics
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import scipy
 import torch
+from matrices import poisson
 from scipy import sparse
+from side_by_side import (
+    Contender,
+    Results,
+    Seconds,
+    arguments,
+    as_array,
+    copy_rate,
+    cpu_name,
+    header,
+    huge_pages,
+    quartiles,
+    report,
+    times,
+    to_best_peer,
+    verify,
+    versions,
+)
 from torch import Tensor
 
 from sparsetorch_kernels import (
     Layout,
-    backend_info,
     forward_layout,
     spgemm,
     spgemm_structure,
@@ -41,22 +53,6 @@ from sparsetorch_kernels import (
     spmv,
     transpose_structure,
 )
-
-Results = tuple[np.ndarray, ...]
-Result = Tensor | np.ndarray | sparse.csr_array
-Contender = Callable[[], tuple[Result, ...]]
-
-warnings.filterwarnings("ignore", message=".*[Ss]parse.*")  # "beta state", "invariant checks"
-
-
-def poisson(n: int) -> sparse.csr_array:
-    """The 5-point Laplacian on an n x n grid, (n^2, n^2)."""
-    eye, above = sparse.eye_array(n), sparse.eye_array(n, k=1)
-    line = 2 * eye - above - above.T
-    matrix = sparse.csr_array(sparse.kron(line, eye) + sparse.kron(eye, line))
-    matrix.eliminate_zeros()
-    matrix.sort_indices()
-    return matrix
 
 
 class Problem:
@@ -161,91 +157,29 @@ def transpose(p: Problem, known: bool) -> tuple[Results, dict[str, Contender]]:
     }
 
 
-def as_array(result: Result) -> np.ndarray:
-    """A result for comparison; the values of a sparse one, its columns sorted."""
-    if isinstance(result, Tensor) and result.layout == torch.sparse_csr:
-        parts = (result.values(), result.col_indices(), result.crow_indices())
-        result = sparse.csr_array(tuple(t.numpy() for t in parts), shape=tuple(result.shape))
-    if isinstance(result, sparse.csr_array):
-        result.sort_indices()
-        return result.data
-    return result.detach().numpy() if isinstance(result, Tensor) else result
-
-
-def verify(name: str, got: tuple[Result, ...], want: Results, dtype: torch.dtype) -> None:
-    """Raise unless every result is right to the precision of its dtype."""
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    for i, (a, b) in enumerate(zip(got, want)):
-        error = np.linalg.norm(as_array(a).ravel() - b.ravel()) / np.linalg.norm(b)
-        if not error <= tolerance:
-            raise SystemExit(f"{name}, result {i}: relative error {error:.1e}; no times are given")
-
-
-def times(
-    contenders: dict[str, Contender], repeats: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of each contender, taking turns; the first two turns warm up.
-
-    The order changes at random, since who follows a program with one thread has to wake the others.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
-    for turn in range(repeats + 2):
-        for name in order.sample(list(contenders), len(contenders)):
-            call = contenders[name]
-            start = clock()
-            call()
-            if turn >= 2:
-                seconds[name].append(clock() - start)
-    return seconds
-
-
-def copy_rate(clock: Callable[[], float]) -> float:
-    """Bytes read and written per second by a copy that no cache holds."""
-    source = torch.ones(1 << 26)
-    target = torch.empty_like(source)
-    seconds = times({"copy": lambda: (target.copy_(source),)}, 7, clock)["copy"]
-    return 2 * source.numel() * 4 / statistics.median(seconds)
-
-
-def row(title: str, seconds: dict[str, list[float]], floor: float | None) -> str:
+def row(title: str, seconds: Seconds, floor: float | None) -> str:
     """A line of the table."""
-
-    def cell(name: str) -> str:
-        if name not in seconds:
-            return "-"
-        low, _, high = statistics.quantiles(seconds[name], n=4)
-        return f"{statistics.median(seconds[name]) * 1e3:.2f} ({low * 1e3:.2f}-{high * 1e3:.2f})"
-
+    names = ("sparsetorch", "torch", "scipy")
+    cells = [quartiles(seconds[name]) if name in seconds else "-" for name in names]
     ours = statistics.median(seconds["sparsetorch"])
-    best = min(statistics.median(t) for name, t in seconds.items() if name != "sparsetorch")
-    cells = [cell(name) for name in ("sparsetorch", "torch", "scipy")]
     to_floor = f"{ours / floor:.1f}" if floor else "-"
-    return f"| {title} | {' | '.join(cells)} | {ours / best:.2f} | {to_floor} |"
+    return f"| {title} | {' | '.join(cells)} | {to_best_peer(seconds):.2f} | {to_floor} |"
 
 
 def setting(options: argparse.Namespace) -> list[str]:
     """What a reader has to know to compare: machine, versions, threads, huge pages."""
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":")[1].strip() if names else cpu
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     command = f"python benchmarks/bench_csr.py --grid {options.grid} --repeats {options.repeats}"
     command += f" --threads {options.threads}" if options.threads else ""
     command += " --cpu-time" if options.cpu_time else ""
     command += f" --only '{options.only}'" if options.only else ""
     return [
-        f"2-D Poisson, {options.grid} x {options.grid} grid; {cpu}; {torch.get_num_threads()} "
-        f"threads (scipy: 1); torch {torch.__version__}, scipy {scipy.__version__}; "
-        f"sparsetorch: {backend_info()['cpu'].split()[0]}.",
-        f"Transparent huge pages: {pages.read_text().strip() if pages.exists() else 'none'}; "
-        f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', 'unset')}.",
+        f"2-D Poisson, {options.grid} x {options.grid} grid; {cpu_name()}; "
+        f"{torch.get_num_threads()} threads (scipy: 1); {versions()}.",
+        f"{huge_pages()}; THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', 'unset')}.",
         f"Command: `{command}`. Median (quartiles) of the "
         f"{'processor' if options.cpu_time else 'wall-clock'} time in ms.",
         "",
-        "| product | sparsetorch | torch | scipy | to best peer | to copy floor |",
-        "|---|---|---|---|---|---|",
+        *header("product", "sparsetorch", "torch", "scipy", "to best peer", "to copy floor"),
     ]
 
 
@@ -266,38 +200,33 @@ CASES = [  # title, contenders, dtypes, columns, share of the repeats
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="CSR products beside PyTorch's and SciPy's.")
-    parser.add_argument("--grid", type=int, default=1000, help="points along a side")
-    parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
-    parser.add_argument("--repeats", type=int, default=31, help="turns of the fastest products")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time, not wall clock")
-    parser.add_argument("--only", default="", help="products whose title contains this")
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-
+def table(options: argparse.Namespace) -> Iterator[str]:
+    yield from setting(options)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    lines = setting(options)
-    print("\n".join(lines), flush=True)
     matrix, rate = poisson(options.grid), copy_rate(clock)
+    n, nnz = matrix.indptr.size - 1, matrix.nnz
     for title, make, value, index, k, share in CASES:
         if options.only not in title:
             continue
-        problem = Problem(matrix, value, index, k)
-        want, contenders = make(problem)
+        want, contenders = make(Problem(matrix, value, index, k))
         for name, call in contenders.items():
             verify(f"{title} {name}", call(), want, value)
         seconds = times(contenders, max(3, round(options.repeats * share)), clock)
-        n, nnz = matrix.indptr.size - 1, matrix.nnz
         moved = nnz * (value.itemsize + index.itemsize) + n * (2 * value.itemsize + index.itemsize)
         floor = moved / rate if make is spmv_forward else None
-        kinds = f"{str(value)[6:]}/{str(index)[6:]}"
-        lines.append(row(f"{title}, {kinds}", seconds, floor))
-        print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        yield row(f"{title}, {str(value)[6:]}/{str(index)[6:]}", seconds, floor)
+
+
+def main() -> None:
+    parser = arguments(
+        "CSR products beside PyTorch's and SciPy's.", 31, "turns of the fastest products"
+    )
+    parser.add_argument("--grid", type=int, default=1000, help="points along a side")
+    parser.add_argument("--only", default="", help="products whose title contains this")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    report(table(options), options.out)
 
 
 if __name__ == "__main__":

@@ -15,23 +15,17 @@ iteration costs, on a pattern that is known. The gradient is that of log det A i
 """
 
 import argparse
-import random
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import scipy
 import torch
 from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
+from side_by_side import Seconds, arguments, header, quartiles, report, require, times, versions
 
 from sparsetorch import CSRTensor, Pattern, poisson
 from sparsetorch.linalg import factorized, logdet, selected_inverse
-from sparsetorch_kernels import backend_info
-
-Contender = Callable[[], object]
 
 
 def superlu(matrix: sparse.csc_array) -> SuperLU:
@@ -55,7 +49,7 @@ class Problem:
         self.known = factorized(self.A, "cholesky")
         self.known_lu = factorized(self.A, "lu").refactorized(self.A)
 
-    def contenders(self) -> dict[str, Contender]:
+    def contenders(self) -> dict[str, Callable[[], object]]:
         A, b, right = self.A, self.b, self.b.numpy()
         crow, col, shape = A.pattern.crow, A.pattern.col, A.pattern.shape
         return {
@@ -99,62 +93,36 @@ class Problem:
                 require(f"selected inverse, column {j}", float(error), 1e-11)
 
 
-def require(name: str, error: float, tolerance: float) -> None:
-    if not error <= tolerance:
-        raise SystemExit(f"{name}: relative error {error:.1e}; no times are given")
-
-
-def times(contenders: dict[str, Contender], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each contender, taking turns in random order; the first turn warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
-    for turn in range(repeats + 1):
-        for name in order.sample(list(contenders), len(contenders)):
-            start = time.perf_counter()
-            contenders[name]()
-            if turn > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def rows(title: str, seconds: dict[str, list[float]]) -> list[str]:
+def rows(title: str, seconds: Seconds) -> list[str]:
     base = statistics.median(seconds["SuperLU: factor and solve"])
-    lines = []
-    for name, t in seconds.items():
-        low, middle, high = (q * 1e3 for q in statistics.quantiles(t, n=4))
-        ratio = middle / 1e3 / base
-        lines.append(f"| {title} | {name} | {middle:.1f} ({low:.1f}-{high:.1f}) | {ratio:.2f} |")
-    return lines
+    return [
+        f"| {title} | {name} | {quartiles(t, 1)} | {statistics.median(t) / base:.2f} |"
+        for name, t in seconds.items()
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Direct solves beside SciPy's SuperLU.")
-    parser.add_argument("--sizes", nargs="+", default=["300x300", "30x30x30"], help="grids")
-    parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
-    parser.add_argument("--repeats", type=int, default=11, help="turns")
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    lines = [
-        f"Poisson, float64; {torch.get_num_threads()} threads (SuperLU: 1); torch "
-        f"{torch.__version__}, scipy {scipy.__version__}; sparsetorch: "
-        f"{backend_info()['cpu'].split()[0]}.",
+def table(options: argparse.Namespace) -> Iterator[str]:
+    yield f"Poisson, float64; {torch.get_num_threads()} threads (SuperLU: 1); {versions()}."
+    yield (
         f"Command: `python benchmarks/bench_direct.py --sizes {' '.join(options.sizes)} "
         f"--threads {torch.get_num_threads()} --repeats {options.repeats}`. "
-        "Median (quartiles) of the wall-clock time in ms.",
-        "",
-        "| grid | work | ms | to SuperLU |",
-        "|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
+        "Median (quartiles) of the wall-clock time in ms."
+    )
+    yield ""
+    yield from header("grid", "work", "ms", "to SuperLU")
     for title in options.sizes:
         problem = Problem(tuple(int(n) for n in title.split("x")))
         problem.verify()
-        lines += rows(title, times(problem.contenders(), options.repeats))
-        print("\n".join(lines[-len(problem.contenders()) :]), flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        yield from rows(title, times(problem.contenders(), options.repeats, warmup=1))
+
+
+def main() -> None:
+    parser = arguments("Direct solves beside SciPy's SuperLU.", 11, "turns", cpu_time=False)
+    parser.add_argument("--sizes", nargs="+", default=["300x300", "30x30x30"], help="grids")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    report(table(options), options.out)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,18 @@
     python benchmarks/bench_local.py [--nodes 30000] [--out FILE]
 
 Both are first checked against each other. Set-up is `factor`, application is one vector; medians of
-`repeat` runs in alternation, as a ratio dense / sparse. What `local="auto"` picks follows from it.
+`repeat` runs in turns, as a ratio dense / sparse. What `local="auto"` picks follows from it.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from side_by_side import times, to_best_peer
 
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.mesh import random_mesh
@@ -24,15 +23,10 @@ from ddm.problems import poisson
 from ddm.table import Table
 
 
-def medians(functions: list[Callable[[], object]], repeat: int) -> list[float]:
-    """Median seconds of each function, called in turn."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeat + 1):
-        for function, taken in zip(functions, times):
-            start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[1:]) for taken in times]  # the first call warms up
+def ratio(dense: Callable[[], object], sparse: Callable[[], object], repeat: int) -> float:
+    """The median time of `dense` over that of `sparse`, called in turn."""
+    taken = times({"dense": dense, "sparse": sparse}, repeat, warmup=1)
+    return to_best_peer(taken, ours="dense")
 
 
 def main() -> None:
@@ -53,19 +47,19 @@ def main() -> None:
             dense, sparse = DenseBlocks(d), SparseBlocks(d)
             inverses, lu = dense.factor(values), sparse.factor(values)
             torch.testing.assert_close(dense.apply(inverses, r), sparse.apply(lu, r))
-            factor = medians(
-                [partial(dense.factor, values), partial(sparse.factor, values)], args.repeat
+            factor = ratio(
+                partial(dense.factor, values), partial(sparse.factor, values), args.repeat
             )
-            apply = medians(
-                [partial(dense.apply, inverses, r), partial(sparse.apply, lu, r)], 5 * args.repeat
+            apply = ratio(
+                partial(dense.apply, inverses, r), partial(sparse.apply, lu, r), 5 * args.repeat
             )
             table.add(
                 partitioner=method,
                 owned=owned,
                 largest=int(d.sizes.max()),
                 **{
-                    "factor, dense/sparse": factor[0] / factor[1],
-                    "apply, dense/sparse": apply[0] / apply[1],
+                    "factor, dense/sparse": factor,
+                    "apply, dense/sparse": apply,
                 },
             )
     text = f"{A.shape[0]:,} unknowns, float64, {torch.get_num_threads()} threads\n\n"

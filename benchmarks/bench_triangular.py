@@ -14,40 +14,34 @@ backward together have no peer: they are compared with PyTorch's forward alone.
 """
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
-import scipy
 import torch
-from bench_csr import poisson, times, verify
+from matrices import poisson, power_law
 from scipy import sparse
 from scipy.sparse.linalg import spsolve_triangular
+from side_by_side import (
+    Contender,
+    Results,
+    Seconds,
+    arguments,
+    header,
+    huge_pages,
+    quartiles,
+    report,
+    times,
+    to_best_peer,
+    verify,
+    versions,
+)
 from torch import Tensor
 
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import solve_triangular
-from sparsetorch_kernels import backend_info
 
-Contender = Callable[[], tuple]
-Case = tuple[tuple[np.ndarray, ...], dict[str, Contender]]
-
-
-def power_law(n: int) -> sparse.csr_array:
-    """Laplacian plus identity of a graph with n nodes and about 2 n edges, whose degrees fall as
-    rank^-0.6 (Chung and Lu 2002), the nodes in random order."""
-    generator = np.random.default_rng(0)
-    weights = np.arange(1, n + 1) ** -0.6
-    ends = generator.choice(n, (2, 21 * n // 8), p=weights / weights.sum())
-    ends = generator.permutation(n)[ends]
-    half = sparse.csr_array((np.ones(ends.shape[1]), ends), shape=(n, n))
-    links = sparse.csr_array(half + half.T)
-    links = sparse.csr_array(links - sparse.diags_array(links.diagonal()))
-    links.data[:] = 1
-    links.eliminate_zeros()
-    return sparse.csr_array(sparse.diags_array(links.sum(1) + 1) - links)
+Case = tuple[Results, dict[str, Contender]]
 
 
 class Problem:
@@ -113,44 +107,21 @@ CASES = [  # title, contenders, dtype, index dtype of the peers, columns
 ]
 
 
-def row(title: str, seconds: dict[str, list[float]]) -> str:
-    def cell(name: str) -> str:
-        if name not in seconds:
-            return "-"
-        low, middle, high = statistics.quantiles(seconds[name], n=4)
-        return f"{middle * 1e3:.2f} ({low * 1e3:.2f}-{high * 1e3:.2f})"
-
+def row(title: str, seconds: Seconds) -> str:
     names = ["sparsetorch", next(name for name in seconds if name.startswith("torch")), "scipy"]
-    peers = [statistics.median(seconds[name]) for name in names[1:] if name in seconds]
-    ratio = statistics.median(seconds["sparsetorch"]) / min(peers)
-    return f"| {title} | {' | '.join(map(cell, names))} | {ratio:.2f} |"
+    cells = [quartiles(seconds[name]) if name in seconds else "-" for name in names]
+    return f"| {title} | {' | '.join(cells)} | {to_best_peer(seconds):.2f} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Triangular solves beside PyTorch's and SciPy's.")
-    parser.add_argument("--grid", type=int, default=1000, help="points along a side")
-    parser.add_argument("--nodes", type=int, default=200_000, help="nodes of the power-law graph")
-    parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
-    parser.add_argument("--repeats", type=int, default=15, help="turns")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time, not wall clock")
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+def table(options: argparse.Namespace) -> Iterator[str]:
     kind = "processor" if options.cpu_time else "wall-clock"
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    lines = [
+    yield (
         f"Lower triangles of 2-D Poisson, {options.grid} x {options.grid} grid, and of a power-law "
-        f"graph, {options.nodes} nodes; {torch.get_num_threads()} threads (scipy: 1); torch "
-        f"{torch.__version__}, scipy {scipy.__version__}; sparsetorch: "
-        f"{backend_info()['cpu'].split()[0]}.",
-        f"Transparent huge pages: {pages.read_text().strip() if pages.exists() else 'none'}. "
-        f"Median (quartiles) of the {kind} time in ms.",
-        "",
-        "| solve | sparsetorch | torch | scipy | to best peer |",
-        "|---|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
+        f"graph, {options.nodes} nodes; {torch.get_num_threads()} threads (scipy: 1); {versions()}."
+    )
+    yield f"{huge_pages()}. Median (quartiles) of the {kind} time in ms."
+    yield ""
+    yield from header("solve", "sparsetorch", "torch", "scipy", "to best peer")
     clock = time.process_time if options.cpu_time else time.perf_counter
     matrices = {"Poisson": poisson(options.grid), "power law": power_law(options.nodes)}
     for name, matrix in matrices.items():
@@ -160,10 +131,17 @@ def main() -> None:
                 results = call()
                 verify(f"{title} {contender}", results, want[: len(results)], value)
             seconds = times(contenders, options.repeats, clock)
-            lines.append(row(f"{name}, {title}, {str(value)[6:]}", seconds))
-            print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+            yield row(f"{name}, {title}, {str(value)[6:]}", seconds)
+
+
+def main() -> None:
+    parser = arguments("Triangular solves beside PyTorch's and SciPy's.", 15, "turns")
+    parser.add_argument("--grid", type=int, default=1000, help="points along a side")
+    parser.add_argument("--nodes", type=int, default=200_000, help="nodes of the power-law graph")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    report(table(options), options.out)
 
 
 if __name__ == "__main__":
