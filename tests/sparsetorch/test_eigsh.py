@@ -281,7 +281,7 @@ def test_the_nuclear_norm_has_its_known_gradient():
     [
         ({"k": 5}, ValueError, r"k: expected 1 <= k <= 4"),
         ({"which": "SA"}, ValueError, r"which: expected 'LM' or 'SM'"),
-        ({"which": "SM", "k": 4}, ValueError, r"k: expected 1 <= k <= 3 .* svd"),
+        ({"which": "SM", "k": 4}, ValueError, r"k: expected 1 <= k <= 3 .*svd"),
         (
             {"which": "SM", "A": CSRTensor.eye(5, torch.float64), "k": 4},
             ValueError,
