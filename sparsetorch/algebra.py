@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsetorch.checks import check_tensor
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import Layout, sddmm, spgemm, spmm, spmv, watched
+from sparsetorch_kernels import Layout, permute, sddmm, spgemm, spmm, spmv, watched
 
 
 class Sparse(NamedTuple):
@@ -130,7 +130,7 @@ def transpose(A: Sparse) -> Sparse:
     """`A^T`, with its values in the order of the transposed pattern."""
     order = A.pattern.layout.t_perm
     assert order is not None
-    return Sparse(A.pattern.T, A.values.index_select(-1, order))
+    return Sparse(A.pattern.T, permute(A.values, order))
 
 
 def diagonal(A: Sparse) -> Tensor:

@@ -19,7 +19,7 @@ from sparsetorch.structure import (
     plain,
     split_keys,
 )
-from sparsetorch_kernels import spmv
+from sparsetorch_kernels import permute, spmv
 
 
 class Assembly(NamedTuple):
@@ -39,7 +39,7 @@ class Assembly(NamedTuple):
         Duplicates are summed in the order in which they were given, so the result is the same in
         every run, on every number of threads and on every device.
         """
-        values = values.index_select(-1, self.order)
+        values = permute(values, self.order)
         if self.groups is None:
             return values
         return spmv(self.groups.layout, values.new_ones(values.shape[-1]), values)

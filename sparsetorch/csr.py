@@ -27,9 +27,9 @@ class CSRTensor:
 
     pattern: which entries exist. values: (*batch, nnz), float16, bfloat16, float32, float64,
     complex64 or complex128, in the pattern's order; leading dimensions are batches of matrices with
-    one pattern. Products add half precision up in float32; solves take float32 and float64. Neither
-    argument is copied, so `values` may be an `nn.Parameter` or the output of a network, and
-    gradients end up in `values.grad`.
+    one pattern. Products add half precision up in float32; solves compute in float32 and round
+    once. Neither argument is copied, so `values` may be an `nn.Parameter` or the output of a
+    network, and gradients end up in `values.grad`.
 
     A CSRTensor is a pytree with `values` as its leaf: it passes through `torch.compile`,
     `torch.vmap` and `torch.func`. Inside compiled code write `A.matmul(x)` or `torch.matmul(A, x)`:

@@ -185,8 +185,26 @@ class Pattern:
             with finding_structure("Pattern.layout"):
                 n_rows, n_cols = self._shape
                 transposed = transpose_structure(self._crow, self._col, n_cols)
-                self._layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
+                layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
+                self._keep_layout(layout)
+        assert self._layout is not None
         return self._layout
+
+    def _keep_layout(self, layout: Layout) -> None:
+        self._layout = layout
+        _OWNERS[_arrays(layout)] = self
+
+    @classmethod
+    def of_layout(cls, layout: Layout) -> Pattern:
+        """The pattern that a layout came from, with all that is kept on it, as long as it lives.
+
+        What compiled code runs gets arrays, not patterns. Otherwise a new pattern of the arrays.
+        """
+        owner = _OWNERS.get(_arrays(layout))
+        if owner is None:
+            owner = cls.trusted(layout.crow, layout.col, (layout.n_rows, layout.n_cols))
+            owner._layout = layout
+        return owner
 
     @property
     def forward_layout(self) -> Layout:
@@ -228,7 +246,7 @@ class Pattern:
         inverse = torch.empty_like(t_perm)
         inverse[t_perm.long()] = torch.arange(self.nnz, dtype=t_perm.dtype, device=t_perm.device)
         transpose = Pattern.trusted(*layout.transposed, (layout.n_cols, layout.n_rows))
-        transpose._layout = layout.T._replace(perm=None, t_perm=inverse)
+        transpose._keep_layout(layout.T._replace(perm=None, t_perm=inverse))
         transpose._origin = weakref.ref(self)
         return transpose
 
@@ -415,7 +433,7 @@ class Pattern:
         if copy is None:
             copy = Pattern.trusted(self._crow.to(device), self._col.to(device), self._shape)
             if self._layout is not None:
-                copy._layout = _moved(self._layout, copy)
+                copy._keep_layout(_moved(self._layout, copy))
             self._copies[device] = copy
         return copy
 
@@ -433,6 +451,15 @@ class Pattern:
             f"Pattern(shape={self._shape}, nnz={self.nnz}, dtype={self.dtype}, "
             f"device='{self.device}')"
         )
+
+
+# Patterns by where their arrays are, which no two of one shape share while both live.
+_OWNERS: weakref.WeakValueDictionary[tuple, Pattern] = weakref.WeakValueDictionary()
+
+
+def _arrays(layout: Layout) -> tuple:
+    arrays = (layout.crow.device, layout.crow.data_ptr(), layout.col.data_ptr())
+    return (*arrays, layout.n_rows, layout.n_cols)
 
 
 def _checked_dtype(

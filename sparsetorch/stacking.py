@@ -16,6 +16,7 @@ from sparsetorch.algebra import Sparse
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import entry_keys, finding_structure, split_keys, wider
+from sparsetorch_kernels import permute
 
 Block = tuple[int, int, CSRTensor]  # its place in the grid of blocks, and the block
 
@@ -82,7 +83,7 @@ def _assembled(present: list[Block], n_block_rows: int, n_block_cols: int) -> CS
         pattern = _pattern(keys[order], shape, [b.pattern for _, _, b in present])
     batch = torch.broadcast_shapes(*(b.values.shape[:-1] for _, _, b in present))
     values = torch.cat([b.values.expand(*batch, -1) for _, _, b in present], -1)
-    return CSRTensor._of(Sparse(pattern, values.index_select(-1, order)))
+    return CSRTensor._of(Sparse(pattern, permute(values, order)))
 
 
 def kron(A: CSRTensor, B: CSRTensor) -> CSRTensor:
@@ -100,7 +101,7 @@ def kron(A: CSRTensor, B: CSRTensor) -> CSRTensor:
         order = torch.argsort(keys)
         pattern = _pattern(keys[order], shape, [A.pattern, B.pattern])
     values = (A.values.unsqueeze(-1) * B.values.unsqueeze(-2)).flatten(-2)
-    return CSRTensor._of(Sparse(pattern, values.index_select(-1, order)))
+    return CSRTensor._of(Sparse(pattern, permute(values, order)))
 
 
 def _pattern(keys: Tensor, shape: tuple[int, int], parts: list[Pattern]) -> Pattern:

@@ -13,6 +13,7 @@ from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
 from sparsetorch_kernels.layout import Layout, forward_layout
+from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.triangular.ops import solve_triangular
 from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
@@ -29,6 +30,7 @@ __all__ = [
     "eliminate",
     "forward_layout",
     "level_sets",
+    "permute",
     "sddmm",
     "solve_triangular",
     "spgemm",

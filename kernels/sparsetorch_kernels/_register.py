@@ -136,8 +136,8 @@ class Bilinear:
 class Inverse:
     """x = P^-1 q for a matrix P that is linear in p; never called with `reduce`.
 
-    The gradient of q is P^-T g, that of p the outer product of it and -x where P depends on p; the
-    tangent of x is P^-1 (dq - dP x).
+    The gradient of q is P^-H g, that of p the outer product of it and -conj(x) where P depends on
+    p; the tangent of x is P^-1 (dq - dP x).
 
     adjoint: P^-T g, from (ops, layouts, p, g).
     outer: the outer product of u and x where P depends on p, from (ops, layouts, u, x, reduce).
@@ -161,7 +161,10 @@ class Inverse:
     ) -> Gradients:
         """See `Definition`."""
         p, x = kept
-        back = self.adjoint(ops, layouts, p, grad)
+        if p.is_complex():  # P^-H g = conj(P^-T conj(g))
+            back = self.adjoint(ops, layouts, p, grad.conj()).conj()
+        else:
+            back = self.adjoint(ops, layouts, p, grad)
         grad_p = _pull(self.outer, ops, layouts, -back, x, batches[0]) if needs[0] else None
         summed = batches[1] == 1 and back.shape[0] > 1
         return grad_p, back.sum(0, keepdim=True) if summed else back

@@ -6,6 +6,7 @@ orthonormal V (Saad and Schultz 1986; Saad 1993 for M that changes from step to 
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from sparsetorch.linalg.krylov import Monitor, Operator, Outcome
 from sparsetorch.linalg.solution import Status
+
+Number = float | complex
 
 
 class Basis:
@@ -39,36 +42,39 @@ class Basis:
 
 
 class HessenbergLeastSquares:
-    """min |beta e_1 - H y|, updated by Givens rotations as columns of H arrive; on the host."""
+    """min |beta e_1 - H y|, updated by Givens rotations as columns of H arrive; on the host.
+
+    The rotations are [[conj(c), s], [-s, c]]: below the diagonal H is real, so s is too.
+    """
 
     def __init__(self, beta: float, precision: float):
         self._precision = precision
-        self._rhs = [beta]
-        self._columns: list[list[float]] = []
-        self._rotations: list[tuple[float, float]] = []
+        self._rhs: list[Number] = [beta]
+        self._columns: list[list[Number]] = []
+        self._rotations: list[tuple[Number, float]] = []
 
     @property
     def residual(self) -> float:
         """The minimum so far."""
         return abs(self._rhs[-1])
 
-    def append(self, column: list[float]) -> bool:
+    def append(self, column: list[Number]) -> bool:
         """Add column j of H, its j + 2 entries; False, and no change, if that makes H singular."""
-        scale = math.hypot(*column)
+        scale = math.hypot(*map(abs, column))
         for i, (c, s) in enumerate(self._rotations):
             upper, lower = column[i], column[i + 1]
-            column[i], column[i + 1] = c * upper + s * lower, c * lower - s * upper
-        pivot = math.hypot(column[-2], column[-1])
+            column[i], column[i + 1] = c.conjugate() * upper + s * lower, c * lower - s * upper
+        pivot = math.hypot(abs(column[-2]), column[-1].real)
         if pivot <= 10 * self._precision * scale:
             return False
-        c, s = column[-2] / pivot, column[-1] / pivot
+        c, s = column[-2] / pivot, column[-1].real / pivot
         self._rotations.append((c, s))
         self._columns.append([*column[:-2], pivot])
         last = self._rhs.pop()
-        self._rhs += [c * last, -s * last]
+        self._rhs += [c.conjugate() * last, -s * last]
         return True
 
-    def solve(self) -> list[float]:
+    def solve(self) -> list[Number]:
         """The minimiser y, by back substitution."""
         y = self._rhs[: len(self._columns)]
         for j in reversed(range(len(y))):
@@ -130,7 +136,7 @@ def _cycle(
     for _ in range(steps):
         z = precondition(v)
         w, column = _orthogonalise(multiply(z), basis.rows)
-        if not all(map(math.isfinite, column)):
+        if not all(map(cmath.isfinite, column)):
             monitor.record(math.nan)
             status = Status.DIVERGED
             break
@@ -142,7 +148,7 @@ def _cycle(
         status = monitor.record(problem.residual)
         if status is not None:
             break
-        v = w / column[-1]
+        v = w / column[-1].real
         basis.append(v)
     y = basis.rows.new_tensor(problem.solve())
     if images is not None and y.numel():
@@ -151,7 +157,7 @@ def _cycle(
     return (precondition(combined) if y.numel() else combined), status
 
 
-def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[float]]:
+def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[Number]]:
     """Remove from w its components in the basis.
 
     Returns the rest of w, and the column of H: the components and the norm of the rest, which is
@@ -162,12 +168,17 @@ def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[float]]:
     instead of 2 j dot products.
     """
     before = w.norm()
-    first = basis @ w
+    first = _components(basis, w)
     w = w - first @ basis
-    second = basis @ w
+    second = _components(basis, w)
     w = w - second @ basis
-    numbers = torch.cat([first + second, torch.stack([w.norm(), before])]).tolist()
-    *column, before_norm = numbers
-    if column[-1] <= 10 * torch.finfo(w.dtype).eps * before_norm:
+    norms = torch.stack([w.norm(), before]).to(w.dtype)
+    *column, before_norm = torch.cat([first + second, norms]).tolist()
+    if abs(column[-1]) <= 10 * torch.finfo(w.dtype).eps * abs(before_norm):
         column[-1] = 0.0
     return w, column
+
+
+def _components(basis: Tensor, w: Tensor) -> Tensor:
+    """v_i^H w for the rows v_i of a basis; it is the short results that are conjugated."""
+    return (basis @ w.conj()).conj()

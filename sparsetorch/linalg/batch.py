@@ -25,7 +25,7 @@ def solve_batch(
         ValueError: the shapes do not fit.
     """
     if not isinstance(b, Tensor):
-        raise TypeError(f"b: expected a float32 or float64 tensor, got {type(b).__name__}")
+        raise TypeError(f"b: expected a tensor, got {type(b).__name__}")
     batch = A.values.shape[:-1]
     own = (A.shape[-1],) if b.ndim == 1 or b.shape == A.shape[:-1] else b.shape[-2:]
     try:

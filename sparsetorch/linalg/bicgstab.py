@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 
 import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.krylov import Callback, Monitor, Operator, Outcome, Preconditioner, run
+from sparsetorch.linalg.krylov import (
+    Callback,
+    Monitor,
+    Operator,
+    Outcome,
+    Preconditioner,
+    numbers,
+    run,
+)
 from sparsetorch.linalg.solution import Solution, Status
 
 
@@ -26,15 +34,19 @@ def bicgstab(
     """Solve A x = b for a general A by right-preconditioned BiCGSTAB: seven vectors, no basis.
 
     A: a square CSRTensor or a callable x -> A x on (n,), called twice per iteration. b: (n,), or
-    (n, k) solved column by column; float32 or float64. preconditioner: fixed and linear; a callable
-    r -> z, an object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol),
-    with rtol 1e-6 in float32 and 1e-10 in float64 by default, or after maxiter (10 n) iterations.
-    x0: initial guess, like b. callback: called with (iteration, residual norm).
+    (n, k) solved column by column; of any floating or complex dtype. preconditioner: fixed and
+    linear; a callable r -> z, an object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <=
+    max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in double precision by default, or after
+    maxiter (10 n) iterations. x0: initial guess, like b. callback: called with (iteration, residual
+    norm).
 
     The residual does not fall monotonically. Where the recurrence would divide by zero it starts
     anew from the best x so far if that is better than where it last started; otherwise the status
     is LANCZOS_BREAKDOWN. No gradients are recorded: `sparsetorch.linalg.solve` is the
     differentiable call. Equivalent to `scipy.sparse.linalg.bicgstab`.
+
+    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
+    once.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
@@ -78,21 +90,21 @@ def _from_shadow(
     After a breakdown, x is the one with the smallest residual.
     """
     precision = torch.finfo(r.dtype).eps
-    shadow, p, rho = r, r, r @ r
+    shadow, p, rho = r, r, torch.vdot(r, r)
     shadow_norm = smallest = float(r.norm())
     best = x
     while True:
         y = precondition(p)
         v = multiply(y)
-        sigma = shadow @ v
-        product, v_norm = torch.stack([sigma, v.norm()]).tolist()
+        sigma = torch.vdot(shadow, v)
+        product, v_norm = numbers(sigma, v.norm())
         if failure := _vanishing("r0.A M p", product, v_norm, shadow_norm, precision):
             return Outcome(best, *failure)
         step = rho / sigma
         s = r - step * v
         z = precondition(s)
         t = multiply(z)
-        ts, t_norm, s_norm = torch.stack([t @ s, t.norm(), s.norm()]).tolist()
+        ts, t_norm, s_norm = numbers(torch.vdot(t, s), t.norm(), s.norm())
         if s_norm <= monitor.tolerance:  # half a step is enough, and t may be zero
             monitor.record(s_norm)
             return Outcome(x + step * y, Status.CONVERGED)
@@ -101,8 +113,8 @@ def _from_shadow(
         omega = ts / t_norm**2
         x = x + step * y + omega * z
         r = s - omega * t
-        rho_before, rho = rho, shadow @ r
-        residual, rho_value = torch.stack([r.norm(), rho]).tolist()
+        rho_before, rho = rho, torch.vdot(shadow, r)
+        residual, rho_value = numbers(r.norm(), rho)
         status = monitor.record(residual)
         if status is not None:
             return Outcome(x, status)
@@ -114,10 +126,10 @@ def _from_shadow(
 
 
 def _vanishing(
-    name: str, product: float, first: float, second: float, precision: float
+    name: str, product: float | complex, first: float, second: float, precision: float
 ) -> tuple[Status, str] | None:
     """Why an inner product of two vectors with these norms cannot be divided by, if so."""
-    if math.isnan(product):
+    if cmath.isnan(product):
         return Status.DIVERGED, f"{name} is NaN"
     if first == 0:
         return Status.BREAKDOWN, f"{name} = 0, as A M maps a vector to zero"

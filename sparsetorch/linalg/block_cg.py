@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
 from sparsetorch.linalg.krylov import (
-    DEFAULT_RTOL,
     GROWTH_LIMIT,
     Callback,
     Operator,
@@ -44,23 +44,28 @@ def block_cg(
     """Solve A X = B for all columns of B at once by preconditioned block conjugate gradients.
 
     A: a square CSRTensor, symmetric positive definite, or a callable X -> A X on (n, k). b: (n, k)
-    or (n,); float32 or float64; columns may be zero, equal or dependent. preconditioner: symmetric
-    positive definite; a callable r -> z on (n,), an object with `apply(r)`, or a CSRTensor. Each
-    column stops at |b - A x| <= max(rtol |b|, atol), with rtol 1e-6 in float32 and 1e-10 in float64
-    by default, or all after maxiter (10 n) iterations. x0: initial guess, like b. callback: called
-    with (iteration, largest residual norm).
+    or (n,); of any floating or complex dtype; columns may be zero, equal or dependent. A and the
+    preconditioner are Hermitian if complex. preconditioner: symmetric positive definite; a callable
+    r -> z on (n,), an object with `apply(r)`, or a CSRTensor. Each column stops at |b - A x| <=
+    max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in double precision by default, or all
+    after maxiter (10 n) iterations. x0: initial guess, like b. callback: called with (iteration,
+    largest residual norm).
 
     In exact arithmetic the error of each column, in the norm of A, is at most that of `cg` after as
     many steps. Each step costs 4 n k^2 operations beside the product with A, so k of some tens
     pays. No gradients are recorded: `solve(A, b, "block_cg")` is the differentiable call. A failure
     is the solution's status. Nearest equivalent: Belos' BlockCGSolMgr.
 
+    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
+    once.
+
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
     """
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
-    start = starting_point(x0, b, tuple(b.shape))
+    start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
+    A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
     n, k = b.shape[0], b.shape[1] if b.ndim == 2 else 1
     with torch.no_grad():
         system = _System(A, preconditioner, b.detach().reshape(n, k))
@@ -71,9 +76,9 @@ def block_cg(
         )
         x = torch.where(norms > 0, start.reshape(n, k), 0)  # as in `cg`: zero for a zero column
         x, status, detail = _refined(system, x, monitor)
-    return Solution(
-        x.reshape(b.shape), status, len(monitor.residuals) - 1, monitor.residuals, detail
-    )
+    x = x.reshape(b.shape)
+    iterations = len(monitor.residuals) - 1
+    return rounded(Solution(x, status, iterations, monitor.residuals, detail), dtype)
 
 
 class BlockMonitor:
@@ -113,7 +118,7 @@ class BlockMonitor:
 
 
 class Basis(NamedTuple):
-    """A block W = Q C with Q^T M Q = I, and Z = M Q; r columns, the rank of W."""
+    """A block W = Q C with Q^H M Q = I, and Z = M Q; r columns, the rank of W."""
 
     Q: Tensor  # (n, r)
     Z: Tensor  # (n, r)
@@ -142,11 +147,11 @@ class _System:
         if self._precondition is None or rank == 0:
             return Basis(Q, Q, C)
         Z = torch.stack([self._precondition(q) for q in Q.unbind(1)], 1)
-        L, info = torch.linalg.cholesky_ex(Q.mT @ Z)
+        L, info = torch.linalg.cholesky_ex(Q.mH @ Z)
         if int(info):
             return None
-        inverse = torch.linalg.solve_triangular(L.mT, torch.eye(rank).to(L), upper=True)
-        return Basis(Q @ inverse, Z @ inverse, L.mT @ C)
+        inverse = torch.linalg.solve_triangular(L.mH, torch.eye(rank).to(L), upper=True)
+        return Basis(Q @ inverse, Z @ inverse, L.mH @ C)
 
 
 def _refined(system: _System, x: Tensor, monitor: BlockMonitor) -> tuple[Tensor, Status, str]:
@@ -177,7 +182,7 @@ def _refined(system: _System, x: Tensor, monitor: BlockMonitor) -> tuple[Tensor,
 
 
 def _iterate(system: _System, x: Tensor, monitor: BlockMonitor) -> tuple[Tensor, Status, str]:
-    """Dubrulle's algorithm from x: the residuals are Q C, the directions P, and D = P^T A P."""
+    """Dubrulle's algorithm from x: the residuals are Q C, the directions P, and D = P^H A P."""
     r = system.b - system.multiply(x)
     status = monitor.record(torch.linalg.vector_norm(r, dim=0))
     if status is not None:
@@ -191,11 +196,11 @@ def _iterate(system: _System, x: Tensor, monitor: BlockMonitor) -> tuple[Tensor,
     C, P = basis.C * sizes, basis.Z
     while True:
         AP = system.multiply(P)
-        L, info = torch.linalg.cholesky_ex(P.mT @ AP)
+        L, info = torch.linalg.cholesky_ex(P.mH @ AP)
         if int(info):
             return x, Status.INDEFINITE, "p.A p <= 0"
         x = x + P @ torch.cholesky_solve(C, L)
-        W = basis.Q - torch.cholesky_solve(AP.mT, L).mT
+        W = basis.Q - torch.cholesky_solve(AP.mH, L).mH
         basis = system.basis(W)
         if basis is None:
             return x, Status.INDEFINITE, "r.M r <= 0"
@@ -203,4 +208,4 @@ def _iterate(system: _System, x: Tensor, monitor: BlockMonitor) -> tuple[Tensor,
         status = monitor.record(torch.linalg.vector_norm(basis.Q @ C, dim=0))
         if status is not None:
             return x, status, ""
-        P = basis.Z + P @ basis.C.mT
+        P = basis.Z + P @ basis.C.mH

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.krylov import Callback, Monitor, Operator, Outcome, Preconditioner, run
+from sparsetorch.linalg.krylov import (
+    Callback,
+    Monitor,
+    Operator,
+    Outcome,
+    Preconditioner,
+    numbers,
+    real_dot,
+    run,
+)
 from sparsetorch.linalg.solution import Solution, Status
 
 
@@ -26,13 +34,17 @@ def cg(
     """Solve A x = b for a symmetric positive definite A by preconditioned conjugate gradients.
 
     A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k) solved column by
-    column; float32 or float64. preconditioner: symmetric positive definite; a callable r -> z, an
-    object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol
-    1e-6 in float32 and 1e-10 in float64 by default, or after maxiter (10 n) iterations. x0: initial
-    guess, like b. callback: called with (iteration, residual norm).
+    column; of any floating or complex dtype. A and the preconditioner are Hermitian if complex.
+    preconditioner: symmetric positive definite; a callable r -> z, an object with `apply(r)`, or a
+    CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in
+    double precision by default, or after maxiter (10 n) iterations. x0: initial guess, like b.
+    callback: called with (iteration, residual norm).
 
     No gradients are recorded: `sparsetorch.linalg.solve` is the differentiable call. A failure is
     the solution's status. Equivalent to `scipy.sparse.linalg.cg`.
+
+    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
+    once.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
@@ -58,11 +70,11 @@ def _iterate(
     if status is not None:
         return Outcome(x, status)
     p = z = precondition(r)
-    rz = r @ z
+    rz = real_dot(r, z)
     while True:
         q = multiply(p)
-        pq = p @ q
-        for name, curvature in zip(("r.M r", "p.A p"), torch.stack([rz, pq]).tolist()):
+        pq = real_dot(p, q)
+        for name, curvature in zip(("r.M r", "p.A p"), numbers(rz, pq)):
             if math.isnan(curvature):
                 return Outcome(x, Status.DIVERGED, f"{name} is NaN")
             if curvature <= 0:
@@ -74,5 +86,5 @@ def _iterate(
         if status is not None:
             return Outcome(x, status)
         z = precondition(r)
-        rz, rz_before = r @ z, rz
+        rz, rz_before = real_dot(r, z), rz
         p = z + (rz / rz_before) * p

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.compiled_factors import compiled_factored_solve
 from sparsetorch.linalg.factorization import Factorization, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
@@ -27,6 +28,8 @@ class Cholesky(Factorization):
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`; the transpose is the matrix itself."""
+        if torch.compiler.is_compiling():
+            return compiled_factored_solve(self, b, transpose)
         check_right_hand_side(self._A, b)
         columns = b.detach() if b.ndim == 2 else b.detach()[:, None]
         x = cholesky_solve(self._elimination, self._panels, columns)
@@ -66,7 +69,9 @@ def cholesky(A: CSRTensor) -> Cholesky:
 
 
 def may_be_positive_definite(A: CSRTensor) -> bool:
-    """Whether A is symmetric with a positive diagonal."""
+    """Whether A is real and symmetric with a positive diagonal."""
+    if A.values.is_complex():
+        return False
     rows, positions = A.pattern.diagonal
     return (
         len(rows) == A.shape[0]

@@ -1,9 +1,12 @@
 """Determinants, differentiable through the selected inverse.
 
-    d log|det A| = tr(A^-1 dA),    gradient of A = A^-T on its pattern.
+    d log det A = tr(A^-1 dA),    gradient of A = A^-T on its pattern.
 
-(Jacobi's formula.) For a symmetric positive definite A the gradient costs about as much as the
-factorization, and a second derivative 2n solves; see `sparsetorch.linalg.inverse`.
+(Jacobi's formula.) For complex A the real part is the change of log|det A|, the imaginary part that
+of the angle, so that the sign changes by i Im tr(A^-1 dA) times itself, and the gradient is
+A^-H times g - i Im(conj(h) sign), g and h being those of the logarithm and of the sign. For a
+symmetric positive definite A the gradient costs about as much as the factorization, and a second
+derivative 2n solves; see `sparsetorch.linalg.inverse`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.direct import DirectMethod
+from sparsetorch.linalg.dtypes import HALF, conjugate, widened
 from sparsetorch.linalg.inverse import _Entries
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import SolveError, Status
@@ -21,32 +26,38 @@ from sparsetorch.linalg.solvers import DirectSolver
 
 
 def logdet(A: CSRTensor) -> Tensor:
-    """log det A of a symmetric positive definite matrix, 0-d, by Cholesky.
+    """log det A of a symmetric positive definite matrix, 0-d, by Cholesky; of a complex one, by LU.
 
-    A: one square float32 or float64 matrix on the CPU, both triangles stored. The gradient with
-    respect to `A.values` is A^-T at all stored entries, as of `torch.logdet` of the dense matrix,
-    from the Cholesky factor; it is differentiable itself, in reverse and forward mode. Equivalent
-    to `torch.logdet(A.to_dense())`.
+    A: one square matrix on the CPU, both triangles stored. For a complex one, of any kind, the
+    result is complex: the logarithm with an angle from -pi to pi. float16 and bfloat16 are computed
+    in float32 and rounded once. The gradient with respect to `A.values` is A^-T (A^-H if complex)
+    at all stored entries, as of `torch.logdet` of the dense matrix, from the Cholesky factor; it is
+    differentiable itself, in reverse and forward mode. Equivalent to `torch.logdet(A.to_dense())`.
 
     Raises:
         SolveError: A is not positive definite; use `slogdet`.
         ValueError, TypeError: as `factorized`; for a batch, apply `torch.vmap`.
     """
-    return _log_determinant(A, DirectSolver(A.pattern, "cholesky"))[1]
+    if isinstance(A, CSRTensor) and A.dtype.is_complex:
+        sign, logarithm = slogdet(A)
+        return logarithm + sign.log()
+    return _log_determinant(A, "cholesky")[1]
 
 
 def slogdet(A: CSRTensor) -> tuple[Tensor, Tensor]:
     """(sign, log|det A|) of a square matrix, both 0-d, by Cholesky or LU.
 
-    A: one square float32 or float64 matrix on the CPU. A singular matrix gives (0, -inf), as
-    `torch.linalg.slogdet` does, but has no gradient. The gradient of the logarithm is A^-T on A's
-    pattern: from the Cholesky factor where A is symmetric positive definite, by n solves elsewhere.
+    A: one square matrix on the CPU. For a complex one the sign is a number of absolute value 1, and
+    has a gradient too. float16 and bfloat16 are computed in float32 and rounded once. A singular
+    matrix gives (0, -inf), as `torch.linalg.slogdet` does, but has no gradient. The gradient of the
+    logarithm is A^-T on A's pattern: from the Cholesky factor where A is symmetric positive
+    definite, by n solves elsewhere.
 
     Raises:
         SolveError: in the backward pass, where A is singular.
         ValueError, TypeError: as `factorized`; for a batch, apply `torch.vmap`.
     """
-    return _log_determinant(A, DirectSolver(A.pattern))
+    return _log_determinant(A, "auto")
 
 
 def det(A: CSRTensor) -> Tensor:
@@ -55,9 +66,10 @@ def det(A: CSRTensor) -> Tensor:
     return sign * logarithm.exp()
 
 
-def _log_determinant(A: CSRTensor, solver: DirectSolver) -> tuple[Tensor, Tensor]:
+def _log_determinant(A: CSRTensor, method: DirectMethod) -> tuple[Tensor, Tensor]:
     check_system(A, A.values.new_zeros(A.shape[-2]))
-    return _LogDeterminant.apply(A.values, solver)
+    sign, logarithm = _LogDeterminant.apply(widened(A).values, DirectSolver(A.pattern, method))
+    return (sign.to(A.dtype), logarithm.to(A.dtype)) if A.dtype in HALF else (sign, logarithm)
 
 
 class _LogDeterminant(torch.autograd.Function):
@@ -70,25 +82,32 @@ class _LogDeterminant(torch.autograd.Function):
         except SolveError as error:
             if error.solution.status is not Status.SINGULAR:
                 raise
-            return values.new_zeros(()), values.new_full((), -torch.inf)
+            return values.new_zeros(()), values.real.new_full((), -torch.inf)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         values, ctx.solver = inputs
-        ctx.mark_non_differentiable(output[0])
-        ctx.save_for_backward(values)
-        ctx.save_for_forward(values)
+        if not values.is_complex():
+            ctx.mark_non_differentiable(output[0])
+        ctx.save_for_backward(values, output[0])
+        ctx.save_for_forward(values, output[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (values,) = ctx.saved_tensors
-        return grads[1] * _Entries.apply(values, ctx.solver.adjoint), None
+        values, sign = ctx.saved_tensors
+        inverse = conjugate(_Entries.apply(values, ctx.solver.adjoint))
+        factor = grads[1]
+        if values.is_complex():
+            factor = torch.complex(factor, -(grads[0].conj() * sign).imag)
+        return factor * inverse, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, Tensor]:
-        (values,) = ctx.saved_tensors
-        inverse = _Entries.apply(values, ctx.solver.adjoint)
-        return None, (inverse * tangents[0]).sum(-1)
+        values, sign = ctx.saved_tensors
+        change = (_Entries.apply(values, ctx.solver.adjoint) * tangents[0]).sum(-1)
+        if not values.is_complex():
+            return None, change
+        return 1j * change.imag * sign, change.real
 
     @staticmethod
     def vmap(

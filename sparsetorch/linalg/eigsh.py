@@ -27,6 +27,7 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import Border, Bordered, Inverse
 from sparsetorch.linalg.direct import factorized
+from sparsetorch.linalg.dtypes import REAL
 from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_point
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solvers import product
@@ -130,7 +131,7 @@ def _checked(
     like = plain(A.values) if isinstance(A, CSRTensor) else torch.empty(0)
     if isinstance(A, CSRTensor) and A.ndim == 2:
         like = like.new_zeros(A.shape[0])
-    check_system(A, like)
+    check_system(A, like, dtypes=REAL)
     n = A.shape[0]
     if not A.pattern.is_symmetric:
         raise ValueError(f"A: expected a symmetric matrix, got an entry without a mirror{REMEDY}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
@@ -39,8 +40,13 @@ class Factorization(ABC):
         """The sign of the determinant and the logarithm of its absolute value, both 0-d."""
 
     def logdet(self) -> Tensor:
-        """The logarithm of the determinant, 0-d; NaN where that is negative, as `torch.logdet`."""
+        """The logarithm of the determinant, 0-d; NaN where that is negative, as `torch.logdet`.
+
+        Complex for a complex matrix.
+        """
         sign, logarithm = self.slogdet()
+        if sign.is_complex():
+            return logarithm + sign.log()
         return logarithm.where(sign > 0, float("nan"))
 
     @abstractmethod
@@ -53,6 +59,38 @@ class Factorization(ABC):
             ValueError: A is on another pattern object.
             SolveError: A is singular, or not positive definite where that is needed.
         """
+
+
+class HalfFactorization(Factorization):
+    """The factors, in float32, of a float16 or bfloat16 matrix.
+
+    A right-hand side of that dtype is solved in float32 and x rounded once; one of float32, which
+    is what a Krylov method in half precision hands its preconditioner, is answered in float32.
+    """
+
+    def __init__(self, A: CSRTensor, factors: Factorization):
+        self._A = A
+        self._factors = factors
+
+    def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
+        """See `Factorization.solve`."""
+        dtype = b.dtype if isinstance(b, Tensor) else None
+        x = self._factors.solve(b.to(torch.float32) if dtype == self._A.dtype else b, transpose)
+        return x.to(dtype)
+
+    @property
+    def T(self) -> HalfFactorization:
+        """The factorization of the transposed matrix."""
+        return HalfFactorization(self._A, self._factors.T)
+
+    def slogdet(self) -> tuple[Tensor, Tensor]:
+        """See `Factorization.slogdet`; rounded once."""
+        sign, logarithm = self._factors.slogdet()
+        return sign.to(self._A.dtype), logarithm.to(self._A.dtype)
+
+    def refactorized(self, A: CSRTensor) -> HalfFactorization:
+        """See `Factorization.refactorized`."""
+        return HalfFactorization(A, self._factors.refactorized(A.to(torch.float32)))
 
 
 def check_pattern(A: CSRTensor, known: CSRTensor) -> None:

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.krylov import DEFAULT_RTOL, GROWTH_LIMIT, Callback, check_tolerances
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, REAL
+from sparsetorch.linalg.gmres import gmres
+from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
 
 Map = Callable[..., Tensor]
@@ -46,9 +48,12 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
 
     solver: "anderson" (default; on linear maps equivalent to GMRES with a window, so that f need
     not contract) or "picard" (z <- f(z), which converges as |J|^k). window: of Anderson, 5.
+    adjoint: how the linear equations of adjoints and tangents are solved: by the same solver
+    (default), or by "gmres" without restarts, which takes the fewest products with J and keeps a
+    vector for each of them; it stops at a residual of rtol times the norm of the right-hand side.
     rtol, atol: stop at |f(z) - z| <= max(rtol |z|, atol), rtol 1e-6 in float32 and 1e-10 in float64
     by default; a fixed point at zero needs atol. maxiter: 1000. callback: called with (iteration,
-    residual norm), not by adjoints and tangents; these use the same solver, rtol and maxiter.
+    residual norm), not by adjoints and tangents; these use the same rtol and maxiter.
 
     Returns z like z0, or with `full_output` the Solution, whatever its status. Under torch.vmap
     members are solved one after the other. Nearest equivalents: `scipy.optimize.fixed_point`, and
@@ -79,14 +84,17 @@ class Iteration:
     atol: float = 0.0
     maxiter: int = 1000
     callback: Callback | None = None
+    adjoint: str | None = None
 
     @property
     def again(self) -> Iteration:
-        """The same for adjoints and tangents, whose size atol does not know."""
-        return replace(self, callback=None, atol=0.0)
+        """The one for adjoints and tangents, whose size atol does not know."""
+        return replace(self, callback=None, atol=0.0, solver=self.adjoint or self.solver)
 
     def run(self, step: Callable[[Tensor], Tensor], z: Tensor) -> Solution:
         """Iterate from z; no gradients."""
+        if self.solver == "gmres":
+            return self._by_gmres(step, z)
         rtol = DEFAULT_RTOL[z.dtype] if self.rtol is None else self.rtol
         mixing = Anderson(self.window) if self.solver == "anderson" else None
         residuals: list[float] = []
@@ -102,6 +110,18 @@ class Iteration:
                 detail = "" if status is Status.CONVERGED else f"fixed point by {self.solver}"
                 return Solution(z, status, len(residuals) - 1, residuals, detail)
             z = image if mixing is None else mixing.next(z, change)
+
+    def _by_gmres(self, step: Callable[[Tensor], Tensor], z: Tensor) -> Solution:
+        """The fixed point of an affine map c + L z: the solution of (I - L) z = c."""
+        constant = step(torch.zeros_like(z))
+
+        def remainder(w: Tensor) -> Tensor:
+            return w - (step(w.view_as(z)) - constant).flatten()
+
+        solution = gmres(
+            remainder, constant.flatten(), x0=z.flatten(), rtol=self.rtol, maxiter=self.maxiter
+        )
+        return replace(solution, x=solution.x.view_as(z))
 
     def _status(self, residuals: list[float], tolerance: float) -> Status | None:
         if residuals[-1] <= tolerance:
@@ -288,7 +308,7 @@ def _functional(module: nn.Module, params: tuple) -> tuple[Map, tuple]:
 def _check(f: Any, z0: Any, params: tuple) -> None:
     if not callable(f):
         raise TypeError(f"f: expected a callable (z, *params) -> z, got {type(f).__name__}")
-    if not isinstance(z0, Tensor) or z0.dtype not in DEFAULT_RTOL:
+    if not isinstance(z0, Tensor) or z0.dtype not in REAL:
         kind = z0.dtype if isinstance(z0, Tensor) else type(z0).__name__
         raise TypeError(f"z0: expected a float32 or float64 tensor, got {kind}")
     for i, param in enumerate(params):
@@ -304,6 +324,8 @@ def _checked_iteration(options: dict[str, Any]) -> Iteration:
     check_tolerances(iteration.rtol, iteration.atol, iteration.maxiter)
     if iteration.solver not in ("anderson", "picard"):
         raise ValueError(f"solver: expected 'anderson' or 'picard', got {iteration.solver!r}")
+    if iteration.adjoint not in (None, "gmres"):
+        raise ValueError(f"adjoint: expected 'gmres' or None, got {iteration.adjoint!r}")
     if iteration.window != int(iteration.window) or iteration.window < 1:
         raise ValueError(f"window: expected an integer of at least 1, got {iteration.window}")
     if not math.isfinite(iteration.maxiter):

@@ -2,7 +2,7 @@
 
 With S the entries of A^-1 on A's pattern and a gradient G of S (sparse, on the same pattern),
 
-    dS = -(A^-1 dA A^-1),    gradient of A = -(A^-T G A^-T),    both on the pattern.
+    dS = -(A^-1 dA A^-1),    gradient of A = -(A^-H G A^-H),    both on the pattern.
 
 S itself comes from the Cholesky factor, at two (2-D) to four times (3-D) the cost of factorizing
 new values. Its derivatives, and S where there is no Cholesky factor, take solves with the columns
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.cholesky import Cholesky
+from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solve import solve_by
 from sparsetorch.linalg.solvers import DirectSolver, product
@@ -30,7 +31,8 @@ BLOCK = 64  # columns that are solved for together
 def selected_inverse(A: CSRTensor) -> CSRTensor:
     """The entries of A^-1 on A's pattern; its diagonal holds a Gaussian field's variances.
 
-    A: one square float32 or float64 matrix on the CPU. Where A is symmetric positive definite, by
+    A: one square matrix on the CPU; float16 and bfloat16 are computed in float32 and rounded once.
+    Where A is real and symmetric positive definite, by
     Takahashi's equations from its Cholesky factor (Takahashi, Fagan, Chin 1973; Lin et al., ACM
     TOMS 37, 2011), at a small multiple of the factorization's cost; elsewhere by n solves with its
     LU factors. Differentiable any number of times, in reverse and forward mode; each derivative
@@ -41,7 +43,8 @@ def selected_inverse(A: CSRTensor) -> CSRTensor:
         ValueError, TypeError: as `factorized`; for a batch, apply `torch.vmap`.
     """
     check_system(A, A.values.new_zeros(A.shape[-2]))
-    return A.with_values(_Entries.apply(A.values, DirectSolver(A.pattern)))
+    entries = _Entries.apply(widened(A).values, DirectSolver(A.pattern))
+    return A.with_values(entries.to(A.dtype))
 
 
 class _Entries(torch.autograd.Function):
@@ -68,7 +71,7 @@ class _Entries(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (values,) = ctx.saved_tensors
         solver = ctx.solver if ctx.solver.transposed else ctx.solver.adjoint
-        return _change(solver, values, ctx.solver, grads[0]), None
+        return conjugate(_change(solver, values, ctx.solver, conjugate(grads[0]))), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, SOLVABLE, names, rounded, widened
 from sparsetorch.linalg.solution import Solution, Status
 
 Operator = Callable[[Tensor], Tensor]
 Callback = Callable[[int, float], Any]
 
-DEFAULT_RTOL = {torch.float32: 1e-6, torch.float64: 1e-10}
 # Conjugate gradients may raise the residual by up to the square root of the condition number on
 # the way; what grows beyond this is not on a way to anything.
 GROWTH_LIMIT = 1e8
@@ -95,10 +95,15 @@ def run(
     x0: Tensor | None,
     callback: Callback | None,
 ) -> Solution:
-    """Run an iteration on each column of b, without recording gradients."""
+    """Run an iteration on each column of b, without recording gradients.
+
+    Half precision is widened here, all of it, and x rounded: what an iteration does in it would
+    only be rounding.
+    """
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
-    start = starting_point(x0, b, tuple(b.shape))
+    start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
+    A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
     multiply = checked_operator("A", A)
     precondition = (
         _identity if preconditioner is None else checked_operator("preconditioner", preconditioner)
@@ -115,7 +120,7 @@ def run(
             continue
         outcomes.append(_refined(iteration, multiply, precondition, column, guess.clone(), monitor))
         histories.append(monitor.residuals)
-    return combine(start, outcomes, histories)
+    return rounded(combine(start, outcomes, histories), dtype)
 
 
 def _refined(
@@ -246,20 +251,35 @@ def check_tolerances(rtol: float | None, atol: float, maxiter: int | None) -> No
         raise ValueError(f"maxiter: expected an integer of at least 0, got {maxiter}")
 
 
+def real_dot(u: Tensor, v: Tensor) -> Tensor:
+    """The inner product where theory says that it is real, as r . M r of a Hermitian M; 0-d."""
+    return torch.vdot(u, v).real
+
+
+def numbers(*scalars: Tensor) -> list[Any]:
+    """0-d tensors as numbers of Python, in one transfer; real ones are floats."""
+    together = torch.stack([s.to(_widest(scalars)) for s in scalars]).tolist()
+    return [n if s.is_complex() else n.real for n, s in zip(together, scalars)]
+
+
+def _widest(scalars: tuple[Tensor, ...]) -> torch.dtype:
+    return next((s.dtype for s in scalars if s.is_complex()), scalars[0].dtype)
+
+
 def check_right_hand_side(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = False) -> None:
     """Check b, (n,) or (n, k), by itself and against the matrix.
 
     A `rectangular` A has to be a CSRTensor, of any shape; others may be callables.
 
     Raises:
-        TypeError: b is not a float32 or float64 tensor, or not of the matrix's dtype.
+        TypeError: b is not a tensor of a dtype that solves take, or not of the matrix's dtype.
         ValueError: a batch of matrices, one that is not square, a shape or device that does not
             fit, or NaN or infinity in b.
     """
     if rectangular or isinstance(A, CSRTensor):
         check_system(A, b, rectangular=rectangular)
     else:
-        _check_form(b)
+        _check_form(b, SOLVABLE)
     if not bool(b.isfinite().all()):
         raise ValueError(
             "b: expected finite numbers, got NaN or infinity (in a backward pass, b is the "
@@ -267,11 +287,17 @@ def check_right_hand_side(A: CSRTensor | Operator, b: Tensor, *, rectangular: bo
         )
 
 
-def check_system(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = False) -> None:
+def check_system(
+    A: CSRTensor | Operator,
+    b: Tensor,
+    *,
+    rectangular: bool = False,
+    dtypes: Collection[torch.dtype] = SOLVABLE,
+) -> None:
     """Check that a matrix and a right-hand side belong together, without reading their values.
 
     Raises:
-        TypeError: A is not a CSRTensor, b not a float32 or float64 tensor, or the dtypes differ.
+        TypeError: A is not a CSRTensor, b not a tensor of one of the dtypes, or these differ.
         ValueError: a batch of matrices, one that is not square unless `rectangular`, or sizes or
             devices that differ.
     """
@@ -284,7 +310,7 @@ def check_system(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = Fals
         )
     if A.shape[0] != A.shape[1] and not rectangular:
         raise ValueError(f"A: expected a square matrix, got shape {tuple(A.shape)}")
-    _check_form(b)
+    _check_form(b, dtypes)
     if b.shape[0] != A.shape[0]:
         raise ValueError(f"b: expected {A.shape[0]} rows like A, got shape {tuple(b.shape)}")
     if b.dtype != A.dtype:
@@ -293,10 +319,10 @@ def check_system(A: CSRTensor | Operator, b: Tensor, *, rectangular: bool = Fals
         raise ValueError(f"b: expected on {A.device} like A, got {b.device}; move one with .to")
 
 
-def _check_form(b: Tensor) -> None:
-    if not isinstance(b, Tensor) or b.dtype not in DEFAULT_RTOL:
+def _check_form(b: Tensor, dtypes: Collection[torch.dtype]) -> None:
+    if not isinstance(b, Tensor) or b.dtype not in dtypes:
         kind = b.dtype if isinstance(b, Tensor) else type(b).__name__
-        raise TypeError(f"b: expected a float32 or float64 tensor, got {kind}")
+        raise TypeError(f"b: expected a tensor of {names(dtypes)}, got {kind}")
     if b.ndim not in (1, 2):
         raise ValueError(f"b: expected shape (n,) or (n, k), got {tuple(b.shape)}")
 

@@ -1,8 +1,8 @@
 """The symmetric Lanczos process: the core of MINRES, and a way to bound eigenvalues.
 
-With a symmetric A and a symmetric positive definite M it builds V with V^T M V = I, Q = M V and a
-tridiagonal T, so that A Q_k = V_{k+1} T_k, and the eigenvalues of T_k tend to those of M A (Paige
-and Saunders 1975; Saad, Iterative Methods, section 6.6).
+With a Hermitian A and a Hermitian positive definite M it builds V with V^H M V = I, Q = M V and a
+real tridiagonal T, so that A Q_k = V_{k+1} T_k, and the eigenvalues of T_k tend to those of M A
+(Paige and Saunders 1975; Saad, Iterative Methods, section 6.6).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from sparsetorch.linalg.krylov import Operator
+from sparsetorch.linalg.krylov import Operator, real_dot
 from sparsetorch.linalg.solution import Status
 
 # Steps between looks at the Ritz values, and the number after which the bounds have to do.
@@ -39,7 +39,7 @@ class Lanczos:
         """Advance v and q, and return a column of T: above, on and below the diagonal."""
         beta = self.beta
         w = self._multiply(self.q)
-        alpha = float(self.q @ w)
+        alpha = float(real_dot(self.q, w))
         w = w - alpha * self.v - beta * self._v_before
         self._v_before = self.v
         self._normalise(w, math.hypot(alpha, beta))
@@ -47,7 +47,7 @@ class Lanczos:
 
     def _normalise(self, w: Tensor, scale: float) -> None:
         z = self._precondition(w)
-        self.curvature = float(w @ z)
+        self.curvature = float(real_dot(w, z))
         if abs(self.curvature) <= (10 * self._precision * scale) ** 2:  # nothing but rounding
             self.beta, self.v, self.q = 0.0, torch.zeros_like(w), torch.zeros_like(w)
             return

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
 from sparsetorch.linalg.krylov import (
-    DEFAULT_RTOL,
     Callback,
     Monitor,
     Outcome,
@@ -34,15 +34,17 @@ def lsqr(
 ) -> Solution:
     """Minimise |b - A x| for an A of any shape; from x0 = 0, by the shortest x that does.
 
-    A: one CSRTensor (m, n). b: (m,), or (m, k) solved column by column; float32 or float64. x0:
-    initial guess, (n,) or (n, k). Stops at |r| <= max(rtol |b|, atol) for r = b - A x, where the
-    system has a solution, and at |A^T r| <= rtol |A| |r|, |A| the Frobenius norm, where it has not;
-    rtol is 1e-6 in float32 and 1e-10 in float64 by default, maxiter 10 n. callback: called with
-    (iteration, residual norm). Each iteration multiplies by A and by A^T once. For the damped
-    problem, |b - A x|^2 + |d x|^2, put d I below A and zeros below b.
+    A: one CSRTensor (m, n). b: (m,), or (m, k) solved column by column; of any floating or complex
+    dtype. x0: initial guess, (n,) or (n, k). Stops at |r| <= max(rtol |b|, atol) for r = b - A x,
+    where the system has a solution, and at |A^H r| <= rtol |A| |r|, |A| the Frobenius norm, where
+    it has not; rtol is 1e-6 in single and 1e-10 in double precision by default, maxiter 10 n.
+    callback: called with (iteration, residual norm). Each iteration multiplies by A and by A^H
+    once. For the damped problem, |b - A x|^2 + |d x|^2, put d I below A and zeros below b.
 
     Returns a Solution with x (n,) or (n, k); its residuals are those of a minimum, so the last one
     need not be small. Equivalent to `scipy.sparse.linalg.lsqr`.
+
+    float16 and bfloat16 are solved in float32, and x is rounded once.
 
     Raises:
         ValueError: an argument does not fit, b is not finite, or A, b or x0 requires a gradient
@@ -52,18 +54,20 @@ def lsqr(
     check_right_hand_side(A, b, rectangular=True)
     _refuse_gradients(A.values, b, x0)
     n = A.shape[1]
-    start = starting_point(x0, b, (n, *b.shape[1:]))
+    start = widened(starting_point(x0, b, (n, *b.shape[1:])))
+    dtype = b.dtype
     check_tolerances(rtol, atol, maxiter)
-    rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
+    rtol = DEFAULT_RTOL[start.dtype] if rtol is None else rtol
     maxiter = 10 * n if maxiter is None else maxiter
     outcomes: list[Outcome] = []
     histories: list[list[float]] = []
     with torch.no_grad():
+        A, b = widened(A), widened(b)
         for column, x in zip(columns_of(b), columns_of(start)):
             problem = LeastSquares(A.detach(), column, rtol, atol, maxiter, callback)
             outcomes.append(problem.refined(x))
             histories.append(problem.monitor.residuals)
-    return combine(start, outcomes, histories)
+    return rounded(combine(start, outcomes, histories), dtype)
 
 
 class LeastSquares:
@@ -84,7 +88,7 @@ class LeastSquares:
         self.monitor = Monitor(float(b.norm()), rtol, atol, maxiter, callback)
 
     def is_solved(self, residual: float, slope: float, slack: float = 0.0) -> bool:
-        """Whether |r| or |A^T r| is small enough; `slack` is a least tolerance for both."""
+        """Whether |r| or |A^H r| is small enough; `slack` is a least tolerance for both."""
         tolerance = max(self.monitor.tolerance, slack * self.monitor.b_norm)
         return residual <= tolerance or slope <= max(self.rtol, slack) * self.A_norm * residual
 
@@ -100,7 +104,7 @@ class LeastSquares:
         while True:
             x, status, _ = self._iterate(x)
             r = self.b - self.A.matvec(x)
-            residual, slope = float(r.norm()), float(self.A.rmatvec(r).norm())
+            residual, slope = float(r.norm()), float(self._adjoint(r).norm())
             self.monitor.residuals[-1] = residual
             if status is not Status.CONVERGED or self.is_solved(residual, slope):
                 return Outcome(x, status)
@@ -112,21 +116,25 @@ class LeastSquares:
             before = slope
             self.monitor.residuals.pop()  # the next round records this residual as its first
 
+    def _adjoint(self, u: Tensor) -> Tensor:
+        """A^H u; it is the vectors that are conjugated, not the values."""
+        return self.A.rmatvec(u.conj()).conj()
+
     def _iterate(self, x: Tensor) -> Outcome:
         """Golub and Kahan's bidiagonalization from b - A x, and a QR factorization of its matrix.
 
         Steps 1 to 5 of the paper's section 4, and its notation: |r| = phi_bar and
-        |A^T r| = phi_bar alpha |c|.
+        |A^H r| = phi_bar alpha |c|.
         """
         u, phi_bar = _normalised(self.b - self.A.matvec(x))
-        v, alpha = _normalised(self.A.rmatvec(u))
+        v, alpha = _normalised(self._adjoint(u))
         w, rho_bar = v, alpha
         status = self.monitor.record(phi_bar)
         if status is None and self.is_solved(phi_bar, phi_bar * alpha):
             status = Status.CONVERGED
         while status is None:
             u, beta = _normalised(self.A.matvec(v) - alpha * u)
-            v, alpha = _normalised(self.A.rmatvec(u) - beta * v)
+            v, alpha = _normalised(self._adjoint(u) - beta * v)
             rho = math.hypot(rho_bar, beta)
             c, s = rho_bar / rho, beta / rho
             theta, rho_bar = s * alpha, -c * alpha

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.compiled_factors import compiled_factored_solve
 from sparsetorch.linalg.factorization import Factorization, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
@@ -47,10 +48,12 @@ class LU(Factorization):
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`."""
+        if torch.compiler.is_compiling():
+            return compiled_factored_solve(self, b, transpose)
         check_right_hand_side(self._A, b)
         # SuperLU holds the factors of A^T, whose CSC arrays are the CSR arrays of A.
         direction = "N" if transpose != self._transposed else "T"
-        right = np.ascontiguousarray(b.detach().numpy())
+        right = np.ascontiguousarray(b.detach().resolve_conj().numpy())
         if self._ordering is None:
             return torch.from_numpy(self._lu.solve(right, direction))
         x = np.empty_like(right)
@@ -67,7 +70,7 @@ class LU(Factorization):
         lu = self._lu
         pivots = torch.from_numpy(lu.U.diagonal())
         swaps = _parity(lu.perm_r) * _parity(lu.perm_c)
-        return swaps * pivots.sign().prod(), pivots.abs().log().sum()
+        return swaps * pivots.sgn().prod(), pivots.abs().log().sum()
 
     def refactorized(self, A: CSRTensor) -> LU:
         """See `Factorization.refactorized`; the order of the columns is kept, pivots are not."""
@@ -91,7 +94,7 @@ def lu(A: CSRTensor) -> LU:
 
 def values_of(A: CSRTensor) -> np.ndarray:
     """The stored values as an array."""
-    return A.values.detach().contiguous().numpy()
+    return A.values.detach().contiguous().resolve_conj().numpy()
 
 
 def _factored(A: CSRTensor, transposed: sp.csc_array, order: str) -> SuperLU:

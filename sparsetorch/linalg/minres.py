@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.krylov import Callback, Monitor, Operator, Outcome, Preconditioner, run
+from sparsetorch.linalg.krylov import (
+    Callback,
+    Monitor,
+    Operator,
+    Outcome,
+    Preconditioner,
+    run,
+)
 from sparsetorch.linalg.lanczos import Lanczos
 from sparsetorch.linalg.solution import Solution, Status
 
@@ -28,17 +35,21 @@ def minres(
     """Solve A x = b for a symmetric A, definite or not, by the minimal residual method.
 
     A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k) solved column by
-    column; float32 or float64. preconditioner: M, symmetric positive definite even where A is not;
-    a callable r -> z, an object with `apply(r)`, or a CSRTensor. Each step makes r . M r as small
-    as it can be, r = b - A x; reported is |r|, and the iteration stops at
-    |r| <= max(rtol |b|, atol), with rtol 1e-6 in float32 and 1e-10 in float64 by default, or after
-    maxiter (10 n) iterations. x0: initial guess, like b. callback: called with (iteration, residual
-    norm).
+    column; of any floating or complex dtype. A and the preconditioner are Hermitian if complex; for
+    one with A = A^T and complex entries use gmres or bicgstab. preconditioner: M, symmetric
+    positive definite even where A is not; a callable r -> z, an object with `apply(r)`, or a
+    CSRTensor. Each step makes r . M r as small as it can be, r = b - A x; reported is |r|, and the
+    iteration stops at |r| <= max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in double
+    precision by default, or after maxiter (10 n) iterations. x0: initial guess, like b. callback:
+    called with (iteration, residual norm).
 
     A singular A is solved if b is in its range; otherwise the status is BREAKDOWN, and x minimises
     |b - A x| (without a preconditioner). No gradients are recorded: `sparsetorch.linalg.solve` is
     the differentiable call. Equivalent to `scipy.sparse.linalg.minres`, which takes |A| |x| into
-    its stopping rule.
+    its stopping rule and no complex numbers.
+
+    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
+    once.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
@@ -104,15 +115,18 @@ def _iterate(
 ) -> Outcome:
     outcome = _minimise(multiply, precondition, b, x, monitor)
     if outcome.status is Status.MAXITER and not _looks_symmetric(multiply, b, outcome.x):
-        return outcome._replace(detail="the matrix is not symmetric")
+        kind = "Hermitian" if b.is_complex() else "symmetric"
+        return outcome._replace(detail=f"the matrix is not {kind}")
     return outcome
 
 
 def _looks_symmetric(multiply: Operator, u: Tensor, v: Tensor) -> bool:
-    """Whether u . A v = v . A u, up to half the digits."""
+    """Whether u^H A v = (A u)^H v, up to half the digits."""
     Au, Av = multiply(u), multiply(v)
     scale = u.norm() * Av.norm() + v.norm() * Au.norm()
-    return bool((u @ Av - v @ Au).abs() <= math.sqrt(torch.finfo(u.dtype).eps) * scale)
+    return bool(
+        (torch.vdot(u, Av) - torch.vdot(Au, v)).abs() <= math.sqrt(torch.finfo(u.dtype).eps) * scale
+    )
 
 
 def _minimise(

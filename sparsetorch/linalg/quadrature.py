@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import REAL
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import Method, solve
@@ -58,7 +59,7 @@ def logdet_estimate(
     if not isinstance(A, CSRTensor):
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     Z = signs(A.shape[-1], count, torch.empty(0, dtype=A.dtype, device=A.device), generator)
-    check_system(A, Z)
+    check_system(A, Z, dtypes=REAL)
     samples = _Quadrature.apply(A.values, Z, A.pattern, steps, {"method": method, **options})
     return mean_of(samples)
 

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.direct import DirectMethod, factorized
 from sparsetorch.linalg.factorization import Factorization
-from sparsetorch.linalg.krylov import Callback, Preconditioner
+from sparsetorch.linalg.krylov import Callback, Preconditioner, as_operator
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.pattern import Pattern
 from sparsetorch_kernels import Layout, spmm, spmv
@@ -193,6 +193,25 @@ class KrylovSolver:
             callback=self.callback,
             **self.options,
         )
+
+
+class Conjugated:
+    """The preconditioner r -> conj(M conj(r)): the transpose of a Hermitian M."""
+
+    def __init__(self, preconditioner: Preconditioner):
+        self.preconditioner = preconditioner
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """The image of r (n,)."""
+        return as_operator("preconditioner", self.preconditioner)(r.conj().resolve_conj()).conj()
+
+
+pytree.register_pytree_node(
+    Conjugated,
+    lambda node: ([node.preconditioner], None),
+    lambda children, _: Conjugated(*children),
+    serialized_type_name="sparsetorch.linalg.solvers.Conjugated",
+)
 
 
 def product(layout: Layout, values: Tensor, x: Tensor) -> Tensor:

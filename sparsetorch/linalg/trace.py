@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.krylov import DEFAULT_RTOL
+from sparsetorch.linalg.dtypes import REAL
 
 BlockOperator = Callable[[Tensor], Tensor]
 
@@ -103,7 +103,7 @@ def _operator(
             raise ValueError("n, dtype, device: for a callable only; a CSRTensor knows its own")
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             raise ValueError(f"A: expected one square matrix, got shape {tuple(A.shape)}")
-        if A.dtype not in DEFAULT_RTOL:
+        if A.dtype not in REAL:
             raise TypeError(f"A: expected float32 or float64, got {A.dtype}")
         return A.matmul, A.shape[0], A.values.detach()
     if not callable(A):

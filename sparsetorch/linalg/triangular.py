@@ -1,6 +1,6 @@
 """Triangular solves by substitution, differentiable in the matrix and the right-hand side.
 
-With x = T^-1 b and a gradient g of x: b gets T^-T g, and the values get -(T^-T g) x^T on the
+With x = T^-1 b and a gradient g of x: b gets T^-H g, and the values get -(T^-H g) x^H on the
 triangle; the tangent is T^-1 (db - dT x). All of these are triangular solves and sparse products,
 so derivatives of every order are exact.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsetorch import algebra
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import widened
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.triangles import triangle, triangle_levels
 from sparsetorch_kernels import SingularTriangleError
@@ -28,12 +29,14 @@ def solve_triangular(
 ) -> Tensor:
     """Solve T x = b, T the lower or upper triangle of A, by substitution.
 
-    A: square, (*batch, n, n), float32 or float64. b: a vector (n,), or matrices (*batch, n, k) of
+    A: square, (*batch, n, n), of any floating or complex dtype; float16 and bfloat16 are solved in
+    float32 and x is rounded once. b: a vector (n,), or matrices (*batch, n, k) of
     the same dtype; as in `A.matmul` only a 1-D b is a vector, and leading dimensions broadcast.
-    lower: which triangle. unit_diagonal: take its diagonal as ones. transpose: solve T^T x = b.
-    Entries of the other triangle, and with unit_diagonal those of the diagonal, are ignored; their
-    gradient is zero. A's triangle and its level sets are found once and kept on its pattern; where
-    A has entries beyond the triangle, each call copies the values of the triangle.
+    lower: which triangle. unit_diagonal: take its diagonal as ones. transpose: solve T^T x = b,
+    without a conjugate. Entries of the other triangle, and with unit_diagonal those of the
+    diagonal, are ignored; their gradient is zero. A's triangle and its level sets are found once
+    and kept on its pattern; where A has entries beyond the triangle, each call copies the values of
+    the triangle.
 
     Differentiable in `A.values` and b any number of times, in reverse and forward mode, under
     `torch.vmap` and in compiled code (call it once before compiling). On the CPU in C++; on other
@@ -57,10 +60,9 @@ def solve_triangular(
     algebra.check_dense("b", A._sparse, b, -1 if vector else -2, n)
     part = triangle(A.pattern, lower=lower, strict=unit_diagonal)
     layout, levels = part.pattern.layout, triangle_levels(part.pattern, lower=lower)
-    values = part.of(A.values)
+    values, columns = part.of(widened(A.values)), widened(b.unsqueeze(-1) if vector else b)
     if transpose:
         layout, lower = layout.T, not lower
-    columns = b.unsqueeze(-1) if vector else b
     if torch.compiler.is_compiling():
         x = substitute(layout, levels, values, columns, lower=lower, unit=unit_diagonal)
     else:
@@ -68,6 +70,7 @@ def solve_triangular(
             x = substitute(layout, levels, values, columns, lower=lower, unit=unit_diagonal)
         except SingularTriangleError as error:
             raise SolveError(_singular(b, error.row)) from None
+    x = x.to(b.dtype)
     return x.squeeze(-1) if vector else x
 
 

@@ -16,7 +16,7 @@ sum over k of l_ik dl_ik. Each entry of M is thus a single factor, or 1: M is kn
 earlier rows, and in the same row further left, so in the order of CSR M is lower triangular, with
 the pivots on its diagonal. Hence
 
-    the tangent is df = M^-1 (w da),   and the gradient a_bar = w M^-T f_bar:
+    the tangent is df = M^-1 (w da),   and the gradient a_bar = w M^-H f_bar:
 
 triangular solves of as many operations as the factorization. Both are differentiable functions of
 f, through the values of M, so derivatives of every order are exact.
@@ -129,7 +129,8 @@ class _Factorize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (factors,) = ctx.saved_tensors
         equations: Equations = ctx.equations
-        return equations.weighted(equations.solve(factors, grads[0], transpose=True)), None
+        pulled = equations.solve(factors, grads[0].conj(), transpose=True).conj().resolve_conj()
+        return equations.weighted(pulled), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -147,7 +148,7 @@ def factorize(values: Tensor, equations: Equations) -> Tensor:
 
     Raises:
         PivotError: a pivot cannot be divided by.
-        TypeError: the values are not float32 or float64.
+        TypeError: the values are not float32 or float64, or for ILU(0) complex64 or complex128.
     """
     return _Factorize.apply(values, equations)
 

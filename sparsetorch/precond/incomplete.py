@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, HALF, REAL, names
 from sparsetorch.linalg.triangular import solve_triangular
 from sparsetorch.precond.elimination import Equations, factorize
 from sparsetorch.precond.jacobi import check_diagonal, check_square
@@ -69,7 +70,8 @@ class IC0:
 def ilu0(A: CSRTensor) -> ILU0:
     """Factorize A without fill: L U equals A on A's pattern, where alone L and U have entries.
 
-    A: one square CSRTensor, float32 or float64, with its whole diagonal stored. In C++ on the CPU,
+    A: one square CSRTensor, float32, float64, complex64 or complex128, with its whole diagonal
+    stored; for a system in half precision, factorize A.to(torch.float32). In C++ on the CPU,
     level by level in PyTorch elsewhere. What depends on the pattern is found once and kept on it.
     The factors, and the preconditioner applied outside a solver, are differentiable in `A.values`
     any number of times, in reverse and forward mode; applying it also in r. Rows are taken in their
@@ -79,9 +81,10 @@ def ilu0(A: CSRTensor) -> ILU0:
     Raises:
         ValueError: A is a batch or not square, an entry of the diagonal is not stored, or a pivot
             is zero or NaN; the first such row is named.
-        TypeError: A is not a CSRTensor of float32 or float64.
+        TypeError: A is not a CSRTensor of one of these dtypes.
     """
     check_square(A)
+    _check_dtype("ilu0", A, tuple(DEFAULT_RTOL))
     check_diagonal("ilu0", "A", A.pattern)
     try:
         factors = factorize(A.values, Equations(A.pattern, symmetric=False))
@@ -111,6 +114,7 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
         TypeError: A is not a CSRTensor of float32 or float64.
     """
     check_square(A)
+    _check_dtype("ic0", A, REAL)
     check_diagonal("ic0", "A", A.pattern)
     if not 0 <= shift < math.inf:
         raise ValueError(f"shift: expected a number of at least 0, got {shift}")
@@ -129,3 +133,9 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
             f"shift={more:g}) and larger, or ilu0"
         ) from None
     return IC0(CSRTensor(part.pattern, factors))
+
+
+def _check_dtype(name: str, A: CSRTensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if A.dtype not in dtypes:
+        remedy = "A.to(torch.float32)" if A.dtype in HALF else "ilu0"
+        raise TypeError(f"A: {name} takes {names(dtypes)}, got {A.dtype}; try {remedy}")

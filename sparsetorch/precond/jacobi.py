@@ -17,19 +17,15 @@ class Jacobi:
     A: one square CSRTensor. Applied outside a solver it is differentiable in `A.values` and r.
 
     Raises:
-        ValueError: A is a batch or not square, or its diagonal has a zero.
+        ValueError: A is a batch or not square, or its diagonal has a zero (which compiled code
+            cannot look for: there a solve with it diverges).
     """
 
     def __init__(self, A: CSRTensor):
         check_square(A)
         diagonal = A.diagonal()
-        with outside_transforms():
-            zeros = torch.nonzero(plain(diagonal) == 0)
-        if len(zeros):
-            raise ValueError(
-                f"A: Jacobi divides by the diagonal, which is zero in {len(zeros)} rows, the first "
-                f"of them row {int(zeros[0, -1])}"
-            )
+        if not torch.compiler.is_compiling():
+            _refuse_zeros(diagonal)
         self.inverse_diagonal = 1 / diagonal  # (n,)
 
     def __call__(self, r: Tensor) -> Tensor:
@@ -43,6 +39,16 @@ class Jacobi:
 
 
 register(Jacobi, ("inverse_diagonal",))
+
+
+def _refuse_zeros(diagonal: Tensor) -> None:
+    with outside_transforms():
+        zeros = torch.nonzero(plain(diagonal) == 0)
+    if len(zeros):
+        raise ValueError(
+            f"A: Jacobi divides by the diagonal, which is zero in {len(zeros)} rows, the first "
+            f"of them row {int(zeros[0, -1])}"
+        )
 
 
 def check_square(A: CSRTensor) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from sparsetorch.linalg.described import MADE_OF
+
 
 def register(cls: type, tensors: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
     """Make a class a pytree whose children are the attributes `tensors`; `others` come along."""
@@ -19,6 +21,8 @@ def register(cls: type, tensors: tuple[str, ...], others: tuple[str, ...] = ()) 
             setattr(node, name, value)
         return node
 
+    if not others:
+        MADE_OF[cls] = tensors
     pytree.register_pytree_node(
         cls, flatten, unflatten, serialized_type_name=f"sparsetorch.precond.{cls.__name__}"
     )

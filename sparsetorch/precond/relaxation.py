@@ -85,8 +85,8 @@ class SSOR:
 def sor(A: CSRTensor, omega: float = 1.0) -> SOR:
     """One forward sweep of successive over-relaxation; omega = 1 is Gauss-Seidel.
 
-    A: one square CSRTensor, float32 or float64. omega: 0 < omega < 2. Not symmetric: for GMRES and
-    BiCGSTAB. Applied outside a solver it is differentiable in `A.values` and r.
+    A: one square CSRTensor, not in half precision. omega: 0 < omega < 2. Not symmetric: for GMRES
+    and BiCGSTAB. Applied outside a solver it is differentiable in `A.values` and r.
 
     Raises:
         ValueError: A is a batch or not square, its diagonal has a zero, or omega is out of range.
@@ -99,10 +99,10 @@ def sor(A: CSRTensor, omega: float = 1.0) -> SOR:
 def ssor(A: CSRTensor, omega: float = 1.0) -> SSOR:
     """One symmetric sweep of over-relaxation; omega = 1 is symmetric Gauss-Seidel.
 
-    A: one square CSRTensor, float32 or float64; symmetric positive definite for a preconditioner
-    that is, and that serves CG. omega: 0 < omega < 2. A good omega, on an n x n grid near
-    2 / (1 + pi / n), lets CG take as many iterations as sqrt(n) instead of n (Axelsson 1972).
-    Applied outside a solver it is differentiable in `A.values` and r.
+    A: one square CSRTensor, not in half precision; symmetric (Hermitian if complex) positive
+    definite for a preconditioner that is, and that serves CG. omega: 0 < omega < 2. A good omega,
+    on an n x n grid near 2 / (1 + pi / n), lets CG take as many iterations as sqrt(n) instead of n
+    (Axelsson 1972). Applied outside a solver it is differentiable in `A.values` and r.
 
     Raises:
         ValueError: A is a batch or not square, its diagonal has a zero, or omega is out of range.

@@ -81,3 +81,27 @@ def test_rows_of_every_length(index):
     crow, col = spgemm_structure(tall, b)  # 400 full rows: two million entries
     assert torch.equal(crow, torch.arange(401, dtype=crow.dtype) * 5000)
     assert torch.equal(col, torch.arange(5000, dtype=col.dtype).repeat(400))
+
+
+def test_symmetric_patterns_and_those_that_are_nearly_so(index):
+    """A symmetric pattern is found to be its own transpose, on any number of threads."""
+    rng = np.random.default_rng(1)
+    half = sparse.random_array((900, 900), density=0.15, rng=rng)
+    whole = sparse.lil_array((half + half.T + sparse.eye_array(900)).astype(bool))
+    hollow = whole.copy()
+    hollow.setdiag(False)
+    without_lower, without_upper = whole.copy(), whole.copy()
+    row, col = sparse.tril(half, -1).nonzero()
+    without_lower[row[-1], col[-1]] = without_upper[col[-1], row[-1]] = False
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for matrix in (whole, hollow, without_lower, without_upper):
+                csr = sparse.csr_array(matrix)
+                csr.eliminate_zeros()
+                a = layout_of(csr, index)
+                want = structure.transpose_by_scipy(a.crow, a.col, a.n_cols)
+                assert all(map(torch.equal, transpose_structure(a.crow, a.col, a.n_cols), want))
+    finally:
+        torch.set_num_threads(before)

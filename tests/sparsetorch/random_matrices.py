@@ -60,3 +60,24 @@ def dense(A: CSRTensor) -> Tensor:
     zeros = A.values.new_zeros(A.shape)
     place = row * A.shape[-1] + col
     return zeros.flatten(-2).index_copy(-1, place, A.values).reshape(A.shape)
+
+
+def random_complex(
+    n: int, kind: str = "general", seed: int = 0, dtype: torch.dtype = torch.complex128
+) -> CSRTensor:
+    """Well conditioned and complex: "general", "positive" definite, "hermitian" or "symmetric"."""
+    stored = random_pattern(n, n, 0.3, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    dense = torch.zeros(n, n, dtype=torch.complex128)
+    dense[stored.row, stored.col] = torch.randn(
+        stored.nnz, generator=generator, dtype=torch.complex128
+    )
+    if kind == "symmetric":
+        dense = dense + dense.T
+    elif kind != "general":
+        dense = dense + dense.mH
+    dense = 0.9 * dense / dense.abs().sum(1).max().clamp(min=1)
+    signs = torch.ones(n, dtype=torch.complex128)
+    if kind == "hermitian":
+        signs[::2] = -1
+    return CSRTensor.from_dense((dense + signs.diag()).to(dtype)).requires_grad_()

@@ -1,5 +1,6 @@
 """The same operations and solvers on a GPU, against the CPU; skipped where there is none."""
 
+import importlib.util
 from functools import partial
 
 import pytest
@@ -109,5 +110,9 @@ def test_estimates_and_fixed_points():
 
 
 def test_the_direct_method_says_where_it_runs():
-    with pytest.raises(ValueError, match="the direct method runs on the CPU, got cuda:0"):
-        solve(CSRTensor.eye(2).to("cuda"), torch.ones(2, device="cuda"))
+    A, b = CSRTensor.eye(2).to("cuda"), torch.ones(2, device="cuda")
+    with pytest.raises(ValueError, match="LU on CUDA, got cuda:0 and 'cholesky'"):
+        solve(A, b, method="cholesky")
+    if importlib.util.find_spec("nvmath") is None:
+        with pytest.raises(ImportError, match="pip install 'nvmath-python"):
+            solve(A, b)

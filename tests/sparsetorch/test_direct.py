@@ -88,9 +88,9 @@ def test_bad_matrices_are_named():
         factorized(from_rows([float("nan")]))
     with pytest.raises(ValueError, match=r"A: expected a square matrix, got shape \(2, 3\)"):
         factorized(from_rows([1, 2, 3], [4, 5, 6]))
-    with pytest.raises(TypeError, match=r"got torch.complex128"):
-        factorized(CSRTensor.eye(2, dtype=torch.complex128))
-    with pytest.raises(ValueError, match=r"the direct method runs on the CPU, got meta"):
+    with pytest.raises(TypeError, match=r"complex64 or complex128, got torch.float8_e4m3fn"):
+        factorized(CSRTensor.eye(2).to(torch.float8_e4m3fn))
+    with pytest.raises(ValueError, match=r"LU on CUDA, got meta"):
         factorized(CSRTensor.eye(2).to("meta"))
 
 

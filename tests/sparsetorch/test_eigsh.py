@@ -280,7 +280,13 @@ def test_the_nuclear_norm_has_its_known_gradient():
     ("arguments", "error", "message"),
     [
         ({"k": 5}, ValueError, r"k: expected 1 <= k <= 4"),
-        ({"which": "SM"}, ValueError, r"which: expected 'LM'"),
+        ({"which": "SA"}, ValueError, r"which: expected 'LM' or 'SM'"),
+        ({"which": "SM", "k": 4}, ValueError, r"k: expected 1 <= k <= 3 .*svd"),
+        (
+            {"which": "SM", "A": CSRTensor.eye(5, torch.float64), "k": 4},
+            ValueError,
+            r"are equal",
+        ),
         ({"A": random_csr(4, 4, batch=(2,))}, ValueError, r"got a batch"),
         ({"A": torch.ones(2, 2)}, TypeError, r"A: expected a CSRTensor"),
         ({"A": CSRTensor.diag(torch.tensor([1.0, 2.0, 0.0, 0.0])), "k": 3}, ValueError, r"try k=2"),

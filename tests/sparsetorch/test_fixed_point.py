@@ -9,8 +9,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import SolveError, Status, fixed_point
 
-SOLVERS = ["anderson", "picard"]
-every_solver = pytest.mark.parametrize("solver", SOLVERS)
+SOLVERS = [{"solver": "anderson"}, {"solver": "picard"}, {"adjoint": "gmres"}]
+every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def by_newton(f, z, *params):
 @every_solver
 def test_is_a_fixed_point(solver):
     f, A, b = contraction()
-    solution = fixed_point(f, torch.zeros_like(b), A.values, b, solver=solver, full_output=True)
+    solution = fixed_point(f, torch.zeros_like(b), A.values, b, **solver, full_output=True)
     assert solution.converged
     z = solution.x
     assert (f(z, A.values, b) - z).norm() <= 1e-10 * z.norm()
@@ -65,7 +65,7 @@ def test_derivatives_of_first_and_second_order(solver):
     f, A, b = contraction()
 
     def z(values, b):
-        return fixed_point(f, torch.zeros_like(b), values, b, solver=solver, rtol=1e-13)
+        return fixed_point(f, torch.zeros_like(b), values, b, **solver, rtol=1e-13)
 
     fast = {"fast_mode": True, "atol": 1e-7}
     inputs = (A.values, b)
@@ -79,7 +79,7 @@ def test_transformations_by_value(solver):
     values, b = A.values.detach(), b.detach()
 
     def energy(values):
-        return fixed_point(f, 0 * b, values, b, solver=solver, rtol=1e-13).pow(3).sum()
+        return fixed_point(f, 0 * b, values, b, **solver, rtol=1e-13).pow(3).sum()
 
     def reference(values):
         return by_newton(f, 0 * b, values, b).pow(3).sum()
@@ -128,6 +128,32 @@ def test_anderson_finishes_a_linear_map_in_as_many_steps_as_eigenvalues():
     assert solution.converged
     assert solution.iterations <= 5
     torch.testing.assert_close(solution.x, 1 / (1 - d))
+
+
+def test_an_adjoint_by_gmres_takes_as_many_steps_as_eigenvalues():
+    d = torch.tensor([-3.0, -3, 0.5, 0.5, 7, 7]).double()
+    b = torch.ones(6).double().requires_grad_()
+    at_once = (b / (1 - d)).detach()  # so that the forward iteration takes no step
+
+    def z(**options):
+        return fixed_point(lambda z, b: d * z + b, at_once, b, maxiter=3, **options)
+
+    (gradient,) = torch.autograd.grad(z(adjoint="gmres").sum(), b)
+    torch.testing.assert_close(gradient, 1 / (1 - d))
+    with pytest.raises(SolveError, match="fixed point by picard"):
+        z(solver="picard").sum().backward()
+    with pytest.raises(SolveError, match="maxiter after 1 iterations"):
+        fixed_point(lambda z, b: d * z + b, at_once, b, maxiter=1, adjoint="gmres").sum().backward()
+
+
+def test_a_fixed_point_of_any_shape_and_a_gradient_of_zero_by_gmres():
+    b = torch.randn(2, 3).double().requires_grad_()
+    z = fixed_point(lambda z, b: z.flip(0) / 4 + b, torch.zeros(2, 3).double(), b, adjoint="gmres")
+    weights = torch.randn(2, 3).double()
+    (gradient,) = torch.autograd.grad(z, b, weights, retain_graph=True)
+    torch.testing.assert_close(gradient - gradient.flip(0) / 4, weights)
+    (gradient,) = torch.autograd.grad(0 * z.sum(), b)
+    assert gradient.abs().max() == 0
 
 
 def test_a_module_brings_its_parameters():
@@ -218,6 +244,12 @@ def test_batches_without_members_and_callbacks():
             r"params: expected tensors, got CSRTensor .* pass A.values",
         ),
         ((lambda z: z, torch.zeros(2)), {"solver": "newton"}, ValueError, r"solver: expected"),
+        (
+            (lambda z: z, torch.zeros(2)),
+            {"adjoint": "cg"},
+            ValueError,
+            r"adjoint: expected 'gmres'",
+        ),
         ((lambda z: z, torch.zeros(2)), {"window": 0}, ValueError, r"window: expected"),
         ((lambda z: z, torch.zeros(2)), {"rtol": -1.0}, ValueError, r"rtol: expected"),
     ],

@@ -49,18 +49,7 @@ def test_matches_dense(operation, dtype, tolerance, index_dtype):
     assert_matches_dense(operation, inputs, tolerance)
 
 
-SOLVES = [op for op in OPERATIONS if op.name.endswith("triangular solve")]
-PRODUCTS = [op for op in OPERATIONS if op not in SOLVES]
-
-
-@pytest.mark.parametrize("operation", SOLVES, ids=lambda op: op.name)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64], ids=str)
-def test_solves_refuse_what_they_cannot_take(operation, dtype):
-    with pytest.raises(TypeError, match=r"expected torch\.float32 or torch\.float64"):
-        operation.sparse(random_inputs(7, 5, 6, 0.4, seed=3, dtype=dtype))
-
-
-@pytest.mark.parametrize("operation", PRODUCTS, ids=lambda op: op.name)
+@every_operation
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision(operation, dtype):
     """Close to the same operation in float64 on the same numbers: results are rounded, sums not."""
@@ -84,7 +73,7 @@ REAL = ("maximum", "minimum", "max of", "min of", "softmax", "logsumexp", "norm"
 
 @pytest.mark.parametrize(
     "operation",
-    [op for op in PRODUCTS if not op.name.startswith(REAL)],
+    [op for op in OPERATIONS if not op.name.startswith(REAL)],
     ids=lambda op: op.name,
 )
 @pytest.mark.parametrize(

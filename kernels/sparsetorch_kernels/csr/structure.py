@@ -22,11 +22,16 @@ def transpose_structure(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor,
     `Layout` allows. Returns (t_crow (n_cols + 1,), t_col (nnz,), t_perm (nnz,)), in the dtypes of
     crow, col and crow: the transposed pattern with sorted columns, and the position in the original
     order of each of its entries. Equivalent to `scipy.sparse.csr_array.tocsc` on a matrix whose
-    values are 0, 1, 2, ...
+    values are 0, 1, 2, ... A symmetric pattern is its own transpose: the arrays that come back may
+    be those that were given.
     """
     if col.device.type != "cpu":
         return transpose_by_sorting(crow, col, n_cols)
     if (native := _native.ops()) is not None:
+        if crow.numel() - 1 == n_cols:
+            mirror = native.mirrored_entries(crow, col)
+            if mirror.numel() == col.numel():
+                return crow, col, mirror
         return native.transpose_structure(crow, col, n_cols)
     return transpose_by_scipy(crow, col, n_cols)
 

@@ -66,14 +66,6 @@ inline void check_places(const Tensor& crow, const Tensor& place, int64_t panels
   STD_TORCH_CHECK(good, "the places of the entries are damaged");
 }
 
-template <typename F>
-void dispatch_real(const Tensor& values, F&& f) {
-  const ScalarType type = values.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
-                  "values must be float32 or float64");
-  type == ScalarType::Double ? f(double{}) : f(float{});
-}
-
 // The columns in the order of their elimination, by position: order[k] is the k-th one.
 inline void invert(const Tensor& order, const Longs& position) {
   const int64_t n = order.numel();

@@ -9,6 +9,12 @@
 
 namespace sparsetorch {
 
+// Whether a number, real or complex, is neither zero nor NaN.
+template <typename T>
+inline bool is_pivot(const T& f) {
+  return f == f && f != T(0);
+}
+
 // ILU(0), the IKJ variant (Saad, Iterative Methods, algorithm 10.4): L strictly below the diagonal,
 // with ones on it that are not stored, U on and above it.
 template <typename T, typename I>
@@ -24,7 +30,7 @@ class Ilu0 {
       int64_t e = first;
       for (; e < last && a_.col[e] < i; ++e) eliminate(f, e);
       for (int64_t own = first; own < last; ++own) place_[a_.col[own]] = -1;
-      if (e == last || a_.col[e] != i || !(f[e] < 0 || f[e] > 0)) return i;
+      if (e == last || a_.col[e] != i || !is_pivot(f[e])) return i;
       diagonal_[i] = static_cast<I>(e);
     }
     return -1;

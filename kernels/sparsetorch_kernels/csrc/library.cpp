@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cholesky.h"
+#include "permute.h"
 #include "pieces.h"
 #include "sddmm.h"
 #include "spgemm.h"
@@ -147,9 +148,11 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "Tensor? b_perm, Tensor bt_crow, Tensor bt_col, Tensor? bt_perm, Tensor c_crow, "
       "Tensor c_col, Tensor? c_perm, Tensor a_values, Tensor b_values, bool reduce) -> Tensor");
   m.def("transpose_structure(Tensor crow, Tensor col, int n_cols) -> (Tensor, Tensor, Tensor)");
+  m.def("mirrored_entries(Tensor crow, Tensor col) -> Tensor");
   m.def(
       "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
       "-> (Tensor, Tensor)");
+  m.def("permute(Tensor values, Tensor perm, bool inverse) -> Tensor");
   m.def("levels_of_rows(Tensor crow, Tensor col) -> Tensor");
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
@@ -163,7 +166,9 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("sddmm", TORCH_BOX(&sparsetorch::sddmm));
   m.impl("spgemm", TORCH_BOX(&sparsetorch::spgemm));
   m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
+  m.impl("mirrored_entries", TORCH_BOX(&sparsetorch::mirrored_entries));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
+  m.impl("permute", TORCH_BOX(&sparsetorch::permute));
   m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));
   m.impl("ilu0", TORCH_BOX(&sparsetorch::ilu0));

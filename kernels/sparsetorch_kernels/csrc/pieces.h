@@ -64,6 +64,12 @@ class RowShares {
 
   const int64_t* cost() const { return costs_.const_data_ptr<int64_t>(); }
 
+  // Of all rows of a share.
+  int64_t cost(int64_t share) const {
+    const int64_t* before = before_.const_data_ptr<int64_t>();
+    return before[begin(share + 1)] - before[begin(share)];
+  }
+
   int64_t begin(int64_t share) const {
     if (share == count) return n_rows_;
     const int64_t* before = before_.const_data_ptr<int64_t>();

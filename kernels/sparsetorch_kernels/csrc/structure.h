@@ -1,7 +1,9 @@
 // Structure without values: the transpose of a pattern, and the pattern of a product.
 #pragma once
 
+#include <atomic>
 #include <bit>
+#include <optional>
 
 #include "csr.h"
 #include "vector.h"
@@ -25,6 +27,40 @@ void place_entries(const Csr<I, P>& a, int64_t begin, int64_t end, P* next, I* t
       t_perm[place] = static_cast<P>(e);
     }
   }
+}
+
+// Pairs the entries (i, j), j < i, of rows begin .. end of a square pattern with (j, i): perm has the
+// place of each at that of the other. next[j] (n_rows,) is scratch: the place of the next entry of
+// row j to be paired. Returns how many more entries these rows have above the diagonal than below;
+// none where an entry has no partner, or another thread found one that has none.
+template <typename I, typename P>
+std::optional<int64_t> pair_entries(const Csr<I, P>& a, int64_t begin, int64_t end, P* next,
+                                    P* perm, const std::atomic<bool>& failed) {
+  int64_t surplus = 0;
+  std::fill_n(next, begin, P{-1});  // rows of other threads: searched when first needed
+  for (int64_t row = begin; row < end; ++row) {
+    if (failed.load(std::memory_order_relaxed)) return std::nullopt;
+    int64_t e = a.crow[row];
+    const int64_t last = a.crow[row + 1];
+    for (; e < last && a.col[e] < row; ++e, --surplus) {
+      const int64_t j = a.col[e];
+      int64_t place = next[j];
+      if (place < 0) {
+        place = std::lower_bound(a.col + a.crow[j], a.col + a.crow[j + 1], begin) - a.col;
+      }
+      if (place >= a.crow[j + 1] || a.col[place] != row) return std::nullopt;
+      next[j] = static_cast<P>(place + 1);
+      perm[place] = static_cast<P>(e);
+      perm[e] = static_cast<P>(place);
+    }
+    if (e < last && a.col[e] == row) {
+      perm[e] = static_cast<P>(e);
+      ++e;
+    }
+    next[row] = static_cast<P>(e);
+    surplus += last - e;
+  }
+  return surplus;
 }
 
 // Scratch of one thread for the rows of a product. `seen` (columns) holds the last row that had

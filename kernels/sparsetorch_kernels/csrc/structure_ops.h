@@ -1,6 +1,7 @@
 // The operators that find structure: the transpose of a pattern and the pattern of a product.
 #pragma once
 
+#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -11,77 +12,146 @@
 
 namespace sparsetorch {
 
+// Rows and columns divided among threads, for a pattern of which each thread keeps one number per
+// column.
+template <typename I, typename P>
+struct TransposeShares {
+  const Csr<I, P>& a;
+  int64_t n_cols;
+  int64_t count;
+
+  TransposeShares(const Csr<I, P>& pattern, int64_t columns)
+      : a(pattern),
+        n_cols(columns),
+        count(std::min<int64_t>(
+            torch::stable::get_num_threads(),
+            std::min(1 + pattern.nnz / 65536, 1 + pattern.nnz / (1 + columns)))) {}
+
+  int64_t row(int64_t share) const {
+    if (share == count) return a.n_rows;
+    return std::lower_bound(a.crow, a.crow + a.n_rows, a.nnz / count * share) - a.crow;
+  }
+
+  int64_t col(int64_t share) const { return n_cols * share / count; }
+
+  template <typename Work>
+  void in_parallel(Work&& work) const {
+    torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t share = begin; share < end; ++share) work(share);
+    });
+  }
+};
+
 // The transpose of a pattern: its crow and col, and the place in `col` of each of its entries.
 inline std::tuple<Tensor, Tensor, Tensor> transpose_structure(const Tensor& crow,
                                                               const Tensor& col, int64_t n_cols) {
   const Pattern pattern(crow, col, std::nullopt);
-  const int64_t nnz = col.numel(), n_rows = crow.numel() - 1;
+  const int64_t nnz = col.numel();
   Tensor t_crow = make_output(crow, {n_cols + 1}), t_col = make_output(col, {nnz}),
          t_perm = make_output(crow, {nnz});
-  // Each thread counts its share of the rows in an array over all columns, so that its entries can
-  // be placed after those of the threads before: the order is that of the rows, whatever the count.
-  const int64_t useful = std::min(1 + nnz / 65536, 1 + nnz / (1 + n_cols));
-  const int64_t shares = std::min<int64_t>(torch::stable::get_num_threads(), useful);
-  const Tensor counts = torch::stable::new_zeros(crow, {shares, n_cols});
   dispatch_pattern(pattern, [&]<typename I, typename P>(I, P) {
     const Csr<I, P> a = pattern.view<I, P>();
+    // Each thread counts its share of the rows in an array over all columns, so that its entries
+    // can be placed after those of the threads before: the order is that of the rows, whatever the
+    // number of threads.
+    const TransposeShares<I, P> shares(a, n_cols);
+    const Tensor counts = torch::stable::new_empty(crow, {shares.count, n_cols});
     P* const count = counts.mutable_data_ptr<P>();
-    const auto first_row = [&](int64_t share) {
-      const int64_t entry = nnz / shares * share;
-      return share == shares ? n_rows : std::lower_bound(a.crow, a.crow + n_rows, entry) - a.crow;
-    };
-    const auto in_parallel = [&](auto&& work) {
-      torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t share = begin; share < end; ++share) {
-          work(first_row(share), first_row(share + 1), count + share * n_cols);
-        }
-      });
-    };
-    in_parallel([&](int64_t begin, int64_t end, P* own) { count_columns(a, begin, end, own); });
-    P* const start = t_crow.mutable_data_ptr<P>();
-    P total = 0;
-    for (int64_t j = 0; j < n_cols; ++j) {
-      start[j] = total;
-      for (int64_t share = 0; share < shares; ++share) {
-        std::swap(count[share * n_cols + j], total);
-        total += count[share * n_cols + j];
+    shares.in_parallel([&](int64_t share) {
+      P* const own = count + share * n_cols;
+      std::fill_n(own, n_cols, P{0});
+      count_columns(a, shares.row(share), shares.row(share + 1), own);
+    });
+    std::vector<P> total(shares.count);  // entries in each thread's share of the columns
+    shares.in_parallel([&](int64_t share) {
+      P sum = 0;
+      for (int64_t s = 0; s < shares.count; ++s) {
+        const P* const of_share = count + s * n_cols;
+        sum = std::accumulate(of_share + shares.col(share), of_share + shares.col(share + 1), sum);
       }
-    }
-    start[n_cols] = total;
-    in_parallel([&](int64_t begin, int64_t end, P* own) {
-      place_entries(a, begin, end, own, t_col.mutable_data_ptr<I>(), t_perm.mutable_data_ptr<P>());
+      total[share] = sum;
+    });
+    P* const start = t_crow.mutable_data_ptr<P>();
+    shares.in_parallel([&](int64_t share) {
+      P next = std::accumulate(total.begin(), total.begin() + share, P{0});
+      for (int64_t j = shares.col(share); j < shares.col(share + 1); ++j) {
+        start[j] = next;
+        for (int64_t s = 0; s < shares.count; ++s) {
+          next += std::exchange(count[s * n_cols + j], next);
+        }
+      }
+    });
+    start[n_cols] = static_cast<P>(nnz);
+    I* const to_col = t_col.mutable_data_ptr<I>();
+    P* const to_perm = t_perm.mutable_data_ptr<P>();
+    shares.in_parallel([&](int64_t share) {
+      place_entries(a, shares.row(share), shares.row(share + 1), count + share * n_cols, to_col,
+                    to_perm);
     });
   });
   return {t_crow, t_col, t_perm};
 }
 
-// Indices of a number not known before, in tensors of a million or more.
+// For a square pattern that is symmetric, and so its own transpose: the place of (j, i) for each
+// entry (i, j). Nothing, an empty tensor, for any other, mostly after a few rows.
+inline Tensor mirrored_entries(const Tensor& crow, const Tensor& col) {
+  const Pattern pattern(crow, col, std::nullopt);
+  Tensor perm = make_output(crow, {col.numel()});
+  std::atomic<bool> failed = false;
+  std::atomic<int64_t> surplus = 0;
+  dispatch_pattern(pattern, [&]<typename I, typename P>(I, P) {
+    const Csr<I, P> a = pattern.view<I, P>();
+    const TransposeShares<I, P> shares(a, a.n_rows);
+    const Tensor places = torch::stable::new_empty(crow, {shares.count, a.n_rows});
+    shares.in_parallel([&](int64_t share) {
+      P* const next = places.mutable_data_ptr<P>() + share * a.n_rows;
+      const std::optional<int64_t> own = pair_entries(
+          a, shares.row(share), shares.row(share + 1), next, perm.mutable_data_ptr<P>(), failed);
+      own ? void(surplus += *own) : void(failed = true);
+    });
+  });
+  return failed || surplus != 0 ? torch::stable::new_empty(crow, {0}) : perm;
+}
+
+// Indices of a number not known before, but at most `bound`, in tensors of at most four million
+// (of which the operating system makes huge pages) unless more are asked for at once.
 template <typename I>
 class Collected {
  public:
-  explicit Collected(const Tensor& like) : like_(like) {}
+  Collected(const Tensor& like, int64_t bound)
+      : like_(like), part_size_(std::min(bound, int64_t{1} << 22)) {}
 
   // Room for `most` more, in one piece; `add` says how many of them came.
   I* reserve(int64_t most) {
-    if (parts_.empty() || used_.back() + most > parts_.back().numel()) {
-      parts_.push_back(make_output(like_, {std::max<int64_t>(most, int64_t{1} << 20)}));
-      used_.push_back(0);
+    if (most > end_ - next_) {
+      close();
+      const Tensor part = make_output(like_, {std::max(most, part_size_)});
+      parts_.push_back(part);
+      begin_ = next_ = part.mutable_data_ptr<I>();
+      end_ = begin_ + part.numel();
     }
-    return parts_.back().mutable_data_ptr<I>() + used_.back();
+    return next_;
   }
 
-  void add(int64_t count) { used_.back() += count; }
+  void add(int64_t count) { next_ += count; }
 
-  void copy_to(I* to) const {
+  void copy_to(I* to) {
+    close();
     for (size_t part = 0; part < parts_.size(); ++part) {
       to = std::copy_n(parts_[part].const_data_ptr<I>(), used_[part], to);
     }
   }
 
  private:
+  void close() {
+    if (used_.size() < parts_.size()) used_.push_back(next_ - begin_);
+  }
+
   Tensor like_;
+  int64_t part_size_;
   std::vector<Tensor> parts_;
   std::vector<int64_t> used_;
+  I *begin_ = nullptr, *next_ = nullptr, *end_ = nullptr;  // of the last part
 };
 
 // The pattern of A B, with crow in int64. Each thread collects the rows of its share, and copies
@@ -116,19 +186,24 @@ inline std::tuple<Tensor, Tensor> product_structure(const Tensor& a_crow, const 
     const int64_t n_words = (n_cols + 63) / 64, n_groups = (n_words + 63) / 64;
     const Tensor marks = torch::stable::new_empty(left.col, {shares.count, n_cols});
     const Tensor bits = torch::stable::new_zeros(crow, {shares.count, n_words + n_groups});
-    std::vector<Collected<I>> found(shares.count, Collected<I>(left.col));
+    std::vector<Collected<I>> found;
+    for (int64_t share = 0; share < shares.count; ++share) {
+      found.emplace_back(left.col, shares.cost(share));
+    }
     each_share([&](int64_t share, int64_t begin, int64_t end) {
       I* const seen = marks.mutable_data_ptr<I>() + share * n_cols;
       std::fill_n(seen, n_cols, I{-1});
       auto* const words = reinterpret_cast<uint64_t*>(bits.mutable_data_ptr<int64_t>()) +
                           share * (n_words + n_groups);
       const ProductScratch<I> scratch{seen, words, words + n_words, n_groups};
+      const int64_t* const cost = shares.cost();
+      Collected<I>& own = found[share];
       for (int64_t row = begin; row < end; ++row) {
-        const int64_t products = shares.cost()[row] - 1;
-        I* const to = found[share].reserve(std::min(products, n_cols));
+        const int64_t products = cost[row] - 1;
+        I* const to = own.reserve(std::min(products, n_cols));
         start[row] = products > kShortRow ? long_row(a, b, row, scratch, to)
                                           : short_row(a, b, row, seen, to);
-        found[share].add(start[row]);
+        own.add(start[row]);
       }
     });
     int64_t total = 0;

@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/complex.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -20,6 +21,8 @@ namespace sparsetorch {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
+template <typename T>
+using Complex = c10::complex<T>;
 
 // Calls f(I{}) with the C++ type of the indices.
 template <typename F>
@@ -64,14 +67,29 @@ void dispatch_pattern(const Pattern& pattern, F&& f) {
   dispatch_index(pattern.col, [&]<typename I>(I) { mixed ? f(I{}, int64_t{}) : f(I{}, I{}); });
 }
 
-// Calls f(T{}, I{}, P{}), T being the C++ type of the values.
+// Calls f(T{}) with the C++ type of real values.
 template <typename F>
-void dispatch(const Tensor& values, const Pattern& pattern, F&& f) {
+void dispatch_real(const Tensor& values, F&& f) {
   const ScalarType type = values.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
                   "values must be float32 or float64");
-  dispatch_pattern(pattern, [&](auto i, auto p) {
-    type == ScalarType::Double ? f(double{}, i, p) : f(float{}, i, p);
+  type == ScalarType::Double ? f(double{}) : f(float{});
+}
+
+// Calls f(T{}) with the C++ type of real or complex values.
+template <typename F>
+void dispatch_field(const Tensor& values, F&& f) {
+  const ScalarType type = values.scalar_type();
+  if (type == ScalarType::ComplexDouble) return f(Complex<double>{});
+  if (type == ScalarType::ComplexFloat) return f(Complex<float>{});
+  dispatch_real(values, f);
+}
+
+// Calls f(T{}, I{}, P{}), T being the C++ type of the values.
+template <typename F>
+void dispatch(const Tensor& values, const Pattern& pattern, F&& f) {
+  dispatch_real(values, [&](auto t) {
+    dispatch_pattern(pattern, [&](auto i, auto p) { f(t, i, p); });
   });
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "spmv.h"
 
@@ -62,9 +63,12 @@ inline TriangleRow triangle_row(const Csr<I>& a, int64_t row) {
   }
 }
 
+template <typename T>
+inline constexpr bool kIsComplex = !std::is_floating_point_v<T>;
+
 // Division by the diagonal, which every later row waits for: a product with the reciprocal, which
 // is computed meanwhile, where the reciprocal is as precise as the quotient.
-template <typename T>
+template <typename T, bool = kIsComplex<T>>
 struct Divisor {
   T diagonal;
   T inverse;
@@ -81,14 +85,24 @@ struct Divisor {
   }
 };
 
+// Of complex numbers, scaled against overflow as `operator/` of c10::complex is.
+template <typename T>
+struct Divisor<T, true> {
+  T diagonal;
+
+  explicit Divisor(T d) : diagonal(d) {}
+
+  T divide(const T& v) const { return v / diagonal; }
+};
+
 template <bool kPerm, typename T, typename I>
 inline Divisor<T> divisor(const Triangular<T, I>& p, int64_t i, const TriangleRow& row) {
-  if (p.unit) return Divisor<T>(1);
-  T d = 0;
+  if (p.unit) return Divisor<T>(T(1));
+  T d(0);
   if (row.diagonal >= 0) {
     d = p.values[kPerm ? static_cast<int64_t>(p.a.perm[row.diagonal]) : row.diagonal];
   }
-  if (__builtin_expect(d == 0, false)) p.singular->report(i);
+  if (__builtin_expect(d == T(0), false)) p.singular->report(i);
   return Divisor<T>(d);
 }
 
@@ -157,6 +171,22 @@ inline void substitute_row(const Triangular<T, I>& p, int64_t i, int64_t begin, 
   }
 }
 
+// The same of complex numbers, which have no lanes of their own.
+template <bool kLower, bool kPerm, typename T, typename I>
+inline void substitute_complex_row(const Triangular<T, I>& p, int64_t i, int64_t begin,
+                                   int64_t end) {
+  const TriangleRow row = triangle_row<kLower>(p.a, i);
+  const Divisor<T> d = divisor<kPerm>(p, i, row);
+  T* const rest = p.x + i * p.k;
+  std::copy(p.b + i * p.k + begin, p.b + i * p.k + end, rest + begin);
+  for (int64_t e = row.first; e < row.last; ++e) {
+    const T value = p.values[kPerm ? static_cast<int64_t>(p.a.perm[e]) : e];
+    const T* const x = p.x + static_cast<int64_t>(p.a.col[e]) * p.k;
+    for (int64_t j = begin; j < end; ++j) rest[j] -= value * x[j];
+  }
+  for (int64_t j = begin; j < end; ++j) rest[j] = d.divide(rest[j]);
+}
+
 // Columns begin .. end of all rows, one after the other.
 template <bool kLower, bool kPerm, typename T, typename I>
 void substitute(const Triangular<T, I>& p, int64_t begin, int64_t end) {
@@ -165,6 +195,8 @@ void substitute(const Triangular<T, I>& p, int64_t begin, int64_t end) {
     const int64_t i = kLower ? step : n - 1 - step;
     if (p.k == 1) {
       substitute_one<kLower, kPerm>(p, i);
+    } else if constexpr (kIsComplex<T>) {
+      substitute_complex_row<kLower, kPerm>(p, i, begin, end);
     } else {
       substitute_row<kLower, kPerm>(p, i, begin, end);
     }

@@ -9,15 +9,6 @@
 namespace sparsetorch {
 namespace {
 
-// Calls f(T{}, I{}) with the C++ types of real values and their indices.
-template <typename F>
-void dispatch_real(const Tensor& values, const Tensor& index, F&& f) {
-  const ScalarType type = values.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double,
-                  "values must be float32 or float64");
-  dispatch_index(index, [&](auto i) { type == ScalarType::Double ? f(double{}, i) : f(float{}, i); });
-}
-
 Tensor levels_of_rows(const Tensor& crow, const Tensor& col) {
   const Pattern pattern(crow, col, std::nullopt);
   Tensor level = torch::stable::new_empty(col, {crow.numel() - 1});
@@ -47,7 +38,7 @@ Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor
   const int64_t grain = std::max<int64_t>(1, kWorthATask * shares / ((n + nnz) * k));
   const bool by_columns = k == 1 && perm && !t_perm;
   FirstRow singular;
-  dispatch_real(values, col, [&]<typename T, typename I>(T, I) {
+  const auto solve_all = [&]<typename T, typename I>(T, I) {
     const auto solve = [&]<bool kLower, bool kPerm>(int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t result = task / shares, share = task % shares;
@@ -75,15 +66,16 @@ Tensor solve_triangular(const Tensor& crow, const Tensor& col, const MaybeTensor
       }
     };
     torch::stable::parallel_for(0, batch.results * shares, grain, run);
-  });
+  };
+  dispatch_field(values, [&](auto t) { dispatch_index(col, [&](auto i) { solve_all(t, i); }); });
   STD_TORCH_CHECK(singular.found() < 0, "no diagonal in row ", singular.found());
   return out;
 }
 
 // Factorizes each matrix of a batch, values (batch, nnz), by
 // Factorize(pattern)(values, which become factors) -> the first row without a pivot, or -1. An error
-// names the first such row of all matrices.
-template <template <typename, typename> typename Factorize>
+// names the first such row of all matrices. Real matrices, and complex ones if kComplex.
+template <template <typename, typename> typename Factorize, bool kComplex>
 Tensor factorize(const Tensor& crow, const Tensor& col, const Tensor& values, int64_t n_cols) {
   const Pattern pattern(crow, col, std::nullopt);
   const int64_t n = crow.numel() - 1, nnz = col.numel();
@@ -91,7 +83,7 @@ Tensor factorize(const Tensor& crow, const Tensor& col, const Tensor& values, in
   const Operand given(values, values, 2, nnz);
   Tensor out = make_output(values, {given.batch, nnz});
   FirstRow broken;
-  dispatch_real(values, col, [&]<typename T, typename I>(T, I) {
+  const auto factorize_all = [&]<typename T, typename I>(T, I) {
     const Csr<I> a = pattern.view<I>();
     T* const out_data = out.mutable_data_ptr<T>();
     torch::stable::parallel_for(0, given.batch, 1, [&](int64_t begin, int64_t end) {
@@ -103,17 +95,25 @@ Tensor factorize(const Tensor& crow, const Tensor& col, const Tensor& values, in
         if (row >= 0) broken.report(row);
       }
     });
-  });
+  };
+  const auto with_index = [&](auto t) {
+    dispatch_index(col, [&](auto i) { factorize_all(t, i); });
+  };
+  if constexpr (kComplex) {
+    dispatch_field(values, with_index);
+  } else {
+    dispatch_real(values, with_index);
+  }
   STD_TORCH_CHECK(broken.found() < 0, "no pivot in row ", broken.found());
   return out;
 }
 
 Tensor ilu0(const Tensor& crow, const Tensor& col, const Tensor& values, int64_t n_cols) {
-  return factorize<Ilu0>(crow, col, values, n_cols);
+  return factorize<Ilu0, true>(crow, col, values, n_cols);
 }
 
 Tensor ic0(const Tensor& crow, const Tensor& col, const Tensor& values, int64_t n_cols) {
-  return factorize<Ic0>(crow, col, values, n_cols);
+  return factorize<Ic0, false>(crow, col, values, n_cols);
 }
 
 }  // namespace

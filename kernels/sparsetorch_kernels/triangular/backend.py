@@ -25,6 +25,7 @@ def solve(
     triangle, levels = layouts
     if values.is_cpu and (native := _cpu_op()) is not None:
         try:
+            values, b = values.resolve_conj(), b.resolve_conj()
             return native(*uniform(triangle)[:6], values, b, lower, unit)
         except RuntimeError as error:
             if (named := re.search(r"no diagonal in row (\d+)", str(error))) is None:

@@ -4,6 +4,8 @@ x = T^-1 b is linear in b, and T in its values (G is the gradient of x):
 
     db = T^-T G,    dv = -sddmm(T, db, x),    and the tangent is T^-1 (db - spmm(T, dv, x)).
 
+For complex numbers db = T^-H G, and x enters dv conjugated.
+
 The transpose of a lower triangle is an upper one, so the four solves (lower or upper, unit diagonal
 or not) are closed under differentiation together with the products.
 """
@@ -17,6 +19,8 @@ from sparsetorch_kernels.csr import checks
 from sparsetorch_kernels.csr import ops as products  # noqa: F401  (registers what is used here)
 from sparsetorch_kernels.layout import Layout
 from sparsetorch_kernels.triangular import backend
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def _name(lower: bool, unit: bool) -> str:
@@ -52,17 +56,18 @@ def solve_triangular(
     triangle: (n, n), with no entries above the diagonal if `lower`, and none below it otherwise;
     with `unit` none on it either, where T then has ones. levels: what `level_sets` returns for the
     triangle if it is lower, and for its transpose otherwise, (n_levels, n). values (*b, nnz),
-    b (*b, n, k) -> (*b, n, k); the leading dimensions broadcast. float32 or float64. Differentiable
-    in values and b, any number of times, in reverse and forward mode. On the CPU in C++; elsewhere
-    level by level in PyTorch.
+    b (*b, n, k) -> (*b, n, k); the leading dimensions broadcast. float32, float64,
+    complex64 or complex128. Differentiable in values and b, any number of times, in reverse and
+    forward mode. On the CPU in C++; elsewhere level by level in PyTorch.
 
     Raises:
         SingularTriangleError: a diagonal entry is zero or missing.
         TypeError, ValueError: an argument does not fit; the message names it.
     """
     n = triangle.n_rows
-    if values.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"values is {values.dtype}; expected torch.float32 or torch.float64")
+    if values.dtype not in DTYPES:
+        names = ", ".join(map(str, DTYPES))
+        raise TypeError(f"values is {values.dtype}; expected one of {names}")
     checks.check_operands(
         "triangle", triangle, ("values", values, (triangle.col.shape[0],)), ("b", b, (n, None))
     )
