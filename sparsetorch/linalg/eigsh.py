@@ -153,6 +153,8 @@ def _checked(
     if v0 is None:  # NumPy's generator, for vmap forbids PyTorch's
         v0 = torch.from_numpy(np.random.default_rng(0).standard_normal(n)).to(like)
     start = plain(starting_point(v0, like, (n,), "v0"))
+    if not bool(start.any()) or not bool(start.isfinite().all()):
+        raise ValueError("v0: expected finite numbers that are not all zero")
     return Problem(A.pattern, k, sigma, which, start, basis, maxiter or 10 * n, tol, adjoint_rtol)
 
 
@@ -193,6 +195,9 @@ class Problem:
                     "A: expected a symmetric matrix, got entries that differ from their mirrors "
                     f"by {float(asymmetry):.1e}{REMEDY}"
                 )
+        if self.sigma is None and not bool(values.any()):
+            # There is no Krylov space, and any basis will do.
+            return S.values.new_zeros(self.k), torch.eye(S.shape[0], self.k).to(S.values)
         w, V = self._by_arpack(S) if values.device.type == "cpu" else self._by_lanczos(S)
         w, order = w.sort()
         V = V[:, order]
