@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
-from ddm.lightning import MeshDataModule, SchwarzModule
+from ddm.lightning import MeshDataModule, SchwarzModule, check_checkpoint
 
 MESHES = sorted((Path(__file__).parents[2] / "examples" / "meshes").glob("*.msh"))
 QUIET = {
@@ -142,3 +142,21 @@ def test_the_learning_rate_follows_the_clock_if_that_is_further(steps, done):
     run = Run()  # the module keeps a weak reference
     net.trainer = run  # type: ignore[assignment]
     assert net._learning_rate_factor(100) == pytest.approx(0.5 * (1 + math.cos(math.pi * done)))
+
+
+def test_a_checkpoint_that_is_not_whole_is_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(FileNotFoundError, match=r"no file .*last\.ckpt; start without"):
+        check_checkpoint(path)
+    torch.save({"state_dict": {"w": torch.arange(100.0)}}, path)
+    check_checkpoint(path)
+    whole = path.read_bytes()
+    place = whole.index(torch.arange(100.0).numpy().tobytes()) + 5
+    altered = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    for damaged in (b"", whole[:1000], whole[:-1], altered, b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last\.ckpt is cut short, damaged.*start without"):
+            check_checkpoint(path)
+    np.savez(tmp_path / "arrays.npz", a=np.ones(3))
+    with pytest.raises(ValueError, match="no checkpoint"):
+        check_checkpoint(tmp_path / "arrays.npz")

@@ -14,6 +14,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def fit(folder: Path, steps: int, *more: str) -> None:
     """Run `fit` in `folder` with the shipped configuration, made tiny."""
+    done = run(folder, steps, *more)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def run(folder: Path, steps: int, *more: str) -> subprocess.CompletedProcess[str]:
     config = yaml.safe_load((EXAMPLES / "train_mggnn.yaml").read_text())
     meshes = [str(EXAMPLES / "meshes" / f"domain{i}.msh") for i in (0, 1, 2)]
     config["model"]["width"] = 8
@@ -23,7 +28,7 @@ def fit(folder: Path, steps: int, *more: str) -> None:
     config["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     script = str(EXAMPLES / "train_mggnn.py")
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, script, "fit", "--config=tiny.yaml", *more],
         cwd=folder,
         capture_output=True,
@@ -31,7 +36,6 @@ def fit(folder: Path, steps: int, *more: str) -> None:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_fit_and_resume(tmp_path):
@@ -45,3 +49,7 @@ def test_fit_and_resume(tmp_path):
     assert last.exists()
     fit(tmp_path, 4, f"--ckpt_path={last}")
     assert torch.load(last, weights_only=False)["global_step"] == 4
+    last.write_bytes(last.read_bytes()[:-100])
+    refused = run(tmp_path, 6, f"--ckpt_path={last}")
+    assert refused.returncode != 0
+    assert "last.ckpt is cut short, damaged, or no checkpoint; go on from" in refused.stderr
