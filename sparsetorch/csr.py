@@ -357,11 +357,11 @@ class CSRTensor:
         """
         if isinstance(other, CSRTensor):
             return self._of(algebra.hadamard(self._sparse, other._sparse))
-        return self.with_values(self.values * _checked_scalar(other))
+        return self.with_values(self.values * _checked_scalar(other, self.device))
 
     def div(self, scalar: Scalar) -> CSRTensor:
         """`A / scalar`, for a number or a 0-d tensor; differentiable in both."""
-        return self.with_values(self.values / _checked_scalar(scalar))
+        return self.with_values(self.values / _checked_scalar(scalar, self.device))
 
     __add__ = __radd__ = add
     __sub__ = sub
@@ -574,7 +574,7 @@ class CSRTensor:
         return operation(*args, **(kwargs or {}))
 
 
-def _checked_scalar(scalar: Scalar) -> int | float | complex | Tensor:
+def _checked_scalar(scalar: Scalar, device: torch.device) -> int | float | complex | Tensor:
     if isinstance(scalar, np.number):
         return scalar.item()
     is_number = isinstance(scalar, int | float | complex)
@@ -584,6 +584,11 @@ def _checked_scalar(scalar: Scalar) -> int | float | complex | Tensor:
         raise TypeError(
             f"expected a number or a 0-d tensor to scale a CSRTensor, got {kind}{shape}; use "
             "scale_rows or scale_cols for a vector, @ for a product of matrices"
+        )
+    if isinstance(scalar, Tensor) and scalar.device != device and scalar.device.type != "cpu":
+        raise ValueError(
+            f"the matrix is on {device} and what scales it on {scalar.device}; move one with "
+            ".to(device)"
         )
     return scalar
 

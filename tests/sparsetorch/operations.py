@@ -124,8 +124,9 @@ def kronecker(A: Tensor, B: Tensor) -> Tensor:
 
 
 def semiring(A: Tensor, X: Tensor, reduce: str, combine: str) -> Tensor:
-    a, x = A.unsqueeze(-1), X.unsqueeze(-3)  # (..., n, m, 1), (..., 1, m, k)
-    messages = a * x if combine == "mul" else a + x
+    pad = torch.nn.functional.pad  # by a column that is not stored, so that there is always one
+    a, x = pad(A, (0, 1)).unsqueeze(-1), pad(X, (0, 0, 0, 1)).unsqueeze(-3)
+    messages = a * x if combine == "mul" else a + x  # (..., n, m + 1, k)
     stored = (a != 0).expand(messages.shape)
     empty = ~stored.any(-2)
     if reduce == "logsumexp":

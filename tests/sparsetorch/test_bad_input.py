@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from operations import OPERATIONS, random_inputs, values_of
 from random_matrices import random_csr
 
 from sparsetorch import CSRTensor, Pattern, galerkin, masked_matmul, sddmm, spmm
@@ -82,6 +83,7 @@ def test_bad_operands_are_named(operation, error, message):
         operation()
 
 
+ON_META: Any = torch.ones((), device="meta")
 X: Any = torch.ones(3, 2, dtype=torch.float64)
 B: Any = random_csr(4, 3, seed=5)
 
@@ -132,6 +134,8 @@ def test_mm_and_mv_take_what_torch_takes():
         (lambda: A.prune(-1), ValueError, "threshold: expected a number of at least 0, got -1"),
         (lambda: A.prune(np.nan), ValueError, "threshold: expected a number of at least 0"),
         (lambda: torch.pow(2, A), TypeError, "pow: expected a CSRTensor to a power"),
+        (lambda: A * ON_META, ValueError, "is on cpu and what scales it on meta; move one with"),
+        (lambda: A / ON_META, ValueError, "is on cpu and what scales it on meta"),
         (lambda: A**A, TypeError, "exponent: expected a number, got a CSRTensor"),
         (lambda: torch.transpose(A, 5, 6), ValueError, "expected the last two dimensions"),
         (
@@ -144,6 +148,38 @@ def test_mm_and_mv_take_what_torch_takes():
 def test_more_bad_operands(operation, error, message):
     with pytest.raises(error, match=re.escape(message)):
         operation()
+
+
+# Operations whose expression in the table has torch put dense operands together first, that need
+# structure, which a matrix on the meta device has not, or that take 0-d tensors of the CPU.
+MIXING = ("masked dense", "add diagonal", "scaling by")
+MIXING = (*MIXING, "lower triangular", "transposed upper", "unit triangular")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [op for op in OPERATIONS if not op.name.startswith(MIXING)],
+    ids=lambda op: op.name,
+)
+@pytest.mark.parametrize(
+    ("other", "error", "message"),
+    [
+        ("meta", ValueError, r"on (cpu|meta).* on (cpu|meta)"),
+        (torch.float32, TypeError, r"float(32|64).*float(32|64)"),
+    ],
+    ids=str,
+)
+def test_operands_of_different_kinds(operation, other, error, message):
+    inputs = random_inputs(5, 4, 6, 0.5, seed=1)
+    result = values_of(operation.sparse(inputs)).sum()
+    found = torch.autograd.grad(result, inputs.tensors(), allow_unused=True)
+    used = {name for name, g in zip("ABCxXYds", found) if g is not None}
+    if len(used) < 2:
+        return  # there is nothing that it could differ from
+    for name in used:
+        operand: Any = getattr(inputs, name)
+        with pytest.raises(error, match=message):
+            operation.sparse(inputs._replace(**{name: operand.detach().to(other)}))
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "min", "max", "logsumexp"])

