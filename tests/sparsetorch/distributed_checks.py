@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -393,7 +393,7 @@ def bad_arguments_are_named() -> None:
     )
     for operand, error, message in wrong:
         with pytest.raises(error, match=message):
-            D.matmul(operand)
+            D.matmul(cast(Any, operand))
     with pytest.raises(ValueError, match="values: expected"):
         D.with_values(torch.ones(1000))
     with pytest.raises(ValueError, match="values: expected on cpu"):
