@@ -1,10 +1,10 @@
 # The commands of the README. Each creates .venv, installs into it what the command needs, and runs.
 #
 #   PYTHON=python3.12   the interpreter to build .venv from (3.11 to 3.13; found when not given)
-#   ARGS="-k spmm"      more arguments for the program that demo, test and bench run
+#   ARGS="-k spmm"      more arguments for the program that demo, test, bench and bench-gpu run
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench docs wheel clean help compiler-wanted compiler-needed
+.PHONY: demo test lint bench bench-gpu docs wheel clean help compiler-wanted compiler-needed
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,9 @@ bench: compiler-needed $(INSTALLED) ## time the sparse kernels beside their peer
 		SPARSETORCH_NATIVE=require $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; echo; \
 	done
 
+bench-gpu: $(INSTALLED) ## the same on a GPU, beside cuSPARSE and CuPy; needs a CUDA build of torch
+	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
+
 docs: $(DOCS_INSTALLED) ## build the documentation into site/
 	$(BIN)/python -m mkdocs build
 
@@ -38,7 +41,7 @@ clean: ## remove .venv and what the tools left behind (demo/ and runs/ stay)
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1:/p' Makefile | awk -F: '{ printf "%-14s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1:/p' Makefile | awk -F: '{ printf "%-18s%s\n", $$1, $$2 }'
 
 # .venv is complete once the stamp is there; a changed requirement installs again.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -21,6 +21,7 @@ Results = tuple[np.ndarray, ...]
 Result = Tensor | np.ndarray | sparse.csr_array
 Contender = Callable[[], tuple[Result, ...]]
 Clock = Callable[[], float]
+Measure = Callable[[Callable[[], object]], float]  # the seconds that a call takes
 Seconds = dict[str, list[float]]
 
 warnings.filterwarnings("ignore", message=".*[Ss]parse.*")  # "beta state", "invariant checks"
@@ -51,11 +52,8 @@ def verify(name: str, got: tuple[Result, ...], want: Results, dtype: torch.dtype
         require(f"{name}, result {i}", float(error), tolerance)
 
 
-def times(
-    contenders: Mapping[str, Callable[[], object]],
-    repeats: int,
-    clock: Clock = time.perf_counter,
-    warmup: int = 2,
+def in_turns(
+    contenders: Mapping[str, Callable[[], object]], repeats: int, measure: Measure, warmup: int = 2
 ) -> Seconds:
     """Seconds of each contender, taking turns; the first `warmup` turns do not count.
 
@@ -65,12 +63,29 @@ def times(
     order = random.Random(0)
     for turn in range(repeats + warmup):
         for name in order.sample(list(contenders), len(contenders)):
-            call = contenders[name]
-            start = clock()
-            call()
+            taken = measure(contenders[name])
             if turn >= warmup:
-                seconds[name].append(clock() - start)
+                seconds[name].append(taken)
     return seconds
+
+
+def stopwatch(clock: Clock) -> Measure:
+    def measure(call: Callable[[], object]) -> float:
+        start = clock()
+        call()
+        return clock() - start
+
+    return measure
+
+
+def times(
+    contenders: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Clock = time.perf_counter,
+    warmup: int = 2,
+) -> Seconds:
+    """`in_turns` by a clock of the CPU."""
+    return in_turns(contenders, repeats, stopwatch(clock), warmup)
 
 
 def copy_rate(clock: Clock) -> float:
