@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_tensor
-from sparsetorch.pattern import Pattern
+from sparsetorch.pattern import Pattern, check_pattern
 from sparsetorch_kernels import Layout, permute, sddmm, spgemm, spmm, spmv, watched
 
 
@@ -80,10 +80,10 @@ def add(A: Sparse, B: Sparse) -> Sparse:
     """`A + B`; where the patterns differ, their union is found once and kept on A's pattern."""
     _check_alike("+", A, B)
     if A.pattern is B.pattern:
-        _batch("+", A.values.shape[:-1], B.values.shape[:-1])
+        broadcast("+", A.values.shape[:-1], B.values.shape[:-1])
         return Sparse(A.pattern, A.values + B.values)
     pattern, left, right = A.pattern.union(B.pattern)
-    batch = _batch("+", A.values.shape[:-1], B.values.shape[:-1])
+    batch = broadcast("+", A.values.shape[:-1], B.values.shape[:-1])
     a = A.values.expand(*batch, -1)
     b = B.values.expand(*batch, -1)
     # Each index occurs once per call, so the sums have a fixed order on every device.
@@ -94,21 +94,21 @@ def add(A: Sparse, B: Sparse) -> Sparse:
 def scale_rows(A: Sparse, d: Tensor) -> Sparse:
     """`diag(d) A`, d (*batch, n_rows)."""
     check_dense("d", A, d, -1, A.pattern.shape[0])
-    _batch("d", A.values.shape[:-1], d.shape[:-1])
+    broadcast("d", A.values.shape[:-1], d.shape[:-1])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.row))
 
 
 def scale_cols(A: Sparse, d: Tensor) -> Sparse:
     """`A diag(d)`, d (*batch, n_cols)."""
     check_dense("d", A, d, -1, A.pattern.shape[1])
-    _batch("d", A.values.shape[:-1], d.shape[:-1])
+    broadcast("d", A.values.shape[:-1], d.shape[:-1])
     return Sparse(A.pattern, A.values * d.index_select(-1, A.pattern.col))
 
 
 def hadamard(A: Sparse, B: Sparse) -> Sparse:
     """The product entry by entry, on the entries that both have."""
     _check_alike("*", A, B)
-    _batch("*", A.values.shape[:-1], B.values.shape[:-1])
+    broadcast("*", A.values.shape[:-1], B.values.shape[:-1])
     if A.pattern is B.pattern:
         return Sparse(A.pattern, A.values * B.values)
     pattern, left, right = A.pattern.intersection(B.pattern)
@@ -118,12 +118,18 @@ def hadamard(A: Sparse, B: Sparse) -> Sparse:
 
 def set_diagonal(A: Sparse, d: Tensor) -> Sparse:
     """A with another diagonal, d (*batch, min(n_rows, n_cols)), all of it stored."""
-    check_dense("d", A, d, -1, min(A.pattern.shape))
+    check_diagonal(A, d)
     pattern, left, right = A.pattern.with_diagonal
-    batch = _batch("d", A.values.shape[:-1], d.shape[:-1])
+    batch = broadcast("d", A.values.shape[:-1], d.shape[:-1])
     values = A.values.new_zeros(*batch, pattern.nnz)
     values = values.index_copy(-1, left.long(), A.values.expand(*batch, -1))
     return Sparse(pattern, values.index_copy(-1, right.long(), d.expand(*batch, -1)))
+
+
+def check_diagonal(A: Sparse, d: Tensor) -> None:
+    """Raise unless d is as long as the diagonal, with dtype and device of the matrix."""
+    check_dense("d", A, d, -1, min(A.pattern.shape))
+    broadcast("d", A.values.shape[:-1], d.shape[:-1])
 
 
 def transpose(A: Sparse) -> Sparse:
@@ -162,7 +168,7 @@ def check_dense(name: str, A: Sparse, x: Tensor, axis: int, size: int) -> None:
     _check_same(name, A.values, x)
 
 
-def _batch(name: str, left: torch.Size, right: torch.Size) -> torch.Size:
+def broadcast(name: str, left: torch.Size, right: torch.Size) -> torch.Size:
     """The batch that two operands broadcast to."""
     try:
         return torch.broadcast_shapes(left, right)
@@ -190,6 +196,7 @@ def _check_same(name: str, values: Tensor, x: Tensor) -> None:
 
 
 def _check_mask(pattern: Pattern, sizes: tuple[int, ...]) -> None:
+    check_pattern("pattern", pattern)
     n, inner, other_inner, m = sizes
     if inner != other_inner or pattern.shape != (n, m):
         raise ValueError(

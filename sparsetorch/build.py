@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
-from sparsetorch.checks import check_index, check_tensor, checked_shape
-from sparsetorch.pattern import Pattern
+from sparsetorch.checks import (
+    check_compressed,
+    check_index,
+    check_integers,
+    check_tensor,
+    checked_shape,
+    unordered_entry,
+)
+from sparsetorch.foreign import check_scipy, checked_values
+from sparsetorch.pattern import Pattern, check_pattern
 from sparsetorch.structure import (
     entry_keys,
     finding_structure,
@@ -38,7 +45,23 @@ class Assembly(NamedTuple):
 
         Duplicates are summed in the order in which they were given, so the result is the same in
         every run, on every number of threads and on every device.
+
+        Raises:
+            ValueError: another number of values, or another device.
+            TypeError: not a tensor of floating or complex numbers.
         """
+        check_tensor("values", values)
+        if values.ndim < 1 or values.shape[-1] != self.order.numel():
+            raise ValueError(
+                f"values: expected {self.order.numel()} in the last dimension, one for each "
+                f"triplet, got shape {tuple(values.shape)}"
+            )
+        if values.device != self.order.device:
+            raise ValueError(
+                f"values: expected on {self.order.device} like row, got {values.device}"
+            )
+        if not (values.is_floating_point() or values.is_complex()):
+            raise TypeError(f"values: expected floating or complex numbers, got {values.dtype}")
         values = permute(values, self.order)
         if self.groups is None:
             return values
@@ -56,13 +79,15 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
     with finding_structure("assembly"):
         row, col = plain(row), plain(col)
         shape = checked_shape(shape)
-        check_index("row", row, shape[0])
-        check_index("col", col, shape[1])
+        check_integers("row", row)
+        check_integers("col", col)
         if row.shape != col.shape or row.device != col.device:
             raise ValueError(
                 f"col: expected {row.numel()} indices on {row.device} like row, got "
                 f"{col.numel()} on {col.device}"
             )
+        check_index("row", row, shape[0])
+        check_index("col", col, shape[1])
         keys, order = torch.sort(entry_keys(row, col, shape), stable=True)
         is_first = torch.ones_like(keys, dtype=torch.bool)
         is_first[1:] = keys[1:] != keys[:-1]
@@ -79,17 +104,25 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
 
 def from_coo(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
     """Assemble COO triplets: row and col (n,), values (*batch, n)."""
-    check_tensor("row", row)
-    check_tensor("values", values)
-    if values.ndim < 1 or values.shape[-1] != row.numel():
-        raise ValueError(
-            f"values: expected {row.numel()} in the last dimension like row, got shape "
-            f"{tuple(values.shape)}"
-        )
-    if values.device != row.device:
-        raise ValueError(f"values: expected on {row.device} like row, got {values.device}")
+    for name, given in (("row", row), ("col", col), ("values", values)):
+        check_tensor(name, given)
     plan = assembly(row, col, shape)
     return Sparse(plan.pattern, plan.sum(values))
+
+
+def from_compressed(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:
+    """From CSR arrays, which are shared where columns increase; else entries are sorted and summed.
+
+    crow (n_rows + 1,), col and values (nnz,).
+
+    Raises:
+        ValueError: sizes that do not fit, or an index out of range.
+    """
+    check_compressed(crow, col, shape)
+    if unordered_entry(crow, col) is None:
+        return Sparse(Pattern(crow, col, shape), values)
+    row = torch.repeat_interleave(torch.arange(shape[0], device=col.device), crow.diff())
+    return from_coo(row, col, values, shape)
 
 
 def from_scipy(
@@ -121,20 +154,8 @@ def from_scipy(
     dtypes = index_dtypes(shape, csr.nnz)
     crow = torch.from_numpy(csr.indptr).to(device, dtypes.crow)
     col = torch.from_numpy(csr.indices).to(device, dtypes.col)
-    values = torch.from_numpy(np.ascontiguousarray(csr.data)).to(device, dtype)
+    values = checked_values(csr.data).to(device, dtype)
     return Sparse(Pattern(crow, col, shape), values)
-
-
-def check_scipy(matrix: Any) -> None:
-    """Raise ValueError if index arrays of a SciPy matrix are out of order or out of range.
-
-    SciPy's compiled routines trust them, and read and write memory that is not theirs.
-    """
-    if matrix.format in ("csr", "csc", "bsr"):
-        try:
-            matrix.check_format(full_check=True)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"matrix: its index arrays are not valid: {error}") from error
 
 
 def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
@@ -150,9 +171,11 @@ def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
             stored = stored.any(0)
         shape = (x.shape[-2], x.shape[-1])
         pattern = Pattern.trusted(*split_keys(torch.nonzero(stored.flatten())[:, 0], shape), shape)
-    elif pattern.shape != x.shape[-2:]:
+    else:
+        check_pattern("pattern", pattern)
+    if pattern.shape != x.shape[-2:]:
         raise ValueError(f"pattern: expected shape {tuple(x.shape[-2:])}, got {pattern.shape}")
-    elif pattern.device != x.device:
+    if pattern.device != x.device:
         raise ValueError(f"pattern: expected on {x.device} like x, got {pattern.device}")
     place = pattern.row.long() * pattern.shape[1] + pattern.col
     return Sparse(pattern, x.flatten(-2).index_select(-1, place))

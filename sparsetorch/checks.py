@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from sparsetorch.structure import expand_rows
+from sparsetorch.structure import INT64_MAX, expand_rows
 
 REMEDY = "; CSRTensor.from_coo sorts and sums entries that come in any order"
 
@@ -16,12 +17,18 @@ def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """The shape as a tuple of two ints.
 
     Raises:
-        ValueError: it is anything but two non-negative integers.
+        ValueError: it is anything but two non-negative integers below 2^63.
     """
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
-    if len(sizes) != 2 or any(int(n) != n or n < 0 for n in sizes):
+    try:
+        n_rows, n_cols = (operator.index(n) for n in sizes)
+    except (TypeError, ValueError):
+        raise ValueError(f"shape: expected (n_rows, n_cols), got {shape}") from None
+    if min(n_rows, n_cols) < 0:
         raise ValueError(f"shape: expected (n_rows, n_cols), got {shape}")
-    return int(sizes[0]), int(sizes[1])
+    if max(n_rows, n_cols) > INT64_MAX:
+        raise ValueError(f"shape: {shape} is more than int64 can count")
+    return n_rows, n_cols
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -46,6 +53,8 @@ def check_integers(name: str, tensor: Tensor) -> None:
 def check_index(name: str, index: Tensor, size: int) -> None:
     """Raise ValueError unless `index` is a 1-D integer tensor with entries from 0 to size - 1."""
     check_integers(name, index)
+    if index.is_meta:
+        raise ValueError(f"{name}: expected indices, got a tensor on the meta device, without any")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= size):
         raise ValueError(
             f"{name}: expected indices from 0 to {size - 1}, got {int(index.min())} to "
@@ -60,13 +69,29 @@ def checked_pattern(crow: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[
         ValueError: naming the argument, what came, what was expected, and what to do.
     """
     shape = checked_shape(shape)
+    check_compressed(crow, col, shape)
+    place = unordered_entry(crow, col)
+    if place is not None:
+        row = expand_rows(crow, col.numel())
+        raise ValueError(
+            f"col: expected increasing, unique columns in each row, got {int(col[place])} before "
+            f"{int(col[place + 1])} in row {int(row[place])}{REMEDY}"
+        )
+    return shape
+
+
+def check_compressed(crow: Tensor, col: Tensor, shape: tuple[int, int]) -> None:
+    """Check all of a CSR structure but the order of its columns.
+
+    Raises:
+        ValueError: naming the argument, what came, what was expected, and what to do.
+    """
     check_integers("crow", crow)
-    check_index("col", col, shape[1])
+    check_integers("col", col)
     if crow.device != col.device:
         raise ValueError(f"col: expected on {crow.device} like crow, got {col.device}")
+    check_index("col", col, shape[1])
     _check_row_pointers(crow, shape[0], col.numel())
-    _check_order(crow, col)
-    return shape
 
 
 def _check_row_pointers(crow: Tensor, n_rows: int, nnz: int) -> None:
@@ -86,12 +111,8 @@ def _check_row_pointers(crow: Tensor, n_rows: int, nnz: int) -> None:
         )
 
 
-def _check_order(crow: Tensor, col: Tensor) -> None:
+def unordered_entry(crow: Tensor, col: Tensor) -> int | None:
+    """The first entry whose column is not below that of the next one in its row, if any."""
     row = expand_rows(crow, col.numel())
     unordered = (row[1:] == row[:-1]) & (col[1:] <= col[:-1])
-    if bool(unordered.any()):
-        place = int(unordered.int().argmax())
-        raise ValueError(
-            f"col: expected increasing, unique columns in each row, got {int(col[place])} before "
-            f"{int(col[place + 1])} in row {int(row[place])}{REMEDY}"
-        )
+    return int(unordered.int().argmax()) if bool(unordered.any()) else None

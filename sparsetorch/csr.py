@@ -169,6 +169,9 @@ class CSRTensor:
     @classmethod
     def diag(cls, d: Tensor) -> CSRTensor:
         """The diagonal matrix of d (*batch, n); differentiable."""
+        check_tensor("d", d)
+        if d.ndim < 1:
+            raise ValueError("d: expected (*batch, n), got a 0-d tensor")
         return cls(build.diagonal_pattern(d.shape[-1], d.device), d)
 
     @classmethod
@@ -243,8 +246,13 @@ class CSRTensor:
 
         Raises:
             ValueError: this is a batch of matrices.
+            TypeError: float16 or bfloat16, for which SciPy has no sparse matrices.
         """
         self._refuse_batch("to_scipy")
+        if self.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"to_scipy: SciPy has no sparse matrices of {self.dtype}; use A.to(torch.float32)"
+            )
         arrays = (self.values.detach(), self.pattern.col, self.pattern.crow)
         copies = tuple(array.cpu().numpy().copy() for array in arrays)
         return sp.csr_array(copies, shape=self.pattern.shape)
@@ -370,6 +378,8 @@ class CSRTensor:
         Raises:
             ValueError: a power that is not positive: it would fill the places not stored.
         """
+        if isinstance(exponent, CSRTensor):
+            raise TypeError("exponent: expected a number, got a CSRTensor")
         if not exponent > 0:
             raise ValueError(
                 f"exponent: expected a positive number, got {exponent}: 0 ** {exponent} is not 0, "
@@ -485,7 +495,11 @@ class CSRTensor:
         return self.select(indexing.triangle(self.pattern, diagonal, lower=False))
 
     def prune(self, threshold: float = 0.0) -> CSRTensor:
-        """Without the entries of which |a| <= threshold (in every matrix of a batch)."""
+        """Without the entries of which |a| <= threshold (in every matrix of a batch); NaN stays.
+
+        Raises:
+            ValueError: a threshold that is not a number of at least 0.
+        """
         return self.select(indexing.larger_than(self._sparse, threshold))
 
     def topk_per_row(self, k: int) -> CSRTensor:
@@ -499,8 +513,10 @@ class CSRTensor:
         """
         return self._of(algebra.set_diagonal(self._sparse, d))
 
-    def add_diagonal(self, d: Tensor) -> CSRTensor:
-        """`A + diag(d)`, see `with_diagonal`."""
+    def add_diagonal(self, d: Tensor | float) -> CSRTensor:
+        """`A + diag(d)`, see `with_diagonal`; d may be a number."""
+        if isinstance(d, Tensor):
+            algebra.check_diagonal(self._sparse, d)
         return self.with_diagonal(self.diagonal() + d)
 
     def trace(self) -> Tensor:

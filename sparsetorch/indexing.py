@@ -32,8 +32,10 @@ def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
 
 
 def larger_than(A: Sparse, threshold: float) -> Selection:
-    """The entries with |a| > threshold in any matrix of the batch."""
-    large = A.values.detach().abs() > threshold
+    """The entries that are larger than a threshold, or NaN, in any matrix of the batch."""
+    if not threshold >= 0:
+        raise ValueError(f"threshold: expected a number of at least 0, got {threshold}")
+    large = ~(A.values.detach().abs() <= threshold)
     return select(A.pattern, large.reshape(-1, A.pattern.nnz).any(0))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsetorch import build
+from sparsetorch import algebra, build
 from sparsetorch.algebra import Sparse
 from sparsetorch.pattern import Pattern
 
@@ -79,8 +79,12 @@ def from_edge_index(
     if n_nodes is None:
         size = int(edge_index.max()) + 1 if edge_index.numel() else 0
         shape = (size, size)
+    elif isinstance(n_nodes, tuple | list) and len(n_nodes) == 2:
+        shape = (n_nodes[1], n_nodes[0])
+    elif isinstance(n_nodes, int | np.integer):
+        shape = (int(n_nodes), int(n_nodes))
     else:
-        shape = (n_nodes, n_nodes) if isinstance(n_nodes, int) else (n_nodes[1], n_nodes[0])
+        raise ValueError(f"n_nodes: expected a number, or (sources, targets), got {n_nodes!r}")
     if edge_weight is None:
         edge_weight = torch.ones(source.numel(), device=source.device)
     return build.from_coo(target, source, edge_weight, shape)
@@ -101,9 +105,7 @@ def from_sparse_tensor(tensor: Any) -> Sparse:
     n_rows, n_cols = tensor.sparse_sizes()
     if values is None:
         values = torch.ones(col.numel(), device=col.device)
-    # Its rows are sorted, but may hold an entry twice.
-    row = torch.repeat_interleave(torch.arange(n_rows, device=col.device), crow.diff())
-    return build.from_coo(row, col, values, (n_rows, n_cols))
+    return build.from_compressed(crow, col, values, (n_rows, n_cols))  # may hold an entry twice
 
 
 def from_networkx(graph: Any, weight: str, dtype: torch.dtype | None) -> Sparse:
@@ -132,16 +134,25 @@ def _networkx() -> Any:
 
 def from_cupy(matrix: Any) -> Sparse:
     """From a cupyx.scipy.sparse matrix, see `CSRTensor.from_cupy`."""
-    if not all(hasattr(matrix, name) for name in ("tocsr", "has_sorted_indices", "shape")):
+    if not all(hasattr(matrix, name) for name in ("tocsr", "format", "shape")):
         raise TypeError(
             f"matrix: expected a cupyx.scipy.sparse matrix, got {type(matrix).__name__}"
         )
-    csr = matrix.tocsr()  # itself, if it is one
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
-    crow, col, values = (torch.from_dlpack(x) for x in (csr.indptr, csr.indices, csr.data))
-    return Sparse(Pattern(crow, col, (csr.shape[0], csr.shape[1])), values)
+    shape = (matrix.shape[0], matrix.shape[1])
+    if matrix.format == "coo":  # CuPy's kernels would trust its indices
+        row, col, values = map(torch.from_dlpack, (matrix.row, matrix.col, matrix.data))
+        return build.from_coo(row, col, values, shape)
+    if matrix.format == "csc":
+        crow, col, values = _compressed(matrix)
+        return algebra.transpose(build.from_compressed(crow, col, values, shape[::-1]))
+    csr = matrix if matrix.format == "csr" else matrix.tocsr()
+    return build.from_compressed(*_compressed(csr), shape)
+
+
+def _compressed(matrix: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """indptr, indices and data, in the matrix's own memory."""
+    crow, col, values = map(torch.from_dlpack, (matrix.indptr, matrix.indices, matrix.data))
+    return crow, col, values
 
 
 def to_cupy(A: CSRTensor) -> Any:

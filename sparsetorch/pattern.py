@@ -300,6 +300,7 @@ class Pattern:
         product = self._products.get(other)
         if product is None:
             with finding_structure("Pattern.matmul"):
+                check_pattern("other", other)
                 if self._shape[1] != other._shape[0]:
                     raise ValueError(
                         f"matmul: inner dimensions differ: {self._shape} @ {other._shape}"
@@ -321,6 +322,7 @@ class Pattern:
         plan = self._unions.get(other)
         if plan is None:
             with finding_structure("Pattern.union"):
+                check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
                 self._check_partner("union", other)
@@ -365,6 +367,7 @@ class Pattern:
         plan = self._intersections.get(other)
         if plan is None:
             with finding_structure("Pattern.intersection"):
+                check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(
                         f"intersection: shapes differ: {self._shape} and {other._shape}"
@@ -486,3 +489,12 @@ def _moved(layout: Layout, copy: Pattern) -> Layout:
         t_col=t_col.to(device),
         t_perm=None if t_perm is None else t_perm.to(device),
     )
+
+
+def check_pattern(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a Pattern."""
+    if not isinstance(value, Pattern):
+        raise TypeError(
+            f"{name}: expected a Pattern, got {type(value).__name__}; that of a CSRTensor A is "
+            "A.pattern"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparsetorch import algebra
+from sparsetorch.checks import check_tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
 
@@ -35,6 +36,9 @@ def sddmm(pattern: Pattern, X: Tensor, Y: Tensor) -> CSRTensor:
     X: (*batch, n, k). Y: (*batch, m, k). Equivalent to `masked_matmul(X, Y.mT, pattern)`, whose
     errors it raises; differentiable in both.
     """
+    check_tensor("Y", Y)
+    if Y.ndim < 2:
+        raise ValueError(f"Y: expected (*batch, m, k), got shape {tuple(Y.shape)}")
     return masked_matmul(X, Y.mT, pattern)
 
 
@@ -43,5 +47,15 @@ def galerkin(R: CSRTensor, A: CSRTensor, P: CSRTensor) -> CSRTensor:
 
     Both structures are found once and kept on the patterns, so that repeated calls with new values
     cost two numeric products. Differentiable in all three.
+
+    Raises:
+        ValueError: sizes that do not match.
+        TypeError: a dense operand, or dtypes that differ.
     """
+    for name, M in (("R", R), ("A", A), ("P", P)):
+        if not isinstance(M, CSRTensor):
+            raise TypeError(
+                f"{name}: expected a CSRTensor, got {type(M).__name__}; write R @ (A @ x) for the "
+                "product with a dense one"
+            )
     return R @ (A @ P)

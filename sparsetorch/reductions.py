@@ -46,6 +46,8 @@ def extremum(A: Sparse, dim: Dim, which: str) -> Tensor:
     if reduced is None or len(reduced) == 2:
         if n_rows * n_cols == 0:
             raise ValueError(f"{which}: a matrix of shape {A.pattern.shape} has no entries")
+        if reduced is None and A.values.shape[:-1].numel() == 0:
+            raise ValueError(f"{which}: a batch of shape {tuple(A.values.shape[:-1])} has none")
         stored = A.values
         if A.pattern.nnz < n_rows * n_cols:
             stored = torch.cat([stored, stored.new_zeros(*stored.shape[:-1], 1)], -1)

@@ -39,15 +39,18 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         ValueError: an unknown `reduce` or `combine`, or sizes or devices that do not fit.
         TypeError: dtypes that differ, or complex numbers where they have no order.
     """
+    if not isinstance(A, CSRTensor):
+        raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     if reduce not in ("sum", "mean", "min", "max", "logsumexp"):
         raise ValueError(f"reduce: expected sum, mean, min, max or logsumexp, got {reduce!r}")
     if combine not in ("mul", "add"):
         raise ValueError(f"combine: expected 'mul' or 'add', got {combine!r}")
+    algebra.check_dense("X", A._sparse, X, -2, A.pattern.shape[1])
+    algebra.broadcast("X", A.values.shape[:-1], X.shape[:-2])
     if reduce in ("sum", "mean"):
         total = algebra.matmat(A._sparse, X) if combine == "mul" else _sum_of_sums(A, X)
         return total if reduce == "sum" else total / _lengths(A).unsqueeze(-1)
     check_ordered(f"reduce={reduce!r}", A.values)
-    algebra.check_dense("X", A._sparse, X, -2, A.pattern.shape[1])
     sent = X.index_select(-2, A.pattern.col)
     weight = A.values.unsqueeze(-1)
     messages = weight * sent if combine == "mul" else weight + sent  # (*batch, nnz, k)

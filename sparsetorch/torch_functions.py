@@ -14,6 +14,27 @@ def _matmul(a: Any, b: Any) -> Any:
     return a.matmul(b) if isinstance(a, CSRTensor) else b.rmatmul(a)
 
 
+def _mm(a: Any, b: Any) -> Any:
+    _check_dimensions("mm", (a, b), (2, 2), "torch.matmul and @ take vectors and batches")
+    return _matmul(a, b)
+
+
+def _mv(a: Any, b: Any) -> Any:
+    if not isinstance(a, CSRTensor) or isinstance(b, CSRTensor):
+        raise TypeError("mv: expected a CSRTensor and a vector; write x @ A, or A @ B")
+    _check_dimensions("mv", (a, b), (2, 1), "torch.matmul and @ take more, A.matvec batches")
+    return a.matvec(b)
+
+
+def _check_dimensions(function: str, operands: Any, expected: tuple[int, int], remedy: str) -> None:
+    given = tuple(len(operand.shape) for operand in operands)
+    if given != expected:
+        raise ValueError(
+            f"{function}: expected operands of {expected[0]} and {expected[1]} dimensions, got "
+            f"{given[0]} and {given[1]}; {remedy}"
+        )
+
+
 def _tensor_matmul(a: Any, b: Any) -> Any:
     """`Tensor.matmul`, which is what `x @ A` calls; inside torch.compile, `A @ x` does so too."""
     if torch.compiler.is_compiling():
@@ -24,12 +45,18 @@ def _tensor_matmul(a: Any, b: Any) -> Any:
     return _matmul(a, b)
 
 
-def _add(a: Any, b: Any) -> CSRTensor:
-    return a.add(b) if isinstance(a, CSRTensor) else b.add(a)
+def _add(a: Any, b: Any, *, alpha: Any = 1) -> CSRTensor:
+    scaled = b if alpha == 1 else b * alpha
+    return a.add(scaled) if isinstance(a, CSRTensor) else b.add(a)
 
 
-def _sub(a: Any, b: Any) -> CSRTensor:
-    return a.sub(b) if isinstance(a, CSRTensor) else b.add(a)
+def _sub(a: Any, b: Any, *, alpha: Any = 1) -> CSRTensor:
+    scaled = b if alpha == 1 else b * alpha
+    return a.sub(scaled) if isinstance(a, CSRTensor) else b.add(a)
+
+
+def _rsub(a: Any, b: Any, *, alpha: Any = 1) -> CSRTensor:
+    return _sub(b, a, alpha=alpha)
 
 
 def _mul(a: Any, b: Any) -> CSRTensor:
@@ -43,11 +70,18 @@ def _div(a: Any, b: Any) -> CSRTensor:
 
 
 def _transpose(A: CSRTensor, dim0: int = 0, dim1: int = 1) -> CSRTensor:
-    if {dim0 % A.ndim, dim1 % A.ndim} != {A.ndim - 2, A.ndim - 1}:
+    last = {dim + A.ndim if dim < 0 else dim for dim in (dim0, dim1)}
+    if last != {A.ndim - 2, A.ndim - 1}:
         raise ValueError(
             f"transpose: expected the last two dimensions of {A!r}, got {dim0} and {dim1}"
         )
     return A.T
+
+
+def _pow(base: Any, exponent: Any) -> CSRTensor:
+    if not isinstance(base, CSRTensor):
+        raise TypeError(f"pow: expected a CSRTensor to a power, got one as the power of {base!r}")
+    return base.pow(exponent)
 
 
 def _cat(matrices: Any, dim: int = 0) -> CSRTensor:
@@ -92,13 +126,14 @@ TORCH_FUNCTIONS.update({function: _mapped(function) for function in ZERO_PRESERV
 TORCH_FUNCTIONS.update(
     {
         torch.matmul: _matmul,
-        torch.mm: _matmul,
-        torch.mv: _matmul,
+        torch.mm: _mm,
+        torch.mv: _mv,
         torch.Tensor.matmul: _tensor_matmul,
         torch.add: _add,
         torch.Tensor.add: _add,
         torch.sub: _sub,
         torch.Tensor.sub: _sub,
+        torch.rsub: _rsub,
         torch.mul: _mul,
         torch.Tensor.mul: _mul,
         torch.div: _div,
@@ -106,7 +141,7 @@ TORCH_FUNCTIONS.update(
         torch.neg: CSRTensor.neg,
         torch.t: _transpose,
         torch.transpose: _transpose,
-        torch.pow: CSRTensor.pow,
+        torch.pow: _pow,
         torch.conj: CSRTensor.conj,
         torch.sum: CSRTensor.sum,
         torch.mean: CSRTensor.mean,

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from random_matrices import random_csr
 
-from sparsetorch import CSRTensor, Pattern, masked_matmul
+from sparsetorch import CSRTensor, Pattern, galerkin, masked_matmul, sddmm, spmm
 
 A: Any = random_csr(4, 3)
 x: Any = torch.ones(3, dtype=torch.float64)
@@ -80,6 +80,84 @@ def test_only_sparse_matrices_are_added(operation):
 def test_bad_operands_are_named(operation, error, message):
     with pytest.raises(error, match=re.escape(message)):
         operation()
+
+
+X: Any = torch.ones(3, 2, dtype=torch.float64)
+B: Any = random_csr(4, 3, seed=5)
+
+
+def test_sums_heed_alpha():
+    a, b = A.to_dense(), B.to_dense()
+    alphas: Any = (2, -0.5, torch.tensor(3.0, dtype=torch.float64))
+    for alpha in alphas:
+        for function in (torch.add, torch.sub, torch.rsub):
+            sparse: Any = function(A, B, alpha=alpha)
+            torch.testing.assert_close(sparse.to_dense(), function(a, b, alpha=alpha))
+
+
+def test_mm_and_mv_take_what_torch_takes():
+    assert torch.equal(torch.mm(A, X), A @ X)
+    assert torch.equal(torch.mm(X.T, A.T), X.T @ A.T)
+    square: Any = torch.mm(A, A.T)
+    assert torch.equal(square.values, (A @ A.T).values)
+    assert torch.equal(torch.mv(A, x), A @ x)
+    batch: Any = A.with_values(A.values.expand(2, -1))
+    for wrong in (lambda: torch.mm(A, x), lambda: torch.mm(x, A.T), lambda: torch.mm(batch, X),
+                  lambda: torch.mm(A, X.expand(2, 3, 2))):  # fmt: skip
+        with pytest.raises(ValueError, match=r"mm: expected operands of 2 and 2 dimensions"):
+            wrong()
+    for wrong in (lambda: torch.mv(A, X), lambda: torch.mv(batch, x)):
+        with pytest.raises(ValueError, match=r"mv: expected operands of 2 and 1 dimensions"):
+            wrong()
+    for wrong in (lambda: torch.mv(A, A.T), lambda: torch.mv(X.T, A.T)):
+        with pytest.raises(TypeError, match=r"mv: expected a CSRTensor and a vector"):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "message"),
+    [
+        (lambda: galerkin(A.T, A @ A.T, x), TypeError, "P: expected a CSRTensor, got Tensor; "),
+        (lambda: galerkin(X.T, A.T @ A, A.T), TypeError, "R: expected a CSRTensor, got Tensor"),
+        (lambda: masked_matmul(A, A.T, A), TypeError, "pattern: expected a Pattern, got CSRTensor"),
+        (lambda: sddmm(A, X, X), TypeError, "pattern: expected a Pattern, got CSRTensor"),
+        (lambda: sddmm(A.pattern, x, x), ValueError, "Y: expected (*batch, m, k), got shape (3,)"),
+        (lambda: CSRTensor.from_dense(X, A), TypeError, "pattern: expected a Pattern"),
+        (lambda: A.pattern.matmul(A), TypeError, "other: expected a Pattern, got CSRTensor"),
+        (lambda: A.pattern.union(None), TypeError, "other: expected a Pattern, got NoneType"),
+        (lambda: spmm(X, X), TypeError, "A: expected a CSRTensor, got Tensor"),
+        (lambda: A.add_diagonal(x[:2]), ValueError, "d: expected size 3 in dimension -1"),
+        (lambda: A.add_diagonal(x.float()), TypeError, "nothing is cast silently"),
+        (lambda: A.add_diagonal(x.to("meta")), ValueError, "is on cpu and the other operand on"),
+        (lambda: A.prune(-1), ValueError, "threshold: expected a number of at least 0, got -1"),
+        (lambda: A.prune(np.nan), ValueError, "threshold: expected a number of at least 0"),
+        (lambda: torch.pow(2, A), TypeError, "pow: expected a CSRTensor to a power"),
+        (lambda: A**A, TypeError, "exponent: expected a number, got a CSRTensor"),
+        (lambda: torch.transpose(A, 5, 6), ValueError, "expected the last two dimensions"),
+        (
+            lambda: A.with_values(A.values.expand(0, -1)).amax(),
+            ValueError,
+            "amax: a batch of shape (0,) has none",
+        ),
+    ],
+)
+def test_more_bad_operands(operation, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        operation()
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "min", "max", "logsumexp"])
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_batches_of_a_semiring_product(reduce, combine):
+    batch = A.with_values(A.values.expand(2, -1))
+    with pytest.raises(ValueError, match=r"batches of shape \(2,\) and \(3,\) do not broadcast"):
+        spmm(batch, X.expand(3, 3, 2), reduce, combine)
+
+
+def test_pruning_hides_no_nan():
+    values = torch.tensor([1.0, float("nan"), 0.0])
+    M = CSRTensor(Pattern(torch.tensor([0, 3]), torch.tensor([0, 1, 2]), (1, 3)), values)
+    assert M.prune().pattern.col.tolist() == [0, 1]
 
 
 def test_numpy_numbers_scale():
