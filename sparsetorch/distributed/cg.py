@@ -13,8 +13,8 @@ from torch import Tensor
 from sparsetorch.distributed.groups import Group
 from sparsetorch.distributed.matrix import DistributedCSR
 from sparsetorch.distributed.reductions import norm, total
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.linalg.krylov import (
-    DEFAULT_RTOL,
     Callback,
     Monitor,
     Operator,
@@ -43,11 +43,11 @@ def cg(
 ) -> Solution:
     """Solve A x = b for a symmetric positive definite A by preconditioned conjugate gradients.
 
-    A: square, with one partition for rows and columns; its symmetry is not checked. b: the local
-    rows, (n_local,), or (n_local, k) solved column by column; float32 or float64. preconditioner:
-    symmetric positive definite, of local vectors; such as `Jacobi(A.diagonal_block())` or
-    `ic0(A.diagonal_block())`. rtol, atol, maxiter, x0 and callback as in `sparsetorch.linalg.cg`,
-    norms being those of whole vectors.
+    A: square, with one partition for rows and columns; Hermitian if complex; that it is, is not
+    checked. b: the local rows, (n_local,), or (n_local, k) solved column by column; single or
+    double precision. preconditioner: positive definite like A, of local vectors; such as
+    `Jacobi(A.diagonal_block())` or `ic0(A.diagonal_block())`. rtol, atol, maxiter, x0 and callback
+    as in `sparsetorch.linalg.cg`, norms being those of whole vectors.
 
     An iteration costs a product, and two all_reduces of three numbers together. No gradients are
     recorded: `sparsetorch.distributed.solve` is the differentiable call. A failure is the
@@ -91,7 +91,7 @@ def check_spd_system(A: DistributedCSR, b: Tensor) -> None:
         )
     A.check_operand("b", b)
     if A.dtype not in DEFAULT_RTOL:
-        raise TypeError(f"A: expected float32 or float64, got {A.dtype}")
+        raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")
 
 
 def _refined(
@@ -144,8 +144,8 @@ def _iterate(
 
 
 def _sums(group: Group, *pairs: tuple[Tensor, Tensor]) -> list[float]:
-    """The inner products of several pairs of vectors, by one all_reduce."""
-    return total(torch.stack([u @ v for u, v in pairs]), group).tolist()
+    """The inner products, which are real, of several pairs of vectors, by one all_reduce."""
+    return total(torch.stack([torch.vdot(u, v).real for u, v in pairs]), group).tolist()
 
 
 def _identity(r: Tensor) -> Tensor:

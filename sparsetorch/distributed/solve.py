@@ -1,6 +1,6 @@
 """The differentiable solve with a distributed matrix: the implicit adjoint, in lockstep.
 
-With x = A^-1 b and a gradient g of x: lambda = A^-T g is the gradient of b, and -lambda x^T on A's
+With x = A^-1 b and a gradient g of x: lambda = A^-H g is the gradient of b, and -lambda x^H on A's
 pattern that of the values, for which a process needs the halo of x and nothing else.
 """
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from sparsetorch.distributed.cg import cg, check_spd_system
 from sparsetorch.distributed.matrix import DistributedCSR
+from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.krylov import Callback, Preconditioner
 from sparsetorch.linalg.solution import Solution
+from sparsetorch.linalg.solvers import Conjugated
 
 
 class Options(TypedDict, total=False):
@@ -98,8 +100,12 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         values, x = ctx.saved_tensors
-        multiplier = _Solve.apply(values, grads[0], ctx.A.T, ctx.options, {})
-        gradient = -ctx.A.outer(multiplier, x) if ctx.needs_input_grad[0] else None
+        options = ctx.options
+        if x.is_complex() and options["preconditioner"] is not None:
+            options = options | {"preconditioner": Conjugated(options["preconditioner"])}
+        right = conjugate(grads[0])
+        multiplier = conjugate(_Solve.apply(values, right, ctx.A.T, options, {}))
+        gradient = -ctx.A.outer(multiplier, conjugate(x)) if ctx.needs_input_grad[0] else None
         return gradient, multiplier, None, None, None
 
     @staticmethod

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-from random_matrices import dense, random_csr, random_square
+from random_matrices import dense, random_complex, random_csr, random_square
 from torch import Tensor
 
 from sparsetorch import CSRTensor, linalg, poisson
@@ -359,6 +359,26 @@ def second_derivatives_in_the_values_of_a_solve() -> None:
     wanted = curvature(slope(torch.linalg.solve(W, b)))
     assert wanted.abs().max() > 1e-3
     torch.testing.assert_close(total(got), wanted)
+
+
+@check
+def hermitian_systems() -> None:
+    A = random_complex(10, "positive", seed=2)
+    b = draw(10, 2, dtype=torch.complex128).requires_grad_()
+    D, whole = DistributedCSR.from_global(A), torch.linalg.solve(dense(A), b)
+    local = b.detach()[D.rows].clone().requires_grad_()
+    M = Jacobi(D.diagonal_block().detach())
+    x = solve(D, local, preconditioner=M, rtol=1e-13)
+    assert_parts(x, whole, D.rows)
+    weights = draw(10, 2, seed=5, dtype=torch.complex128)
+    got = torch.autograd.grad((x * weights[D.rows]).real.sum(), (A.values, local))
+    wanted = torch.autograd.grad((whole * weights).real.sum(), (A.values, b))
+    torch.testing.assert_close(total(got[0]), wanted[0])
+    assert_parts(got[1], wanted[1], D.rows)
+    half = DistributedCSR.from_global(poisson(3, 3, dtype=torch.float16))
+    ones = torch.ones(9, dtype=torch.float16)[half.rows]
+    with pytest.raises(TypeError, match="A: expected float32, float64, complex64 or complex128"):
+        cg(half, ones)
 
 
 @check

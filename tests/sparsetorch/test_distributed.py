@@ -21,7 +21,9 @@ def reports(request, tmp_path_factory) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "sparsetorch.distributed"])  # imported only once
+    # What takes long to import is imported once; the last one serves torch.func.jvp.
+    modules = ["pytest", "sparsetorch.distributed", "torch._decomp.decompositions_for_jvp"]
+    context.set_forkserver_preload(modules)
     results = context.SimpleQueue()
     processes = [
         context.Process(target=run_checks, args=(rank, request.param, store, port, results))
