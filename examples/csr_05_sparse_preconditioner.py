@@ -238,6 +238,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how often to learn")
     parser.add_argument("--out", type=Path, help="where to save the picture")
     chosen = parser.parse_args()
+    torch.set_num_threads(1)  # the operations are small: threads would wait for each other
     if chosen.matrix:
         problems = {chosen.matrix.name: sparsetorch.load(chosen.matrix).to(torch.float64)}
     else:

@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how often to learn")
     parser.add_argument("--out", type=Path, help="where to save the picture")
     chosen = parser.parse_args()
+    torch.set_num_threads(1)  # the operations are small: threads would wait for each other
     size = chosen.size
     two = Schwarz(laplace(size), strips(size))
     problems = {
