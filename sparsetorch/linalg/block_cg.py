@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.columns import Callback, in_range, rescaled
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
 from sparsetorch.linalg.krylov import (
     GROWTH_LIMIT,
-    Callback,
     Operator,
     Preconditioner,
     check_right_hand_side,
@@ -66,6 +66,15 @@ def block_cg(
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
+    if not in_range(b):
+
+        def solve(b: Tensor, x0: Tensor, atol: float, callback: Callback | None) -> Solution:
+            return block_cg(
+                A, b, preconditioner=preconditioner, rtol=rtol, atol=atol, maxiter=maxiter,
+                x0=x0, callback=callback,
+            )  # fmt: skip
+
+        return rounded(rescaled(solve, b.detach(), start, atol, callback), dtype)
     n, k = b.shape[0], b.shape[1] if b.ndim == 2 else 1
     with torch.no_grad():
         system = _System(A, preconditioner, b.detach().reshape(n, k))

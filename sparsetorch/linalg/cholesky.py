@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.compiled_factors import compiled_factored_solve
-from sparsetorch.linalg.factorization import Factorization, check_pattern
+from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.pattern import Pattern
@@ -48,6 +48,7 @@ class Cholesky(Factorization):
     def refactorized(self, A: CSRTensor) -> Cholesky:
         """See `Factorization.refactorized`; only arithmetic is left to do."""
         check_pattern(A, self._A)
+        check_finite(A)
         return cholesky(A)
 
     def inverse_entries(self) -> Tensor:

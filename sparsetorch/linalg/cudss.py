@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.factorization import Factorization, check_pattern
+from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 
 
@@ -85,6 +85,7 @@ class CuDSS(Factorization):
     def refactorized(self, A: CSRTensor) -> CuDSS:
         """See `Factorization.refactorized`; the plans are kept."""
         check_pattern(A, self._matrices[0])
+        check_finite(A)
         return _factored(A, self._plans)
 
 

@@ -8,7 +8,7 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.cholesky import cholesky, may_be_positive_definite
 from sparsetorch.linalg.cudss import cudss
 from sparsetorch.linalg.dtypes import HALF, widened
-from sparsetorch.linalg.factorization import Factorization, HalfFactorization
+from sparsetorch.linalg.factorization import Factorization, HalfFactorization, check_finite
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.lu import lu
 from sparsetorch.linalg.solution import SolveError
@@ -47,8 +47,7 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
             f"A: direct methods run on the CPU, and LU on CUDA, got {A.device} and {method!r}; use "
             "A.to('cpu') or an iterative method"
         )
-    if not bool(A.values.detach().isfinite().all()):
-        raise ValueError("A.values: expected finite numbers, got NaN or infinity")
+    check_finite(A)
     if A.dtype in HALF:
         return HalfFactorization(A, factorized(widened(A), method))
     if A.device.type == "cuda":

@@ -52,6 +52,9 @@ class Problem:
         """(w, V) for values (nnz,), ascending and with signs chosen."""
         self.check_symmetric("A", values)
         S = CSRTensor(self.pattern, self.symmetric(values))
+        if self.sigma is None and not bool(values.any()):
+            # There is no Krylov space, and any basis will do.
+            return S.values.new_zeros(self.k), torch.eye(S.shape[0], self.k).to(S.values)
         return in_order(*(self._by_arpack(S) if S.device.type == "cpu" else self._by_lanczos(S)))
 
     def check_symmetric(self, name: str, values: Tensor) -> None:

@@ -153,6 +153,8 @@ def _checked(
     if v0 is None:  # NumPy's generator, for vmap forbids PyTorch's
         v0 = torch.from_numpy(np.random.default_rng(0).standard_normal(n)).to(like)
     start = plain(starting_point(v0, like, (n,), "v0"))
+    if not bool(start.any()) or not bool(start.isfinite().all()):
+        raise ValueError("v0: expected finite numbers that are not all zero")
     return Problem(A.pattern, k, sigma, which, start, basis, maxiter or 10 * n, tol, adjoint_rtol)
 
 

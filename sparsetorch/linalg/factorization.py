@@ -56,7 +56,7 @@ class Factorization(ABC):
         What depends on structure alone, such as the order of elimination, is not found again.
 
         Raises:
-            ValueError: A is on another pattern object.
+            ValueError: A is on another pattern object, or has NaN or infinity among its values.
             SolveError: A is singular, or not positive definite where that is needed.
         """
 
@@ -91,6 +91,12 @@ class HalfFactorization(Factorization):
     def refactorized(self, A: CSRTensor) -> HalfFactorization:
         """See `Factorization.refactorized`."""
         return HalfFactorization(A, self._factors.refactorized(A.to(torch.float32)))
+
+
+def check_finite(A: CSRTensor) -> None:
+    """Raise ValueError for NaN or infinity among the values."""
+    if not bool(A.values.detach().isfinite().all()):
+        raise ValueError("A.values: expected finite numbers, got NaN or infinity")
 
 
 def check_pattern(A: CSRTensor, known: CSRTensor) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.columns import Callback, Outcome, columns_of, combine, in_range, rescaled
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, SOLVABLE, names, rounded, widened
 from sparsetorch.linalg.solution import Solution, Status
 
 Operator = Callable[[Tensor], Tensor]
-Callback = Callable[[int, float], Any]
 
 # Conjugate gradients may raise the residual by up to the square root of the condition number on
 # the way; what grows beyond this is not on a way to anything.
@@ -30,14 +30,6 @@ class Applicable(Protocol):
 
 
 Preconditioner = Operator | Applicable | CSRTensor
-
-
-class Outcome(NamedTuple):
-    """How the iteration for one right-hand side ended."""
-
-    x: Tensor
-    status: Status
-    detail: str = ""
 
 
 class Monitor:
@@ -104,6 +96,15 @@ def run(
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
+    if not in_range(b):
+
+        def solve(b: Tensor, x0: Tensor, atol: float, callback: Callback | None) -> Solution:
+            return run(
+                iteration, A, b, preconditioner=preconditioner, rtol=rtol, atol=atol,
+                maxiter=maxiter, x0=x0, callback=callback,
+            )  # fmt: skip
+
+        return rounded(rescaled(solve, b.detach(), start, atol, callback), dtype)
     multiply = checked_operator("A", A)
     precondition = (
         _identity if preconditioner is None else checked_operator("preconditioner", preconditioner)
@@ -137,7 +138,11 @@ def _refined(
     """
     before = math.inf
     while True:
-        outcome = iteration(multiply, precondition, b, x, monitor)
+        try:
+            outcome = iteration(multiply, precondition, b, x, monitor)
+        except OverflowError:  # of Python's numbers, which do not become infinite
+            monitor.residuals = monitor.residuals or [math.inf]
+            return Outcome(x, Status.DIVERGED, "a number overflows")
         residual = float((b - multiply(outcome.x)).norm())
         monitor.residuals[-1] = residual
         if outcome.status is not Status.CONVERGED or residual <= monitor.tolerance:
@@ -154,23 +159,6 @@ def _refined(
             )
         x, before = outcome.x, residual
         monitor.residuals.pop()  # the next round records this residual as its first
-
-
-def combine(start: Tensor, outcomes: list[Outcome], histories: list[list[float]]) -> Solution:
-    """One solution, shaped like the start, from those of its columns: the first failure counts."""
-    if not outcomes:
-        return Solution(torch.zeros_like(start), Status.CONVERGED, 0, [])
-    failures = [i for i, outcome in enumerate(outcomes) if outcome.status is not Status.CONVERGED]
-    column = failures[0] if failures else 0
-    _, status, detail = outcomes[column]
-    x = outcomes[0].x
-    if start.ndim == 2:
-        x = torch.stack([outcome.x for outcome in outcomes], dim=1)
-        detail = ", ".join(filter(None, [f"column {column}" if failures else "", detail]))
-    longest = max(map(len, histories))
-    held = [history + history[-1:] * (longest - len(history)) for history in histories]
-    residuals = [max(step) for step in zip(*held)]
-    return Solution(x, status, longest - 1, residuals, detail)
 
 
 def as_operator(name: str, operator: Preconditioner) -> Operator:
@@ -325,11 +313,6 @@ def _check_form(b: Tensor, dtypes: Collection[torch.dtype]) -> None:
         raise TypeError(f"b: expected a tensor of {names(dtypes)}, got {kind}")
     if b.ndim not in (1, 2):
         raise ValueError(f"b: expected shape (n,) or (n, k), got {tuple(b.shape)}")
-
-
-def columns_of(b: Tensor) -> tuple[Tensor, ...]:
-    """The vectors of (n,) or (n, k)."""
-    return b.unbind(1) if b.ndim == 2 else (b,)
 
 
 def _identity(r: Tensor) -> Tensor:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
-from sparsetorch.linalg.krylov import (
+from sparsetorch.linalg.columns import (
     Callback,
-    Monitor,
     Outcome,
-    check_right_hand_side,
-    check_tolerances,
     columns_of,
     combine,
+    exact_scale,
+    in_range,
+    rescaled,
+)
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
+from sparsetorch.linalg.krylov import (
+    Monitor,
+    check_right_hand_side,
+    check_tolerances,
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
@@ -59,15 +66,23 @@ def lsqr(
     check_tolerances(rtol, atol, maxiter)
     rtol = DEFAULT_RTOL[start.dtype] if rtol is None else rtol
     maxiter = 10 * n if maxiter is None else maxiter
-    outcomes: list[Outcome] = []
-    histories: list[list[float]] = []
     with torch.no_grad():
-        A, b = widened(A), widened(b)
-        for column, x in zip(columns_of(b), columns_of(start)):
-            problem = LeastSquares(A.detach(), column, rtol, atol, maxiter, callback)
-            outcomes.append(problem.refined(x))
-            histories.append(problem.monitor.residuals)
-    return rounded(combine(start, outcomes, histories), dtype)
+        A, b = widened(A.detach()), widened(b)
+        scale = exact_scale(A.values)
+        A, start = A / scale, start * scale
+
+        def solve(b: Tensor, start: Tensor, atol: float, callback: Callback | None) -> Solution:
+            outcomes: list[Outcome] = []
+            histories: list[list[float]] = []
+            for column, x in zip(columns_of(b), columns_of(start)):
+                problem = LeastSquares(A, column, rtol, atol, maxiter, callback)
+                outcomes.append(problem.refined(x))
+                histories.append(problem.monitor.residuals)
+            return combine(start, outcomes, histories)
+
+        by = solve if in_range(b) else partial(rescaled, solve)
+        solution = by(b, start, atol, callback)
+        return rounded(replace(solution, x=solution.x / scale), dtype)
 
 
 class LeastSquares:

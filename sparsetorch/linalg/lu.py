@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.compiled_factors import compiled_factored_solve
-from sparsetorch.linalg.factorization import Factorization, check_pattern
+from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.structure import INT32_MAX
@@ -75,6 +75,7 @@ class LU(Factorization):
     def refactorized(self, A: CSRTensor) -> LU:
         """See `Factorization.refactorized`; the order of the columns is kept, pivots are not."""
         check_pattern(A, self._A)
+        check_finite(A)
         ordering = self._ordering or _ordering(self._A, self._lu)
         data = values_of(A)[ordering.gather]
         matrix = sp.csc_array((data, ordering.indices, ordering.indptr), shape=A.pattern.shape)

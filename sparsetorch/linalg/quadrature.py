@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import REAL
+from sparsetorch.linalg.factorization import check_finite
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import Method, solve
@@ -50,8 +51,8 @@ def logdet_estimate(
 
     Raises:
         SolveError: A is not positive definite; later, a solve for the gradient failed.
-        ValueError: A is a batch (use torch.vmap with randomness="same") or not square, or a count
-            is below 1.
+        ValueError: A is a batch (use torch.vmap with randomness="same"), not square or not finite,
+            or a count is below 1.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
     count = checked_count("n_samples", n_samples, 1)
@@ -73,6 +74,7 @@ class _Quadrature(torch.autograd.Function):
     ) -> Tensor:
         if Z.shape[0] == 0:
             return Z.new_zeros(Z.shape[1])
+        check_finite(CSRTensor(pattern, values))
         T = _tridiagonal(values, Z, pattern, min(steps, Z.shape[0]))
         nodes, Y = torch.linalg.eigh(T)
         if not bool(nodes.min() > 0):

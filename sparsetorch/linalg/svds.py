@@ -150,5 +150,5 @@ def _refuse_zeros(S: Tensor, k: int, size: int) -> None:
     if count:
         raise ValueError(
             f"k: {count} of the {k} largest singular values are zero to working precision, so that "
-            f"their vectors are arbitrary; try k={k - count}"
+            f"their vectors are arbitrary" + (f"; try k={k - count}" if count < k else "")
         )

@@ -74,6 +74,8 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
 @torch.no_grad()
 def _estimated(A: CSRTensor, jacobi: Jacobi, degree: int) -> Bounds:
     floor = 0.5 / (degree + 1) ** 2
+    if A.shape[0] == 0:
+        return floor, 1.0
     low, high = eigenvalue_bounds(A.matvec, jacobi, jacobi.inverse_diagonal, floor)
     if not low > 0:
         what = "D or A is not" if math.isnan(low) else f"D^-1 A has an eigenvalue below {low:.3g}"
