@@ -23,8 +23,10 @@ lint: $(INSTALLED) ## check style and types (ruff, pyright)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: compiler-needed $(INSTALLED) ## compare the sparse kernels with torch's, correctness first
-	SPARSETORCH_NATIVE=require $(BIN)/python benchmarks/bench_csr.py $(ARGS)
+bench: compiler-needed $(INSTALLED) ## time the sparse kernels beside their peers, correctness first
+	for script in bench_csr bench_memory bench_triangular bench_direct; do \
+		SPARSETORCH_NATIVE=require $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; echo; \
+	done
 
 bench-gpu: $(INSTALLED) ## the same on a GPU, beside cuSPARSE and CuPy; needs a CUDA build of torch
 	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)

@@ -10,6 +10,7 @@ from sparsetorch.pattern import Pattern
 from sparsetorch.products import galerkin, masked_matmul, sddmm
 from sparsetorch.semiring import spmm
 from sparsetorch.stacking import block_diag, bmat, hstack, kron, vstack
+from sparsetorch.typed import TypedCSR
 
 __version__ = "0.1.0"
 
@@ -17,6 +18,7 @@ __all__ = [
     "Assembly",
     "CSRTensor",
     "Pattern",
+    "TypedCSR",
     "assembly",
     "block_diag",
     "bmat",

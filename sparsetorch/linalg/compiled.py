@@ -7,6 +7,7 @@ A^-H g for the gradient of b, minus its outer product with x for that of the val
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -122,8 +123,23 @@ def _solve(*arguments: Any) -> Tensor:
         solver = _factored(solver, call.values)
     if call.transposed:
         solver = solver.adjoint
-    x = solver.solve(call.values, call.b, call.x0).checked().x
+    with _lazy_conjugates():
+        x = solver.solve(call.values, call.b, call.x0).checked().x
     return x.contiguous()
+
+
+def _lazy_conjugates() -> AbstractContextManager:
+    """Where `t.conj()`, which PyTorch puts off, is what it says.
+
+    The first time that AOTAutograd runs a graph, a dispatch mode watches custom operators, under
+    which products read a tensor that is conjugated lazily as if it were not.
+    """
+    keys = torch._C.DispatchKey
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (keys.Conjugate, keys.Negative):
+        excluded = excluded.remove(key)
+    included = torch._C._dispatch_tls_local_include_set()
+    return torch._C._ForceDispatchKeyGuard(included, excluded)
 
 
 def _factored(solver: DirectSolver, values: Tensor) -> DirectSolver:

@@ -3,5 +3,14 @@
 from sparsetorch.nn.attention import GATConv
 from sparsetorch.nn.convolution import GCNConv, TAGConv, gcn_normalize
 from sparsetorch.nn.linear import SparseLinear
+from sparsetorch.nn.relational import RGCNConv, rgcn_normalize
 
-__all__ = ["GATConv", "GCNConv", "SparseLinear", "TAGConv", "gcn_normalize"]
+__all__ = [
+    "GATConv",
+    "GCNConv",
+    "RGCNConv",
+    "SparseLinear",
+    "TAGConv",
+    "gcn_normalize",
+    "rgcn_normalize",
+]

@@ -5,6 +5,8 @@ milliseconds. What loads the library for real runs in processes of its own.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -197,6 +199,18 @@ def test_a_shipped_library_comes_first(compiler, loaded, tmp_path, monkeypatch):
     load()
     assert loaded == [shipped]
     assert builds(compiler) == 0
+
+
+def test_the_library_asks_nothing_of_pytorch_but_its_stable_abi(library, tmp_path):
+    """No name from PyTorch's C++ namespaces is imported: another release can load this file."""
+    if shutil.which("nm") is None:
+        pytest.skip("nm, which comes with the compiler, is missing")
+    (tmp_path / "library.so").write_bytes(library)
+    command = ["nm", "-D", "--undefined-only", str(tmp_path / "library.so")]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    names = [line.split()[-1] for line in lines]
+    assert any(name.startswith("aoti_torch_") for name in names)
+    assert not [name for name in names if re.match(r"_ZNK?(2at|3c10|5torch)", name)]
 
 
 def test_an_unknown_mode_is_refused():

@@ -7,8 +7,8 @@ import torch
 from random_matrices import random_csr, random_pattern
 from torch import Tensor, nn
 
-from sparsetorch import CSRTensor, Pattern
-from sparsetorch.nn import GATConv, GCNConv, SparseLinear, TAGConv
+from sparsetorch import CSRTensor, Pattern, TypedCSR
+from sparsetorch.nn import GATConv, GCNConv, RGCNConv, SparseLinear, TAGConv
 
 N, IN, OUT = 7, 4, 3
 
@@ -28,6 +28,14 @@ def on_pattern(layer: nn.Module, A: CSRTensor, x: Tensor) -> Tensor:
     return layer(A.pattern, x)
 
 
+EDGE_TYPES = [("node", "to", "node"), ("node", "from", "node")]
+
+
+def on_relations(layer: nn.Module, A: CSRTensor, x: Tensor) -> Tensor:
+    """The edges are one relation, turned around they are another one."""
+    return layer(TypedCSR(dict(zip(EDGE_TYPES, (A, A.T)))), {"node": x})["node"]
+
+
 def weight_pattern() -> Pattern:
     return random_pattern(OUT, IN, 0.5, seed=11)
 
@@ -43,6 +51,11 @@ LAYERS = {
     "tag, much narrower": Layer(lambda: TAGConv(IN, 1, hops=2), on_matrix),
     "tag without bias": Layer(lambda: TAGConv(IN, OUT, hops=1, bias=False), on_matrix),
     "gat": Layer(lambda: GATConv(IN, OUT, heads=2), on_pattern),
+    "rgcn": Layer(lambda: RGCNConv(IN, OUT, EDGE_TYPES), on_relations),
+    "rgcn of bases": Layer(lambda: RGCNConv(IN, IN + 1, EDGE_TYPES, n_bases=3), on_relations),
+    "rgcn without root": Layer(
+        lambda: RGCNConv(IN, OUT, EDGE_TYPES, root=False, bias=False), on_relations
+    ),
     "gat, averaged": Layer(lambda: GATConv(IN, OUT, heads=2, concat=False), on_pattern),
 }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_matrices import random_square
+from random_matrices import random_complex, random_square
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -75,6 +75,30 @@ def test_compiles_with_the_default_backend(method):
         return (x * x.cos()).sum()
 
     assert_compiles(loss, *system(), backend="inductor")
+
+
+def test_complex_systems():
+    b = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    kinds: dict[Any, str] = {"direct": "general", "gmres": "general", "cg": "positive"}
+    for method, kind in kinds.items():
+        A = random_complex(8, kind, seed=3)
+
+        def loss(A, b, method=method):
+            options: Any = {} if method == "direct" else {"preconditioner": Jacobi(A)}
+            return solve(A, 2j * b, method, **options).abs().sum()
+
+        assert_compiles(loss, A, b.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    A, b = system(8)
+    for method, options in (("direct", {}), ("cg", {"preconditioner": Jacobi(A.to(dtype))})):
+
+        def loss(A, b, method: Any = method, options: Any = options):
+            return solve(A.to(dtype), b.to(dtype), method, **options).square().sum()
+
+        assert_compiles(loss, A, b)
 
 
 def test_unsymmetric_and_transposed_matrices():
