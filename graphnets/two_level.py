@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch import Pattern
+from sparsetorch.incidence import incidence
 from sparsetorch_kernels import Layout, spmm
 
 
@@ -57,12 +58,12 @@ class TwoLevelGraph:
     @cached_property
     def to_fine(self) -> Incidence:
         """Incidence of fine nodes and cross edges, for `mean_edges`."""
-        return incidence(self.cross.layout)
+        return _averaging(self.cross.layout)
 
     @cached_property
     def to_coarse(self) -> Incidence:
         """Incidence of coarse nodes and cross edges, for `mean_edges`."""
-        return incidence(self.cross.layout.T)
+        return _averaging(self.cross.layout.T)
 
     def to(self, device: torch.device | str) -> Self:
         """This graph on a device."""
@@ -76,24 +77,10 @@ class Incidence(NamedTuple):
     weights: Tensor  # (nnz,) one over the length of the row
 
 
-def incidence(layout: Layout) -> Incidence:
-    """Incidence of the rows of a pattern and its edges, which keep the order of its values."""
-    nnz = layout.col.shape[0]
-    crow = layout.crow
-    edges = torch.arange(nnz + 1, dtype=crow.dtype, device=crow.device)
-    lengths = crow.diff().long()
-    row = torch.repeat_interleave(lengths).to(crow.dtype)
+def _averaging(layout: Layout) -> Incidence:
+    lengths = layout.crow.diff().long()
     weights = torch.repeat_interleave(1.0 / lengths.clamp(min=1), lengths)
-    if layout.perm is None:
-        sums = Layout(crow, edges[:-1], None, edges, row, None, layout.n_rows, nnz)
-        return Incidence(sums, weights)
-    # Entry k of this view is edge perm[k]; each row of the transpose is one edge, with one entry.
-    owner, where = torch.empty_like(row), torch.empty_like(row)
-    owner[layout.perm.long()] = row
-    where[layout.perm.long()] = edges[:-1]
-    return Incidence(
-        Layout(crow, layout.perm, None, edges, owner, where, layout.n_rows, nnz), weights
-    )
+    return Incidence(incidence(layout), weights)
 
 
 def mean_edges(incidence: Incidence, messages: Tensor) -> Tensor:

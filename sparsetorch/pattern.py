@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_index, checked_pattern
+from sparsetorch.incidence import incidence
 from sparsetorch.ordering import minimum_degree
 from sparsetorch.per_partner import PerPartner
 from sparsetorch.structure import (
@@ -220,12 +221,7 @@ class Pattern:
         """
         if self._incidence is None:
             with finding_structure("Pattern.incidence"):
-                dtype = self._crow.dtype
-                entries = torch.arange(self.nnz + 1, dtype=dtype, device=self.device)
-                row, n_rows = self.row.to(dtype), self._shape[0]
-                self._incidence = Layout(
-                    self._crow, entries[:-1], None, entries, row, None, n_rows, self.nnz
-                )
+                self._incidence = incidence(self.forward_layout)
         return self._incidence
 
     @property

@@ -3,6 +3,10 @@
 PyTorch then hands a backward formula tensors of an older kind of vmap than `torch.vmap`. They hide
 their batch dimension from `autograd.Function`, whose vmap rule is not called; here they go through
 `torch.vmap`, where it is.
+
+No public function opens such a tensor. The private ones below are those with which PyTorch itself
+makes and opens it (torch/_vmap_internals.py; tested with 2.13): they are there as long as such
+tensors are. Where one is missing, gradients are taken as they come.
 """
 
 from __future__ import annotations
@@ -12,15 +16,19 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
 from torch.utils import _pytree as pytree
+
+try:
+    from torch._C._functorch import is_legacy_batchedtensor
+except ImportError:
+    is_legacy_batchedtensor = None
 
 Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 
 
 def map_gradients(function: Callable[..., Result], *grads: Tensor) -> Result:
     """`function(*grads)`, mapped over the hidden batch dimension if the gradients have one."""
-    hidden = [is_legacy_batchedtensor(grad) for grad in grads]
+    hidden = [bool(is_legacy_batchedtensor and is_legacy_batchedtensor(grad)) for grad in grads]
     if not any(hidden):
         return function(*grads)
     level = torch._C._vmapmode_increment_nesting() - 1

@@ -33,20 +33,12 @@ def bicgstab(
 ) -> Solution:
     """Solve A x = b for a general A by right-preconditioned BiCGSTAB: seven vectors, no basis.
 
-    A: a square CSRTensor or a callable x -> A x on (n,), called twice per iteration. b: (n,), or
-    (n, k) solved column by column; of any floating or complex dtype. preconditioner: fixed and
-    linear; a callable r -> z, an object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <=
-    max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in double precision by default, or after
-    maxiter (10 n) iterations. x0: initial guess, like b. callback: called with (iteration, residual
-    norm).
+    Arguments, stopping rule, dtypes and result are those of `cg`, with any square A, called twice
+    per iteration, and any preconditioner that is fixed and linear.
 
     The residual does not fall monotonically. Where the recurrence would divide by zero it starts
     anew from the best x so far if that is better than where it last started; otherwise the status
-    is LANCZOS_BREAKDOWN. No gradients are recorded: `sparsetorch.linalg.solve` is the
-    differentiable call. Equivalent to `scipy.sparse.linalg.bicgstab`.
-
-    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    is LANCZOS_BREAKDOWN. Equivalent to `scipy.sparse.linalg.bicgstab`.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.

@@ -38,22 +38,12 @@ def chebyshev(
 ) -> Solution:
     """Solve A x = b for a symmetric positive definite A, without inner products to choose steps.
 
-    A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k) solved column by
-    column; of any floating or complex dtype. A and the preconditioner are Hermitian if complex.
-    bounds: (smallest, largest) eigenvalue of A, or of M A with a preconditioner M; a largest one
-    that is too small makes it diverge, a smallest one that is too large makes it slow. By default
-    they are estimated, once for all columns, by up to 100 steps of Lanczos, which are not counted
-    as iterations. preconditioner: symmetric positive definite; a callable r -> z, an object with
-    `apply(r)`, or a CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol 1e-6 in single
-    and 1e-10 in double precision by default, or after maxiter (10 n, at least 1000: it does not end
-    after n steps) iterations. x0: initial guess, like b. callback: called with (iteration, residual
-    norm).
-
-    No gradients are recorded: `sparsetorch.linalg.solve` is the differentiable call. A failure is
-    the solution's status. Equivalent to PETSc's KSPCHEBYSHEV.
-
-    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    Arguments, stopping rule, dtypes and result are those of `cg`, but for maxiter, which is at
+    least 1000 by default: the iteration does not end after n steps. bounds: (smallest, largest)
+    eigenvalue of A, or of M A with a preconditioner M; a largest one that is too small makes it
+    diverge, a smallest one that is too large makes it slow. By default they are estimated, once for
+    all columns, by up to 100 steps of Lanczos, which are not counted as iterations. Equivalent to
+    PETSc's KSPCHEBYSHEV.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.

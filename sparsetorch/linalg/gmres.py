@@ -26,19 +26,10 @@ def gmres(
 ) -> Solution:
     """Solve A x = b for a general A by right-preconditioned GMRES.
 
-    A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k) solved column by
-    column; of any floating or complex dtype. preconditioner: fixed and linear; a callable r -> z,
-    an object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol
-    1e-6 in single and 1e-10 in double precision by default, or after maxiter (10 n) iterations. x0:
-    initial guess, like b. restart: steps per cycle; None keeps the whole basis, one vector (n,) per
-    iteration. callback: called with (iteration, residual norm).
-
-    No gradients are recorded: `sparsetorch.linalg.solve` is the differentiable call. A failure is
-    the solution's status. Equivalent to `scipy.sparse.linalg.gmres`, which preconditions from the
-    left.
-
-    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    Arguments, stopping rule, dtypes and result are those of `cg`, with any square A and any
+    preconditioner that is fixed and linear. restart: steps per cycle; None keeps the whole basis,
+    one vector (n,) per iteration. Equivalent to `scipy.sparse.linalg.gmres`, which preconditions
+    from the left.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.

@@ -34,22 +34,14 @@ def minres(
 ) -> Solution:
     """Solve A x = b for a symmetric A, definite or not, by the minimal residual method.
 
-    A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k) solved column by
-    column; of any floating or complex dtype. A and the preconditioner are Hermitian if complex; for
-    one with A = A^T and complex entries use gmres or bicgstab. preconditioner: M, symmetric
-    positive definite even where A is not; a callable r -> z, an object with `apply(r)`, or a
-    CSRTensor. Each step makes r . M r as small as it can be, r = b - A x; reported is |r|, and the
-    iteration stops at |r| <= max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in double
-    precision by default, or after maxiter (10 n) iterations. x0: initial guess, like b. callback:
-    called with (iteration, residual norm).
+    Arguments, stopping rule, dtypes and result are those of `cg`, with A (n, n) Hermitian if
+    complex (for one with A = A^T and complex entries use gmres or bicgstab). preconditioner: M,
+    positive definite even where A is not. Each step makes r . M r as small as it can be,
+    r = b - A x; reported is |r|.
 
     A singular A is solved if b is in its range; otherwise the status is BREAKDOWN, and x minimises
-    |b - A x| (without a preconditioner). No gradients are recorded: `sparsetorch.linalg.solve` is
-    the differentiable call. Equivalent to `scipy.sparse.linalg.minres`, which takes |A| |x| into
-    its stopping rule and no complex numbers.
-
-    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    |b - A x| (without a preconditioner). Equivalent to `scipy.sparse.linalg.minres`, which takes
+    |A| |x| into its stopping rule and no complex numbers.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.

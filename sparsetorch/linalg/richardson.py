@@ -23,17 +23,9 @@ def richardson(
     """Solve A x = b by the stationary iteration `x <- x + M (b - A x)`.
 
     It converges if the spectral radius of I - M A is below one, at that rate: the measure of a
-    preconditioner itself. A: a square CSRTensor or a callable x -> A x on (n,). b: (n,), or (n, k)
-    solved column by column; of any floating or complex dtype. preconditioner: M, a callable r -> z,
-    an object with `apply(r)`, or a CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol
-    1e-6 in single and 1e-10 in double precision by default, or after maxiter (10 n) iterations. x0:
-    initial guess, like b. callback: called with (iteration, residual norm).
-
-    No gradients are recorded. A failure is the solution's status. Saad, Iterative Methods, section
-    4.1; equivalent to PETSc's KSPRICHARDSON.
-
-    float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    preconditioner itself. Arguments, stopping rule, dtypes and result are those of `cg`, with any
+    square A and any preconditioner M. Saad, Iterative Methods, section 4.1; equivalent to PETSc's
+    KSPRICHARDSON.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.

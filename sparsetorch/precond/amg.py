@@ -104,7 +104,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
     A = A.detach()
     if not bool(A.values.isfinite().all()):
         raise ValueError("A: expected finite values, got NaN or infinity")
-    zeros = torch.nonzero(_row_sums(A) == 0)[:, 0]
+    zeros = torch.nonzero(A.map(torch.abs).sum(-1) == 0)[:, 0]
     if len(zeros):
         raise ValueError(f"A: {len(zeros)} rows are zero, the first of them row {int(zeros[0])}")
     *fine, coarsest = _hierarchy(A, kind, options)
@@ -145,13 +145,8 @@ def _like(A: CSRTensor, matrix: Any) -> CSRTensor:
 
 
 def _smoother(A: CSRTensor, degree: int) -> Chebyshev:
-    sums = _row_sums(A)
+    sums = A.map(torch.abs).sum(-1)
     scale = torch.where(sums > 0, 1 / sums, 0)
     # The eigenvalues below are left to the coarser levels. From 1/2 to 1 the polynomial of degree 0
     # is 4/3, the damping of smoothed aggregation.
     return Chebyshev(A, scale, degree, (0.5 / (degree + 1), 1.0))
-
-
-def _row_sums(A: CSRTensor) -> Tensor:
-    """The sums of absolute values in each row, (n,)."""
-    return A.with_values(A.values.abs()).matvec(A.values.new_ones(A.shape[1]))

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.utils import _pytree as pytree
 
 from sparsetorch import CSRTensor
-from sparsetorch.linalg import cg, solve
+from sparsetorch.linalg import batched_gradients, cg, solve
 from sparsetorch.precond import Jacobi, amg, block_jacobi, chebyshev
 
 METHODS = ["direct", "cg", "gmres"]
@@ -175,3 +175,13 @@ def test_a_preconditioner_that_does_not_fit_is_named(M, error, message):
 def test_an_operator_that_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"^A: expected shape \(4,\)"):
         cg(lambda x: x[:2], torch.ones(4).double())
+
+
+def test_a_torch_that_hides_no_batches(monkeypatch):
+    """The private function that tells hidden ones may go; plain gradients do not need it."""
+    monkeypatch.setattr(batched_gradients, "is_legacy_batchedtensor", None)
+    A = random_square(6)
+    solve(A, torch.ones(6, dtype=torch.float64)).sum().backward()
+    assert A.values.grad is not None
+    x = torch.linalg.solve(dense(A), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(A.values.grad, torch.autograd.grad(x.sum(), A.values)[0])
