@@ -1,15 +1,17 @@
-"""Is this a sparsity pattern? The checks that every public way to make one goes through."""
+"""Is this a sparsity pattern, a tensor, a number? What every public way in asks."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsetorch.structure import INT64_MAX, expand_rows
 
+Scalar = int | float | complex | np.number | Tensor
 REMEDY = "; CSRTensor.from_coo sorts and sums entries that come in any order"
 
 
@@ -116,3 +118,28 @@ def unordered_entry(crow: Tensor, col: Tensor) -> int | None:
     row = expand_rows(crow, col.numel())
     unordered = (row[1:] == row[:-1]) & (col[1:] <= col[:-1])
     return int(unordered.int().argmax()) if bool(unordered.any()) else None
+
+
+def checked_scalar(scalar: Scalar, device: torch.device) -> int | float | complex | Tensor:
+    """What multiplies or divides a matrix: a number, or a 0-d tensor that may be on the CPU.
+
+    Raises:
+        TypeError: something else.
+        ValueError: a tensor on another device.
+    """
+    if isinstance(scalar, np.number):
+        return scalar.item()
+    is_number = isinstance(scalar, int | float | complex)
+    if not is_number and not (isinstance(scalar, Tensor) and scalar.ndim == 0):
+        kind = type(scalar).__name__
+        shape = f" of shape {tuple(scalar.shape)}" if isinstance(scalar, Tensor) else ""
+        raise TypeError(
+            f"expected a number or a 0-d tensor to scale a CSRTensor, got {kind}{shape}; use "
+            "scale_rows or scale_cols for a vector, @ for a product of matrices"
+        )
+    if isinstance(scalar, Tensor) and scalar.device != device and scalar.device.type != "cpu":
+        raise ValueError(
+            f"the matrix is on {device} and what scales it on {scalar.device}; move one with "
+            ".to(device)"
+        )
+    return scalar

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, overload
 
-import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from torch.utils import _pytree as pytree
 
 from sparsetorch import algebra, build, indexing, interop, reductions
 from sparsetorch.algebra import Sparse
-from sparsetorch.checks import check_tensor
+from sparsetorch.checks import Scalar, check_tensor, checked_scalar
 from sparsetorch.pattern import Index, Pattern, Selection
 
 # What `torch` functions do with a CSRTensor; `torch_functions` fills it.
 TORCH_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-
-Scalar = int | float | complex | np.number | Tensor
 
 
 class CSRTensor:
@@ -357,11 +354,11 @@ class CSRTensor:
         """
         if isinstance(other, CSRTensor):
             return self._of(algebra.hadamard(self._sparse, other._sparse))
-        return self.with_values(self.values * _checked_scalar(other, self.device))
+        return self.with_values(self.values * checked_scalar(other, self.device))
 
     def div(self, scalar: Scalar) -> CSRTensor:
         """`A / scalar`, for a number or a 0-d tensor; differentiable in both."""
-        return self.with_values(self.values / _checked_scalar(scalar, self.device))
+        return self.with_values(self.values / checked_scalar(scalar, self.device))
 
     __add__ = __radd__ = add
     __sub__ = sub
@@ -572,25 +569,6 @@ class CSRTensor:
                 "A.values (the stored entries) or to A.to_dense()"
             )
         return operation(*args, **(kwargs or {}))
-
-
-def _checked_scalar(scalar: Scalar, device: torch.device) -> int | float | complex | Tensor:
-    if isinstance(scalar, np.number):
-        return scalar.item()
-    is_number = isinstance(scalar, int | float | complex)
-    if not is_number and not (isinstance(scalar, Tensor) and scalar.ndim == 0):
-        kind = type(scalar).__name__
-        shape = f" of shape {tuple(scalar.shape)}" if isinstance(scalar, Tensor) else ""
-        raise TypeError(
-            f"expected a number or a 0-d tensor to scale a CSRTensor, got {kind}{shape}; use "
-            "scale_rows or scale_cols for a vector, @ for a product of matrices"
-        )
-    if isinstance(scalar, Tensor) and scalar.device != device and scalar.device.type != "cpu":
-        raise ValueError(
-            f"the matrix is on {device} and what scales it on {scalar.device}; move one with "
-            ".to(device)"
-        )
-    return scalar
 
 
 def _unflatten(leaves: Any, pattern: Any) -> CSRTensor:
