@@ -76,7 +76,7 @@ def test_the_matrices_are_laplacians():
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read in /proc")
 def test_memory_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
-    arguments = "bench --grid 40 --small 500 --nodes 1000 --out".split()
+    arguments = ["bench", "--grid", "40", "--small", "500", "--nodes", "1000", "--out"]
     monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / "table.md")])
     bench_memory.main()
     rows = (tmp_path / "table.md").read_text().splitlines()[4:]
