@@ -11,12 +11,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import bench_csr
 import bench_direct
+import bench_memory
 import bench_triangular
 import side_by_side
 from matrices import poisson, power_law
 
 RUNS = [  # script, arguments, rows
-    (bench_csr, "--grid 6", len(bench_csr.CASES)),
+    (bench_csr, "--grid 6 --nodes 40", 2 * len(bench_csr.CASES)),
     (bench_triangular, "--grid 6 --nodes 40", 2 * len(bench_triangular.CASES)),
     (bench_direct, "--sizes 6x5 3x3x4", 2 * 8),
 ]
@@ -71,3 +72,13 @@ def test_the_matrices_are_laplacians():
     assert abs(graph - graph.T).max() == 0
     np.testing.assert_allclose(graph.sum(1), 1)  # Laplacian plus identity
     assert 2 * 300 < (graph.nnz - 300) / 2 <= 21 * 300 / 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read in /proc")
+def test_memory_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
+    arguments = ["bench", "--grid", "40", "--small", "500", "--nodes", "1000", "--out"]
+    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / "table.md")])
+    bench_memory.main()
+    rows = (tmp_path / "table.md").read_text().splitlines()[4:]
+    assert len(rows) == 3
+    assert rows[0].startswith("| Poisson, 40 x 40 |")

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cstdlib>
 #include <optional>
 
 #include "csr.h"
@@ -27,6 +28,21 @@ void place_entries(const Csr<I, P>& a, int64_t begin, int64_t end, P* next, I* t
       t_perm[place] = static_cast<P>(e);
     }
   }
+}
+
+// Whether entries lie near the diagonal on the whole, judged by a sample: what `pair_entries` reads
+// of other rows is then in a cache. Elsewhere it waits for memory, where writes alone would not.
+template <typename I, typename P>
+bool is_banded(const Csr<I, P>& a) {
+  constexpr int64_t kSamples = 1024, kNear = 16384;
+  const int64_t step = std::max<int64_t>(1, a.n_rows / kSamples);
+  int64_t distance = 0, entries = 0;
+  for (int64_t row = 0; row < a.n_rows; row += step) {
+    for (int64_t e = a.crow[row]; e < a.crow[row + 1]; ++e, ++entries) {
+      distance += std::abs(row - static_cast<int64_t>(a.col[e]));
+    }
+  }
+  return distance <= kNear * entries;
 }
 
 // Pairs the entries (i, j), j < i, of rows begin .. end of a square pattern with (j, i): perm has the
