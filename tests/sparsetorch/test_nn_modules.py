@@ -2,7 +2,6 @@
 
 import copy
 import io
-import socket
 from typing import Any, cast
 
 import lightning as L
@@ -189,10 +188,10 @@ def loss_of(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return net(x).square().mean()
 
 
-def _one_of_two(rank: int, port: int, results: Any) -> None:
+def _one_of_two(rank: int, meeting: str, results: Any) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
     torch.manual_seed(rank)  # DDP gives rank 0's parameters to all
     net = DistributedDataParallel(Net())
@@ -201,13 +200,14 @@ def _one_of_two(rank: int, port: int, results: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_have_the_gradients_of_one():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    meeting = str(tmp_path / "meeting")  # a port that is free now may be taken when it is needed
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    processes = [context.Process(target=_one_of_two, args=(r, port, results)) for r in (0, 1)]
+    processes = [
+        context.Process(target=_one_of_two, args=(rank, meeting, results), daemon=True)
+        for rank in (0, 1)
+    ]
     for process in processes:
         process.start()
     for process in processes:
