@@ -21,6 +21,7 @@ from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.direct import Factorization
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.minres import minres
+from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
 from sparsetorch_kernels import sddmm
@@ -76,13 +77,18 @@ class Border:
 
             multiply = near_identity
         solution = minres(multiply, r, rtol=self.rtol)
-        if not solution.converged:
-            detail = (
-                f"solving for a derivative of eigenvector {i}, which exists if its eigenvalue is "
-                "not one of those left out: try a larger k"
-            )
-            solution = replace(solution, detail=detail)
-        return project(solution.checked().x)
+        return project(derivative_of(i, solution))
+
+
+def derivative_of(i: int, solution: Solution) -> Tensor:
+    """The x of a solve for a derivative of eigenvector i; its failure says what to try."""
+    if not solution.converged:
+        detail = (
+            f"solving for a derivative of eigenvector {i}, which exists if its eigenvalue is not "
+            "one of those left out: try a larger k"
+        )
+        solution = replace(solution, detail=detail)
+    return solution.checked().x
 
 
 class Bordered(torch.autograd.Function):

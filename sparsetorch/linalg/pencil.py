@@ -12,14 +12,14 @@ z . M u and -(z m^T + u q^T).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.bordered import Inverse
+from sparsetorch.linalg.bordered import Inverse, derivative_of
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solvers import product
@@ -82,13 +82,7 @@ class Pencil:
 
             right = project(factors.solve(project_back(r)))
             solution = gmres(near_identity, right, rtol=self.rtol)
-        if not solution.converged:
-            detail = (
-                f"solving for a derivative of eigenvector {i}, which exists if its eigenvalue is "
-                "not one of those left out: try a larger k"
-            )
-            solution = replace(solution, detail=detail)
-        return project(solution.checked().x)
+        return project(derivative_of(i, solution))
 
 
 class BorderedPencil(torch.autograd.Function):
