@@ -59,10 +59,27 @@ class Problem:
             ).solve(b),
             "Cholesky, new values: factor and solve": lambda: self.known.refactorized(A).solve(b),
             "LU, new values: factor and solve": lambda: self.known_lu.refactorized(A).solve(b),
+            **self.indefinite(),
             "Cholesky: factor only, new values": lambda: self.known.refactorized(A),
             "Cholesky: solve only": lambda: self.known.solve(b),
             "log det and its gradient": self.gradient,
             "selected inverse": lambda: selected_inverse(A),
+        }
+
+    def indefinite(self) -> dict[str, Callable[[], object]]:
+        """Helmholtz: the matrix with half of its spectrum's mean taken off its diagonal."""
+        A, b = self.helmholtz, self.helmholtz @ self.x
+        matrix, right = sparse.csc_array(A.to_scipy()), b.numpy()
+        return {
+            "SuperLU, indefinite: factor and solve": lambda: splu(
+                matrix,
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=0.1,
+                options={"SymmetricMode": True},
+            ).solve(right),
+            "L D L^T, new values: factor and solve": lambda: self.known_ldlt.refactorized(A).solve(
+                b
+            ),
         }
 
     def gradient(self) -> torch.Tensor:
