@@ -20,13 +20,14 @@ from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.stacking import bmat
 from sparsetorch.structure import outside_transforms, plain
 
+Which = Literal["LM", "SM"]
 Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
 
 
 class Options(TypedDict, total=False):
     """The options of `svds`, as it describes them."""
 
-    which: Literal["LM", "SM"]
+    which: Which
     v0: Tensor | None
     ncv: int | None
     maxiter: int | None
@@ -54,7 +55,7 @@ def svds(
     A: CSRTensor,
     k: int = 6,
     *,
-    which: Literal["LM", "SM"] = "LM",
+    which: Which = "LM",
     v0: Tensor | None = None,
     ncv: int | None = None,
     maxiter: int | None = None,

@@ -111,18 +111,18 @@ def test_the_plane_waves_of_a_ring():
     angles = 2 * math.pi * torch.arange(n).double()[:, None] * momenta[exact.indices] / n
     waves = torch.polar(torch.full_like(angles, n**-0.5), angles)
     torch.testing.assert_close(V, waves, rtol=0, atol=1e-10)
-    by_scipy = sl.eigsh(A.to_scipy(), 5, which="LA", return_eigenvectors=False)
+    by_scipy: Any = sl.eigsh(A.to_scipy(), 5, which="LA", return_eigenvectors=False)
     torch.testing.assert_close(w, torch.from_numpy(by_scipy.copy()).sort().values)
 
 
-@every_way
+@pytest.mark.parametrize("options", [{"which": "BE"}, {"sigma": 0.9}], ids=str)
 @with_and_without_mass
 def test_derivatives_of_first_and_second_order(options, generalized):
-    A, M = pencil()
+    A, M = pencil(6)
 
     def pairs(a, m=None):
         mass = None if m is None else hermitian(M, m)
-        return eigsh(hermitian(A, a), 3, M=mass, adjoint_rtol=1e-13, **options)
+        return eigsh(hermitian(A, a), 2, M=mass, adjoint_rtol=1e-13, **options)
 
     inputs = (A.values, M.values) if generalized else (A.values,)
     fast = {"fast_mode": True, "atol": 1e-6}
@@ -159,7 +159,7 @@ def test_the_tangent_is_the_difference_of_normalized_vectors(generalized):
 
     at = (A.values, M.values)
     direction = tuple(hermitian(B, torch.randn_like(B.values)).values for B in (A, M))
-    _, (dw, dV) = torch.func.jvp(pairs, at, direction)
+    _, (dw, dV), *_ = torch.func.jvp(pairs, at, direction)
     h = 1e-5
     (w1, V1), (w0, V0) = (pairs(*(b + s * d for b, d in zip(at, direction))) for s in (h, -h))
     torch.testing.assert_close(dw, (w1 - w0) / (2 * h), rtol=1e-6, atol=1e-7)
@@ -186,7 +186,7 @@ def test_transformations_by_value(generalized):
     tangent = torch.randn_like(values)
     gradient = torch.func.grad(reference)(values)
     torch.testing.assert_close(torch.func.grad(energy)(values), gradient)
-    _, got = torch.func.jvp(energy, (values,), (tangent,))
+    _, got, *_ = torch.func.jvp(energy, (values,), (tangent,))
     torch.testing.assert_close(got, torch.vdot(gradient, tangent).real)
     curvatures = [
         torch.func.jvp(torch.func.grad(f), (values,), (tangent,))[1] for f in (energy, reference)
@@ -219,7 +219,7 @@ def test_equal_eigenvalues():
     w, V = eigsh(A, 3, sigma=0.0)
     with pytest.raises(RuntimeError, match="single eigenvectors is undefined"):
         (V[:, 1].abs() ** 4).sum().backward(retain_graph=True)
-    _, (dw, dV) = torch.func.jvp(
+    _, (dw, dV), *_ = torch.func.jvp(
         lambda v: eigsh(A.with_values(v), 3, sigma=0.0), (A.values.detach(),), (direction,)
     )
     assert bool(dw.isfinite().all())
