@@ -70,10 +70,6 @@ class Problem:
         """(w, V) for values (nnz,), ascending and with signs chosen."""
         self.check_symmetric("A", values)
         S = CSRTensor(self.pattern, self.symmetric(values))
-        if self.sigma is None and not bool(values.any()):
-            # There is no Krylov space, and any basis will do.
-            w, V = values.abs().new_zeros(self.k), torch.eye(S.shape[0], self.k).to(values)
-            return w, V
         inverse = None
         if self.sigma is not None:
             shift = S.values.new_full((S.shape[0],), -self.sigma)
@@ -117,12 +113,13 @@ class Problem:
     def eigenpairs(
         self, S: CSRTensor, inverse: Operator | None, mass: Mass | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(w, V) in any order: by ARPACK on the CPU where S is real, else by Lanczos.
+        """(w, V) in any order: by ARPACK on the CPU where S is real and not zero, else by Lanczos.
 
         ARPACK takes a Hermitian matrix for a general one: its vectors lose digits of their
-        orthogonality, and all of it where eigenvalues are equal.
+        orthogonality, and all of it where eigenvalues are equal. Of a zero matrix, whose Krylov
+        space is empty, it finds nothing.
         """
-        if S.device.type == "cpu" and not S.dtype.is_complex:
+        if S.device.type == "cpu" and not S.dtype.is_complex and bool(S.values.any()):
             return self._by_arpack(S, inverse, mass)
         return self._by_lanczos(S, inverse, mass)
 

@@ -229,6 +229,15 @@ def test_equal_eigenvalues():
         gradient.real.sum().backward()
 
 
+def test_vectors_of_equal_eigenvalues_are_orthonormal():
+    """Those of SciPy's are not: ARPACK does not know that a complex matrix is Hermitian."""
+    Q = torch.linalg.qr(torch.randn(60, 60, dtype=torch.complex128)).Q
+    d = torch.cat([torch.linspace(0, 1, 56), torch.tensor([2, 2, 2, 3])]).to(Q)
+    w, V = eigsh(CSRTensor.from_dense((Q * d) @ Q.mH), 4, which="LA")
+    torch.testing.assert_close(w, torch.tensor([2, 2, 2, 3]).double())
+    torch.testing.assert_close(V.mH @ V, torch.eye(4).to(Q))
+
+
 def test_all_but_one_pair_and_a_zero_matrix():
     A = pencil(5)[0].detach()
     for which in ("LM", "BE"):

@@ -1,5 +1,6 @@
 """Fixed points of complex maps, holomorphic or not, and derivatives through them."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,7 +71,9 @@ def test_is_a_fixed_point(holomorphic, solver):
 
 
 @pytest.mark.parametrize(
-    ("holomorphic", "solver"), [(True, SOLVERS[0]), *((False, solver) for solver in SOLVERS)], ids=str
+    ("holomorphic", "solver"),
+    [(True, SOLVERS[0]), *((False, solver) for solver in SOLVERS)],
+    ids=str,
 )
 def test_derivatives_of_first_and_second_order(holomorphic, solver):
     f, *params = contraction(holomorphic)
@@ -80,7 +83,15 @@ def test_derivatives_of_first_and_second_order(holomorphic, solver):
 
     fast: Any = {"fast_mode": True, "atol": 1e-7}
     assert gradcheck(z, params, check_forward_ad=True, check_batched_grad=True, **fast)
-    assert gradgradcheck(z, params, check_fwd_over_rev=True, **fast)
+    *others, c = params
+    assert gradgradcheck(partial(z, *(p.detach() for p in others)), c, **fast)
+    values, *others = params
+    assert gradgradcheck(
+        lambda values: z(values, *(p.detach() for p in others)),
+        values,
+        check_fwd_over_rev=True,
+        **fast,
+    )
 
 
 @every_solver

@@ -83,6 +83,13 @@ def test_the_closest_to_zero_of_an_indefinite_pencil(n, dtype):
         torch.testing.assert_close(A @ V, (M @ V) * w, rtol=0, atol=rounding)
 
 
+def test_a_zero_matrix():
+    M = pencil()[1].detach()
+    w, V = eigsh(M * 0, 2, M=M)
+    assert w.tolist() == [0, 0]
+    torch.testing.assert_close(V.T @ (M @ V), torch.eye(2).double())
+
+
 def test_vibrations_of_a_string_by_finite_elements():
     """Linear elements on n + 1 intervals: w_j = (6 / h^2) (1 - cos t) / (2 + cos t), t = j pi h."""
     n = 100
