@@ -12,7 +12,8 @@ solve (below 1: sparsetorch is faster).
 "New pattern" is all the work from arrays of indices to the solution: checks, transpose, ordering,
 symbolic and numeric factorization. "New values" is what each step of a training or of a Newton
 iteration costs, on a pattern that is known. The indefinite matrix is the Poisson matrix minus half
-the identity, for which SuperLU has to be free to exchange rows. The gradient is that of log det A in all its values.
+the identity, for which SuperLU has to be free to exchange rows. The gradient is that of log det A
+in all its values.
 """
 
 import argparse
