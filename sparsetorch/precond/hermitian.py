@@ -41,6 +41,7 @@ def _refuse_imaginary(diagonal: Tensor) -> None:
         wrong = torch.nonzero(diagonal.imag.abs() > rounding * diagonal.real.abs())
     if len(wrong):
         raise ValueError(
-            f"A: expected a Hermitian matrix, whose diagonal is real, but it is not in {len(wrong)} "
-            f"rows, the first of them row {int(wrong[:, -1].min())}; ilu0 and spai take any matrix"
+            "A: expected a Hermitian matrix, whose diagonal is real, but it is not in "
+            f"{len(wrong)} rows, the first of them row {int(wrong[:, -1].min())}; ilu0 and spai "
+            "take any matrix"
         )
