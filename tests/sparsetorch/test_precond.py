@@ -243,10 +243,10 @@ def test_chebyshev_estimates_its_interval():
 def test_chebyshev_names_what_is_wrong():
     A = CSRTensor.from_dense(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     with pytest.raises(
-        ValueError, match="positive definite matrix, but D\\^-1 A has an eigenvalue"
+        ValueError, match=r"positive definite matrix .*, but D\^-1 A has an eigenvalue"
     ):
         chebyshev(A)
-    with pytest.raises(ValueError, match="positive definite matrix, but D or A is not"):
+    with pytest.raises(ValueError, match=r"positive definite matrix .*, but D or A is not"):
         chebyshev(-A)
     with pytest.raises(ValueError, match="degree: expected at least 0, got -1"):
         chebyshev(A, -1)
