@@ -342,7 +342,7 @@ def test_chebyshev_estimates_its_interval():
         low, high = chebyshev(A, 9).bounds
         assert t.max() <= high <= 1.05 * t.max()
         assert low <= 1.1 * max(float(t.min()), high / 200)
-    with pytest.raises(ValueError, match="expected a positive definite matrix .* D or A is not"):
+    with pytest.raises(ValueError, match=r"expected a positive definite matrix .* D or A is not"):
         chebyshev(-1 * magnetic(4))
 
 
