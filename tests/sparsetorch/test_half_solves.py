@@ -22,6 +22,7 @@ from sparsetorch.linalg import (
     selected_inverse,
     slogdet,
     solve,
+    solve_triangular,
 )
 from sparsetorch.linalg.methods import DIRECT
 from sparsetorch.linalg.solve import METHODS
@@ -55,6 +56,26 @@ def test_solution_and_gradients_are_those_of_float32_rounded_once(method, dtype)
     for g, w in zip(got, want):
         assert g.dtype == dtype
         assert torch.equal(g, w.to(dtype))
+
+
+@each_dtype
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("transpose", [True, False])
+def test_triangular_solves_are_those_of_float32_rounded_once(lower, unit, transpose, dtype):
+    A = random_square(20).detach().to(dtype).requires_grad_()
+    wide = A.detach().to(torch.float32).requires_grad_()
+    options = {"lower": lower, "unit_diagonal": unit, "transpose": transpose}
+    for shape in [(20,), (20, 3)]:
+        b = torch.randn(shape).to(dtype).requires_grad_()
+        wide_b = b.detach().float().requires_grad_()
+        x, wide_x = (solve_triangular(M, r, **options) for M, r in ((A, b), (wide, wide_b)))
+        assert torch.equal(x, wide_x.to(dtype))
+        weights = torch.randn(shape).to(dtype)
+        got = torch.autograd.grad(x, (A.values, b), weights)
+        want = torch.autograd.grad(wide_x, (wide.values, wide_b), weights.float())
+        for g, w in zip(got, want):
+            assert torch.equal(g, w.to(dtype))
 
 
 @each_dtype
