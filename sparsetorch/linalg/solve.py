@@ -31,7 +31,7 @@ from sparsetorch.linalg.mapped import map_solve
 from sparsetorch.linalg.methods import METHODS, Method, solver_for
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import Solver, product
-from sparsetorch_kernels import Layout, sddmm
+from sparsetorch_kernels import Layout, nestable, sddmm
 
 __all__ = ["METHODS", "Method", "Options", "solve", "solve_by"]
 
@@ -210,6 +210,7 @@ class _Solve(torch.autograd.Function):
         return gradient, multiplier, *(None,) * (3 + len(tensors))
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         values, x, *tensors = ctx.saved_tensors
         d_values, d_b, *_ = tangents

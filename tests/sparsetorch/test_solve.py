@@ -148,6 +148,25 @@ def test_derivatives_of_first_and_second_order(solver, columns):
 
 
 @every_solver
+@every_shape
+def test_forward_mode_within_forward_mode(solver, columns):
+    """PyTorch's own dense solve gets this wrong, so the reference is reverse over reverse mode."""
+    A, b, x = system(solver, columns)
+    values, right = A.values.detach(), b.detach()
+
+    def function(t):
+        return x(values + t * values.cos(), right + t * right.sin()).sin().sum()
+
+    def slope(t):
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(function(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t)
+    torch.testing.assert_close(torch.func.jacfwd(slope)(t.detach()), second, rtol=1e-6, atol=1e-8)
+
+
+@every_solver
 def test_jvp_by_value(solver):
     A, b, x = system(solver)
     A, b = A.detach(), b.detach()

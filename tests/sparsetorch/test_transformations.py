@@ -96,6 +96,28 @@ def test_hessian_is_not_silently_zero():
     torch.testing.assert_close(forward_over_reverse, reverse_over_reverse)
 
 
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_forward_mode_within_forward_mode(operation):
+    """PyTorch switches forward mode off while a custom rule runs: without a remedy, 0 or wrong."""
+    inputs = random_inputs(4, 3, 4, 0.5, seed=2)
+    tensors = tuple(t.detach() for t in inputs.tensors())
+    directions = tuple(torch.linspace(-1, 1, t.numel()).to(t).reshape(t.shape) for t in tensors)
+
+    def function(t):
+        moved = (tensor + t * d for tensor, d in zip(tensors, directions))
+        result = values_of(operation.sparse(inputs.with_tensors(*moved)))
+        return result.nan_to_num(0, 0, 0).sin().sum()  # logsumexp of an empty row is -inf
+
+    def slope(t):
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(function(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t) if first.requires_grad else (0 * first,)
+    torch.testing.assert_close(torch.func.jacfwd(slope)(t.detach()), second)
+    torch.testing.assert_close(torch.func.grad(slope)(t.detach()), second)
+
+
 # Operators between two CSRTensors or with a tensor that dynamo cannot trace have a method instead.
 COMPILED = {
     "matvec": lambda i: torch.mv(i.A, i.x),
