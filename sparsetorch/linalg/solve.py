@@ -182,9 +182,11 @@ class _Solve(torch.autograd.Function):
     ) -> Tensor:
         solution = solver.holding(tensors).solve(values, b, x0)
         if record is None:
-            return solution.checked().x
-        record.append(solution)
-        return solution.x
+            solution.checked()
+        else:
+            record.append(solution)
+        # PyTorch forbids to change in place what a function returned as a view.
+        return solution.x.clone() if solution.x._is_view() else solution.x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -139,6 +139,14 @@ def test_gradients_match_the_dense_solve(solver, columns):
 
 @every_solver
 @every_shape
+def test_the_solution_may_be_changed_in_place(solver, columns):
+    A, b, x = system(solver, columns, n=20)
+    shifted = x(A.values, b).sub_(1)
+    torch.testing.assert_close(shifted, x(A.values, b) - 1)
+
+
+@every_solver
+@every_shape
 def test_derivatives_of_first_and_second_order(solver, columns):
     A, b, x = system(solver, columns)
     options = {"fast_mode": True, "atol": 1e-7}

@@ -202,3 +202,12 @@ def test_structure_may_be_found_inside_a_transform(operation):
 
     for got, wanted in zip(gradients_of_a_sum(transformed), gradients_of_a_sum(recorded)):
         torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_results_may_be_changed_in_place(operation):
+    inputs = random_inputs(4, 3, 4, 0.5, seed=2)
+    result = values_of(operation.sparse(inputs))
+    expected = result.detach() + 1
+    result.add_(1)  # raises where a custom function returned a view
+    torch.testing.assert_close(result, expected)
