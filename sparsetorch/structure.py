@@ -24,14 +24,15 @@ def finding_structure(what: str) -> Iterator[None]:
     """Where structure is worked out: not in compiled code, and outside of `torch.func` transforms.
 
     Indices have no derivatives, and a pattern outlives the transform in which it is first needed;
-    inside of one, every tensor that PyTorch makes belongs to it.
+    inside of one, every tensor that PyTorch makes belongs to it. The same holds for inference mode,
+    whose tensors no later derivative may read.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(
             f"{what} is not known yet, and compiled code cannot compute structure: call the "
             "function once before compiling it"
         )
-    with outside_transforms():
+    with outside_transforms(), torch.inference_mode(False):
         yield
 
 

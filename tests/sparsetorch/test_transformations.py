@@ -205,6 +205,19 @@ def test_structure_may_be_found_inside_a_transform(operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_structure_may_be_found_in_inference_mode(operation):
+    """As a validation step before the first training step does."""
+    inputs = random_inputs(5, 4, 3, 0.5, seed=6)  # new patterns, which know nothing yet
+    with torch.inference_mode():
+        operation.sparse(inputs)
+    result = values_of(operation.sparse(inputs)).nan_to_num(0, 0, 0)
+    gradients = torch.autograd.grad(
+        result.sum(), inputs.tensors(), allow_unused=True, materialize_grads=True
+    )
+    assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
 def test_results_may_be_changed_in_place(operation):
     inputs = random_inputs(4, 3, 4, 0.5, seed=2)
     result = values_of(operation.sparse(inputs))
