@@ -250,7 +250,8 @@ class CSRTensor:
             raise TypeError(
                 f"to_scipy: SciPy has no sparse matrices of {self.dtype}; use A.to(torch.float32)"
             )
-        arrays = (self.values.detach(), self.pattern.col, self.pattern.crow)
+        values = self.values.detach().resolve_conj().resolve_neg()
+        arrays = (values, self.pattern.col, self.pattern.crow)
         copies = tuple(array.cpu().numpy().copy() for array in arrays)
         return sp.csr_array(copies, shape=self.pattern.shape)
 
