@@ -384,8 +384,8 @@ class CSRTensor:
         Raises:
             ValueError: a power that is not positive: it would fill the places not stored.
         """
-        if isinstance(exponent, CSRTensor):
-            raise TypeError("exponent: expected a number, got a CSRTensor")
+        if isinstance(exponent, CSRTensor) or (isinstance(exponent, Tensor) and exponent.ndim):
+            raise TypeError(f"exponent: expected a number, got a {type(exponent).__name__}")
         if not exponent > 0:
             raise ValueError(
                 f"exponent: expected a positive number, got {exponent}: 0 ** {exponent} is not 0, "

@@ -41,7 +41,7 @@ def larger_than(A: Sparse, threshold: float) -> Selection:
 
 def largest_per_row(A: Sparse, k: int) -> Selection:
     """The k entries of each row with the largest |a| (over the batch), the first of equal ones."""
-    if k < 0:
+    if k < 0 or k != int(k):
         raise ValueError(f"k: expected a number of entries per row, got {k}")
     pattern = A.pattern
     size = A.values.detach().abs().reshape(-1, pattern.nnz).amax(0) if A.values.numel() else None
