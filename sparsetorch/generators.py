@@ -136,7 +136,16 @@ def random(
     shape = checked_shape((m, n))
     if not 0 <= density <= 1:
         raise ValueError(f"density: expected a number from 0 to 1, got {density}")
-    places, wanted = m * n, round(density * m * n)
+    with finding_structure("random"):
+        pattern = _random_pattern(shape, round(density * m * n), generator)
+    values = torch.rand(pattern.nnz, generator=generator, dtype=dtype).to(device)
+    return CSRTensor(pattern.to(values.device), values)
+
+
+def _random_pattern(
+    shape: tuple[int, int], wanted: int, generator: torch.Generator | None
+) -> Pattern:
+    places = shape[0] * shape[1]
     if wanted > places // 2:  # what is left out is the smaller set
         absent = _distinct(places, places - wanted, generator)
         stored = torch.ones(places, dtype=torch.bool)
@@ -144,9 +153,8 @@ def random(
         keys = torch.nonzero(stored)[:, 0]
     else:
         keys = _distinct(places, wanted, generator)
-    values = torch.rand(wanted, generator=generator, dtype=dtype).to(device)
     crow, col = split_keys(keys, shape)
-    return CSRTensor(Pattern.trusted(crow, col, shape).to(values.device), values)
+    return Pattern.trusted(crow, col, shape)
 
 
 def _distinct(bound: int, count: int, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+    maybe_get_bdim,
+)
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 INT32_MAX = 2**31 - 1
@@ -30,7 +35,8 @@ def finding_structure(what: str) -> Iterator[None]:
     if torch.compiler.is_compiling():
         raise RuntimeError(
             f"{what} is not known yet, and compiled code cannot compute structure: call the "
-            "function once before compiling it"
+            "function once before compiling it; what no pattern keeps (selections, triangles, "
+            "stacked matrices, Kronecker products) make outside of it"
         )
     with outside_transforms(), torch.inference_mode(False):
         yield
@@ -47,6 +53,18 @@ def plain(tensor: Tensor) -> Tensor:
     """The tensor that a `torch.func` transform may have wrapped; under vmap, the whole batch."""
     while isinstance(tensor, Tensor) and is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
+    return tensor
+
+
+def members(tensor: Tensor) -> Tensor:
+    """The plain tensor, with the dimensions that `torch.vmap` maps over in front."""
+    mapped = []
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            mapped.append(maybe_get_bdim(tensor))
+        tensor = get_unwrapped(tensor)
+    for done, dim in enumerate(reversed(mapped)):
+        tensor = tensor.movedim(dim + done, 0)
     return tensor
 
 

@@ -8,7 +8,7 @@ from operations import OPERATIONS, random_inputs, values_of
 from random_matrices import dense, random_csr
 from torch.utils import _pytree as pytree
 
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, random
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +224,34 @@ def test_results_may_be_changed_in_place(operation):
     expected = result.detach() + 1
     result.add_(1)  # raises where a custom function returned a view
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda A: A.prune(0.5),
+        lambda A: A.topk_per_row(1),
+        lambda A: CSRTensor.from_dense(A.to_dense()),
+        lambda A: A * random(4, 3, 0.5, generator=torch.Generator().manual_seed(0)).to(A.dtype),
+    ],
+)
+def test_patterns_that_follow_from_values_may_be_found_inside_a_transform(select):
+    A, x = random_csr(4, 3).detach(), torch.randn(4, dtype=torch.float64)
+
+    def energy(values):
+        return ((select(A.with_values(values)).T @ x) ** 2).sum()
+
+    values = A.values.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(energy(values), values)
+    torch.testing.assert_close(torch.func.grad(energy)(A.values), expected)
+    tangent = torch.func.jvp(energy, (A.values,), (torch.ones_like(A.values),))[1]
+    torch.testing.assert_close(tangent, expected.sum())
+
+
+@pytest.mark.parametrize("select", [lambda A: A.prune(0.5), lambda A: A.topk_per_row(1)])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_under_vmap_such_a_pattern_serves_the_whole_batch(select, dim):
+    A, x = random_csr(4, 3).detach(), torch.randn(3, dtype=torch.float64)
+    batch = A.with_values(torch.stack([A.values, A.values.flip(0), 0.1 * A.values]))
+    mapped = torch.vmap(lambda v: select(A.with_values(v)) @ x, dim)
+    torch.testing.assert_close(mapped(batch.values.movedim(0, dim)), select(batch).matvec(x[None]))
