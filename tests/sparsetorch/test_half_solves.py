@@ -167,3 +167,15 @@ def test_what_is_refused_in_half_precision():
         cg(A, b, preconditioner=lambda r: r.half())
     with pytest.raises(ValueError, match="lsqr does not compute"):
         lsqr(random_csr(3, 2, 1.0, dtype=torch.float16), torch.ones(3).half())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_iterations_are_not_rounded_by_autocast(method):
+    A = random_square(30, symmetric=True).detach().to(torch.float32)
+    b = torch.randn(30, 2)
+    expected = METHODS[method](A, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (A.to_dense() @ b).dtype == torch.bfloat16
+        got = METHODS[method](A, b)
+    assert torch.equal(got.x, expected.x)
+    assert got.residuals == expected.residuals
