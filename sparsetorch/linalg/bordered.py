@@ -24,7 +24,7 @@ from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class Bordered(torch.autograd.Function):
         return g_values, (Z * U).sum(0), -(Z @ M.mT + U @ Q.mT), Z, Q, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         values, w, V, U, M = ctx.saved_tensors

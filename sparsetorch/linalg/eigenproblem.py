@@ -20,6 +20,7 @@ from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import thick_restart
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import outside_transforms, plain
+from sparsetorch_kernels import nestable
 
 REMEDY = "; for the symmetric part of a matrix, pass (A + A.T) / 2"
 
@@ -206,5 +207,6 @@ class _Once(torch.autograd.Function):
         )
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         return _Once.backward(ctx, *tangents)

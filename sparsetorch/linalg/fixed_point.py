@@ -26,6 +26,7 @@ from sparsetorch.linalg.dtypes import DEFAULT_RTOL, REAL
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch_kernels import nestable
 
 Map = Callable[..., Tensor]
 
@@ -195,6 +196,7 @@ class _FixedPoint(torch.autograd.Function):
         return None, None, None, None, *(next(found) if need else None for need in needed)
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         z, *params = ctx.saved_tensors
         moved = [torch.zeros_like(p) if t is None else t for p, t in zip(params, tangents[4:])]

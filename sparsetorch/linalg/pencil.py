@@ -24,7 +24,7 @@ from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ class BorderedPencil(torch.autograd.Function):
         return -sddmm(layout, Z, U), sddmm(layout, Z * w, U), g_w, g_W, None, Z, Q, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         a, m, w, W, V, U, multipliers = ctx.saved_tensors
