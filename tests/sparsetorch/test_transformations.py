@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from operations import OPERATIONS, random_inputs, values_of
-from random_matrices import dense, random_csr
+from random_matrices import dense, random_csr, random_square
 from torch.utils import _pytree as pytree
 
-from sparsetorch import CSRTensor, random
+from sparsetorch import CSRTensor, linalg, precond, random
+
+MASS = random_square(8, 3, symmetric=True).detach()
 
 
 @pytest.fixture(autouse=True)
@@ -255,3 +257,33 @@ def test_under_vmap_such_a_pattern_serves_the_whole_batch(select, dim):
     batch = A.with_values(torch.stack([A.values, A.values.flip(0), 0.1 * A.values]))
     mapped = torch.vmap(lambda v: select(A.with_values(v)) @ x, dim)
     torch.testing.assert_close(mapped(batch.values.movedim(0, dim)), select(batch).matvec(x[None]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        linalg.logdet,
+        linalg.det,
+        lambda A: linalg.selected_inverse(A).values,
+        lambda A: linalg.eigsh(A, 2)[0],
+        lambda A: linalg.eigsh(A, 1)[1] ** 2,
+        lambda A: linalg.eigsh(A, 2, M=MASS)[0],
+        lambda A: linalg.svds(A, 2)[1],
+        lambda A: precond.ilu0(A)(torch.ones(8, dtype=A.dtype)),
+        lambda A: precond.ic0(A)(torch.ones(8, dtype=A.dtype)),
+    ],
+)
+def test_forward_mode_within_forward_mode_of_linear_algebra(function):
+    A = random_square(8, 1, symmetric=True).detach()
+
+    def energy(t):
+        return function(A.with_values(A.values + t * A.values.cos())).sin().sum()
+
+    def slope(t):
+        return torch.func.jvp(energy, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(energy(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t)
+    nested = torch.func.jvp(slope, (t.detach(),), (torch.ones_like(t),))[1]
+    torch.testing.assert_close(nested, second, rtol=1e-6, atol=1e-8)
