@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.compiled_factors import compiled_factored_solve
 from sparsetorch.linalg.dtypes import conjugate
-from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
+from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.real_form import complex_columns, real_columns, real_form
 from sparsetorch.linalg.solution import Solution, SolveError, Status
@@ -44,6 +44,11 @@ class SymmetricFactorization(Factorization):
         self._panels = panels
         self._transposed = False
 
+    @property
+    def matrix(self) -> CSRTensor:
+        """See `Factorization.matrix`."""
+        return self._A.T if self._transposed else self._A
+
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`; the transpose is the conjugate."""
         if torch.compiler.is_compiling():
@@ -64,9 +69,7 @@ class SymmetricFactorization(Factorization):
 
     @property
     def T(self) -> SymmetricFactorization:
-        """The factorization of the transpose: the same, or if complex, of the conjugate."""
-        if not self._A.dtype.is_complex:
-            return self
+        """The factorization of the transpose: the same factors, conjugated."""
         turned = copy.copy(self)
         turned._transposed = not self._transposed
         return turned
@@ -91,12 +94,9 @@ class SymmetricFactorization(Factorization):
             inverse = real_form(self._A.pattern).entries(inverse)
         return inverse.to(self._A.dtype)
 
-    def refactorized(self, A: CSRTensor) -> SymmetricFactorization:
-        """See `Factorization.refactorized`; only arithmetic is left to do."""
-        check_pattern(A, self._A)
-        check_finite(A)
-        factors = self._of(A)
-        return factors.T if self._transposed else factors
+    def _refactorized(self, A: CSRTensor) -> SymmetricFactorization:
+        """Only arithmetic is left to do."""
+        return self._of(A.T).T if self._transposed else self._of(A)
 
     @staticmethod
     @abstractmethod
@@ -125,7 +125,7 @@ class LDLT(SymmetricFactorization):
         x = super()._solve(b)
         if self._error <= ROUNDINGS * torch.finfo(b.dtype).eps:
             return x
-        return x + super()._solve(b - self._A.detach() @ x)
+        return x + super()._solve(b - self._A @ x)
 
     def inverse_entries(self) -> Tensor | None:
         """See `SymmetricFactorization.inverse_entries`."""
@@ -133,7 +133,7 @@ class LDLT(SymmetricFactorization):
 
     def _backward_error(self) -> float:
         """|b - A x| / (|A| |x| + |b|), the largest norms, for a random b; 0 if there is none."""
-        n, A = self._A.shape[0], self._A.detach()
+        n, A = self._A.shape[0], self._A
         if n == 0:
             return 0.0
         A = A.to(torch.complex128 if A.dtype.is_complex else torch.float64)

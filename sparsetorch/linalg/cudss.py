@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
+from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.krylov import check_right_hand_side
 
 
@@ -61,6 +61,11 @@ class CuDSS(Factorization):
         self._matrices = matrices  # A and its transpose
         self._plans = plans
 
+    @property
+    def matrix(self) -> CSRTensor:
+        """See `Factorization.matrix`."""
+        return self._matrices[0]
+
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`; column by column."""
         A, plan = self._matrices[transpose], self._plans[transpose]
@@ -82,10 +87,8 @@ class CuDSS(Factorization):
             "slogdet: cuDSS gives no determinant of a general matrix; use A.to('cpu')"
         )
 
-    def refactorized(self, A: CSRTensor) -> CuDSS:
-        """See `Factorization.refactorized`; the plans are kept."""
-        check_pattern(A, self._matrices[0])
-        check_finite(A)
+    def _refactorized(self, A: CSRTensor) -> CuDSS:
+        """With the same plans."""
         return _factored(A, self._plans)
 
 
@@ -106,6 +109,5 @@ def cudss(A: CSRTensor) -> CuDSS:
 
 
 def _factored(A: CSRTensor, plans: tuple[_Plan, _Plan]) -> CuDSS:
-    fixed = A.with_values(A.values.detach().clone())  # T may be factored after a training step
-    plans[0].factor(fixed)
-    return CuDSS((fixed, fixed.T), plans)
+    plans[0].factor(A)
+    return CuDSS((A, A.T), plans)

@@ -8,7 +8,7 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.cholesky import cholesky, ldlt
 from sparsetorch.linalg.cudss import cudss
 from sparsetorch.linalg.dtypes import HALF, widened
-from sparsetorch.linalg.factorization import Factorization, HalfFactorization, check_finite
+from sparsetorch.linalg.factorization import Factorization, HalfFactorization, check_finite, kept
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.lu import lu
 from sparsetorch.linalg.solution import SolveError
@@ -58,6 +58,7 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
             "A.to('cpu') or an iterative method"
         )
     check_finite(A)
+    A = kept(A)
     if A.dtype in HALF:
         return HalfFactorization(A, factorized(widened(A), method))
     if on_cuda:

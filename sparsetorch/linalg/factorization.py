@@ -15,8 +15,13 @@ class Factorization(ABC):
 
     Made by `factorized`. Calling it solves, so it is a preconditioner for nearby matrices; `T` is
     the factorization of the transpose, made of the same factors. Nothing here records gradients:
-    `solve`, `logdet` and `slogdet` of `sparsetorch.linalg` do.
+    `solve(A, b, factors)`, `logdet` and `slogdet` of `sparsetorch.linalg` do.
     """
+
+    @property
+    @abstractmethod
+    def matrix(self) -> CSRTensor:
+        """The matrix whose factors these are: a copy, without gradients."""
 
     @abstractmethod
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
@@ -49,7 +54,6 @@ class Factorization(ABC):
             return logarithm + sign.log()
         return logarithm.where(sign > 0, float("nan"))
 
-    @abstractmethod
     def refactorized(self, A: CSRTensor) -> Factorization:
         """Factors of other values on the same pattern, by the same method, in less time.
 
@@ -59,6 +63,19 @@ class Factorization(ABC):
             ValueError: A is on another pattern object, or has NaN or infinity among its values.
             SolveError: A is singular, or not positive definite where that is needed.
         """
+        known = self.matrix
+        if A.pattern is not known.pattern:
+            raise ValueError(
+                f"A: expected the pattern that was factorized, {known.pattern!r}, got another one, "
+                f"{A.pattern!r}; make the matrix with known.with_values(values), or call "
+                "factorized(A)"
+            )
+        check_finite(A)
+        return self._refactorized(kept(A))
+
+    @abstractmethod
+    def _refactorized(self, A: CSRTensor) -> Factorization:
+        """The factors of A, a copy, which has the pattern of `matrix` and finite values."""
 
 
 class HalfFactorization(Factorization):
@@ -70,39 +87,39 @@ class HalfFactorization(Factorization):
 
     def __init__(self, A: CSRTensor, factors: Factorization):
         self._A = A
-        self._factors = factors
+        self.wide = factors
+
+    @property
+    def matrix(self) -> CSRTensor:
+        """See `Factorization.matrix`."""
+        return self.wide.matrix.to(self._A.dtype)
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`."""
         dtype = b.dtype if isinstance(b, Tensor) else None
-        x = self._factors.solve(b.to(torch.float32) if dtype == self._A.dtype else b, transpose)
+        x = self.wide.solve(b.to(torch.float32) if dtype == self._A.dtype else b, transpose)
         return x.to(dtype)
 
     @property
     def T(self) -> HalfFactorization:
         """The factorization of the transposed matrix."""
-        return HalfFactorization(self._A, self._factors.T)
+        return HalfFactorization(self._A, self.wide.T)
 
     def slogdet(self) -> tuple[Tensor, Tensor]:
         """See `Factorization.slogdet`; rounded once."""
-        sign, logarithm = self._factors.slogdet()
+        sign, logarithm = self.wide.slogdet()
         return sign.to(self._A.dtype), logarithm.to(self._A.dtype)
 
-    def refactorized(self, A: CSRTensor) -> HalfFactorization:
-        """See `Factorization.refactorized`."""
-        return HalfFactorization(A, self._factors.refactorized(A.to(torch.float32)))
+    def _refactorized(self, A: CSRTensor) -> HalfFactorization:
+        return HalfFactorization(A, self.wide.refactorized(A.to(torch.float32)))
+
+
+def kept(A: CSRTensor) -> CSRTensor:
+    """A copy without gradients: what is factorized must not change with a training step."""
+    return A.with_values(A.values.detach().clone())
 
 
 def check_finite(A: CSRTensor) -> None:
     """Raise ValueError for NaN or infinity among the values."""
     if not bool(A.values.detach().isfinite().all()):
         raise ValueError("A.values: expected finite numbers, got NaN or infinity")
-
-
-def check_pattern(A: CSRTensor, known: CSRTensor) -> None:
-    """Raise ValueError unless both matrices share one pattern."""
-    if A.pattern is not known.pattern:
-        raise ValueError(
-            f"A: expected the pattern that was factorized, {known.pattern!r}, got another one, "
-            f"{A.pattern!r}; make the matrix with known.with_values(values), or call factorized(A)"
-        )

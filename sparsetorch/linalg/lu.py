@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.compiled_factors import compiled_factored_solve
-from sparsetorch.linalg.factorization import Factorization, check_finite, check_pattern
+from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.krylov import check_right_hand_side
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.structure import INT32_MAX
@@ -46,6 +46,11 @@ class LU(Factorization):
         self._ordering = ordering
         self._transposed = transposed
 
+    @property
+    def matrix(self) -> CSRTensor:
+        """See `Factorization.matrix`."""
+        return self._A.T if self._transposed else self._A
+
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`."""
         if torch.compiler.is_compiling():
@@ -72,10 +77,9 @@ class LU(Factorization):
         swaps = _parity(lu.perm_r) * _parity(lu.perm_c)
         return swaps * pivots.sgn().prod(), pivots.abs().log().sum()
 
-    def refactorized(self, A: CSRTensor) -> LU:
-        """See `Factorization.refactorized`; the order of the columns is kept, pivots are not."""
-        check_pattern(A, self._A)
-        check_finite(A)
+    def _refactorized(self, A: CSRTensor) -> LU:
+        """With the order of the columns, but other pivots."""
+        A = A.T if self._transposed else A
         ordering = self._ordering or _ordering(self._A, self._lu)
         data = values_of(A)[ordering.gather]
         matrix = sp.csc_array((data, ordering.indices, ordering.indptr), shape=A.pattern.shape)

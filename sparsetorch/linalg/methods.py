@@ -11,6 +11,7 @@ from sparsetorch.linalg.block_cg import block_cg
 from sparsetorch.linalg.cg import cg
 from sparsetorch.linalg.chebyshev import Bounds, chebyshev
 from sparsetorch.linalg.direct import DirectMethod
+from sparsetorch.linalg.factorization import Factorization
 from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import Callback, Preconditioner
@@ -47,7 +48,7 @@ PARTICULAR = {"restart": ("gmres", "fgmres"), "bounds": ("chebyshev",)}
 def solver_for(
     pattern: Pattern,
     dtype: torch.dtype,
-    method: str,
+    method: str | Factorization,
     *,
     preconditioner: Preconditioner | None,
     preconditioner_T: Preconditioner | None,
@@ -63,10 +64,12 @@ def solver_for(
     Raises:
         ValueError: no such method, or an option that is not for it.
     """
-    if method in DIRECT:
+    if isinstance(method, Factorization) or method in DIRECT:
         given = (preconditioner, preconditioner_T, rtol, maxiter, restart, bounds, callback)
         if atol != 0.0 or any(option is not None for option in given):
             raise ValueError(f"method: {method!r} takes no options of the iterative methods")
+        if isinstance(method, Factorization):
+            return DirectSolver(pattern, factors=[method])
         return DirectSolver(pattern, DIRECT[method])
     if method not in METHODS:
         known = ", ".join(map(repr, (*DIRECT, *METHODS)))

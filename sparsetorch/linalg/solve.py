@@ -26,11 +26,13 @@ from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.chebyshev import Bounds
 from sparsetorch.linalg.compiled import compiled_solve
 from sparsetorch.linalg.dtypes import HALF, conjugate, rounded, widened
+from sparsetorch.linalg.factorization import Factorization, HalfFactorization
 from sparsetorch.linalg.krylov import Callback, Preconditioner, check_system, starting_point
 from sparsetorch.linalg.mapped import map_solve
 from sparsetorch.linalg.methods import DIRECT, METHODS, Method, solver_for
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import Solver, product
+from sparsetorch.structure import plain
 from sparsetorch_kernels import Layout, nestable, sddmm
 
 __all__ = ["METHODS", "Method", "Options", "solve", "solve_by"]
@@ -54,7 +56,7 @@ class Options(TypedDict, total=False):
 def solve(
     A: CSRTensor,
     b: Tensor,
-    method: Method = ...,
+    method: Method | Factorization = ...,
     *,
     full_output: Literal[True],
     **options: Unpack[Options],
@@ -63,7 +65,7 @@ def solve(
 def solve(
     A: CSRTensor,
     b: Tensor,
-    method: Method = ...,
+    method: Method | Factorization = ...,
     *,
     full_output: Literal[False] = ...,
     **options: Unpack[Options],
@@ -71,7 +73,7 @@ def solve(
 def solve(
     A: CSRTensor,
     b: Tensor,
-    method: Method = "direct",
+    method: Method | Factorization = "direct",
     *,
     preconditioner: Preconditioner | None = None,
     preconditioner_T: Preconditioner | None = None,
@@ -89,21 +91,24 @@ def solve(
     A: a square CSRTensor or a batch of them, of any floating or complex dtype. b: (n,) or (n, k),
     same dtype and device; for a batch of matrices (*batch, n), (*batch, n, k), or (n,) for all of
     them, as in `torch.linalg.solve`. They are solved one after the other.
-    method: "direct" (on the CPU the factorization that suits A: Cholesky, L D L^T or LU, see
-    `factorized`; made once for all right-hand sides, the adjoint and higher derivatives); for a
-    symmetric, or if complex Hermitian, A "cholesky" (which fails where A is not positive definite),
-    "ldlt" (where A needs exchanges of rows), "cg" (positive definite), "block_cg" (the same for all
-    columns of b at once), "minres" (definite or not) or "chebyshev" (positive definite; no inner
-    products); for any A "gmres", "fgmres" (for a preconditioner that changes) or "bicgstab" (short
-    recurrences). The iterative methods take b column by column and stop at
+
+    method, of a matrix of any kind: "direct" (on the CPU the factorization that suits A: Cholesky,
+    L D L^T or LU, see `factorized`; made once for all right-hand sides, the adjoint and higher
+    derivatives), "gmres", "fgmres" (for a preconditioner that changes) or "bicgstab" (short
+    recurrences). Of a symmetric or, if complex, Hermitian one: "cg" (positive definite), "block_cg"
+    (the same for all columns of b at once), "minres" (definite or not), "chebyshev" (positive
+    definite; no inner products), "cholesky" (fails where A is not positive definite) or "ldlt"
+    (where A needs exchanges of rows). Or the factors of this very A, made by `factorized`: many
+    solves, now and later, and their derivatives then cost one factorization.
+
+    The direct methods fail where not a digit of the residual is right, on matrices that are
+    singular to working precision. The iterative ones take b column by column and stop at
     |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in single and 1e-10 in double precision by default,
     or after maxiter (10 n; at least 1000 for chebyshev) iterations. Where rounding holds the
     residual above the tolerance, but below sqrt(eps) |b|, they stop there and the Solution's
-    `detail` says where. The direct method fails where not a digit of the
-    residual is right, on matrices that are singular to working precision. restart: steps per cycle,
-    for gmres and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev. Adjoint and tangent
-    solves use the same tolerances. x0, like b, and callback(iteration, residual norm) serve the
-    forward solve only.
+    `detail` says where. restart: steps per cycle, for gmres and fgmres. bounds: (smallest, largest)
+    eigenvalue, for chebyshev. Adjoint and tangent solves use the same tolerances. x0, like b, and
+    callback(iteration, residual norm) serve the forward solve only.
 
     float16 and bfloat16: everything is done in float32, adjoints and tangents too, and x and the
     gradients are rounded once (entries beyond the range of float16 become infinite, as in
@@ -127,8 +132,9 @@ def solve(
     Raises:
         SolveError: the solve, or later its adjoint, failed; the message says what to try.
         ValueError: a matrix that is not square, sizes, devices or options that do not fit,
-            `full_output` for a batch, NaN or infinity in b (or, for direct methods, in A), or, for
-            "cholesky" and "ldlt", a matrix that is not symmetric or Hermitian.
+            factors of another matrix, `full_output` for a batch, NaN or infinity in b (or, for
+            direct methods, in A), or, for "cholesky" and "ldlt", a matrix that is not symmetric or
+            Hermitian.
         TypeError: dtypes that differ or are no floating or complex ones.
     """
     options: Any = {
@@ -147,20 +153,38 @@ def solve(
         return solve_batch(lambda A, b, x0: solve(A, b, method, x0=x0, **options), A, b, x0)
     check_system(A, b)
     if A.dtype in HALF:
+        if isinstance(method, HalfFactorization):
+            method = method.wide
         guess = None if x0 is None else widened(starting_point(x0, b, tuple(b.shape)))
         options |= {"x0": guess, "full_output": full_output}
         found: Any = solve(widened(A), widened(b), method, **options)
         return rounded(found, A.dtype) if full_output else found.to(A.dtype)
-    if x0 is not None and method in DIRECT:
+    if isinstance(method, Factorization):
+        _check_factors(A, method)
+    if x0 is not None and (isinstance(method, Factorization) or method in DIRECT):
         raise ValueError(f"x0: {method!r} takes no options of the iterative methods")
     if torch.compiler.is_compiling():
         if full_output or options.pop("callback") is not None:
             raise ValueError("full_output, callback: not available in compiled code")
+        if isinstance(method, Factorization):
+            raise TypeError(
+                "method: compiled code takes no factors; 'direct' keeps those of four matrices"
+            )
         return compiled_solve(A, b, method, x0, **options)
     solver = solver_for(A.pattern, A.dtype, method, **options)
     record: list[Solution] | None = [] if full_output else None
     x = _Solve.apply(A.values, b, x0, solver, record, *solver.tensors)
     return x if record is None else replace(record[0], x=x)
+
+
+def _check_factors(A: CSRTensor, factors: Factorization) -> None:
+    """Raise ValueError unless the factors are those of A."""
+    matrix, values = factors.matrix, plain(A.values)
+    if A.pattern is not matrix.pattern or not torch.equal(values, matrix.values):
+        raise ValueError(
+            f"method: expected the factors of A, {A!r}, got those of another matrix, {matrix!r}; "
+            "factors.refactorized(A) makes them"
+        )
 
 
 def solve_by(solver: Solver, values: Tensor, b: Tensor) -> Tensor:

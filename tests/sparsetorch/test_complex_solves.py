@@ -176,7 +176,7 @@ def test_factors_solve_with_the_matrix_and_its_transpose(dtype, kind, columns):
     torch.testing.assert_close(factors.T(b), torch.linalg.solve(D.T, b))
     torch.testing.assert_close(factorized(A.H)(b.conj()), torch.linalg.solve(D.mH, b.conj()))
     other = A.with_values(A.values + A.values.conj() / 4)
-    for again in (factors.refactorized(other), factors.T.refactorized(other).T):
+    for again in (factors.refactorized(other), factors.T.refactorized(other.T).T):
         torch.testing.assert_close(again(b), torch.linalg.solve(D + D.conj() / 4, b))
     scipys = splu(A.to_scipy().tocsc()).solve(b.numpy())
     np.testing.assert_allclose(factors(b).numpy(), scipys, rtol=1e-3, atol=1e-5)

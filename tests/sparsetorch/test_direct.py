@@ -87,6 +87,63 @@ def test_singular_matrices_are_explained(A, detail):
     assert solution.x.isnan().all()
 
 
+@pytest.mark.parametrize("method", ["auto", "lu", "cholesky", "ldlt"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.float16], ids=str)
+def test_solves_by_factors_that_are_kept(method, dtype, monkeypatch):
+    A = random_square(20, symmetric=True).detach().to(dtype).requires_grad_()
+    factors = factorized(A, method)
+    b, c = torch.randn(2, 20, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
+    b.requires_grad_()
+
+    def never(*_):
+        raise AssertionError("factorized again")
+
+    def derivatives(how):
+        x = solve(A, b, how)
+        y = solve(A, x + c, how)
+        first = torch.autograd.grad(y.abs().sin().sum(), (A.values, b), create_graph=True)
+        size = first[0].abs().sin().sum() + first[1].abs().sin().sum()
+        return y, *first, *torch.autograd.grad(size, (A.values, b))
+
+    expected = derivatives("direct")
+    monkeypatch.setattr("sparsetorch.linalg.solvers.factorized", never)
+    if dtype == torch.float16:
+        torch.testing.assert_close(derivatives(factors), expected, rtol=1e-2, atol=1e-2)
+    else:
+        torch.testing.assert_close(derivatives(factors), expected)
+    torch.testing.assert_close(solve(A.T, b, factors.T), factors.T.solve(b))
+    rows = torch.vmap(lambda row: solve(A, row, factors))(b.mT)
+    torch.testing.assert_close(rows.mT, factors.solve(b))
+
+
+def test_factors_of_another_matrix_are_refused():
+    A, b = random_square(6).detach(), torch.ones(6, dtype=torch.float64)
+    factors = factorized(A)
+    for other in (2 * A, A.T, random_square(6, seed=1)):
+        with pytest.raises(ValueError, match=r"method: expected the factors of A.*refactorized"):
+            solve(other, b, factors)
+    with pytest.raises(ValueError, match="takes no options of the iterative methods"):
+        solve(A, b, factors, rtol=1e-3)
+    A.values.mul_(2)  # the factors are of what it was
+    with pytest.raises(ValueError, match="expected the factors of A"):
+        solve(A, b, factors)
+    torch.testing.assert_close(factors.matrix.values * 2, A.values)
+
+
+def test_a_training_step_does_not_change_factors():
+    A = random_square(6, symmetric=True).detach()
+    A = A.add_diagonal(torch.linspace(-2.0, 0.5, 6, dtype=torch.float64))
+    b = torch.ones(6, dtype=torch.float64)
+    x = solve(A, b)
+    for method in ("lu", "ldlt"):
+        changing = A.with_values(A.values.clone())
+        factors = factorized(changing, method)
+        again = factors.refactorized(changing)
+        changing.values.mul_(3)
+        torch.testing.assert_close(factors.solve(b), x)
+        torch.testing.assert_close(again.solve(b), x)
+
+
 def test_overflow_is_a_failure():
     with pytest.raises(SolveError, match="the solution overflows"):
         solve(from_rows([1e-300]), torch.tensor([1e300], dtype=torch.float64))
