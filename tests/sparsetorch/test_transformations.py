@@ -8,7 +8,7 @@ from operations import OPERATIONS, random_inputs, values_of
 from random_matrices import dense, random_csr
 from torch.utils import _pytree as pytree
 
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, spmm
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +106,8 @@ COMPILED = {
     "galerkin": lambda i: i.A.T.matmul(i.B.matmul(i.C)).values,
     "sum": lambda i: (i.A - 2 * i.B + i.A).values,
     "scaling": lambda i: (i.s * i.A).scale_rows(i.d).scale_cols(i.x).values,
+    "maxima": lambda i: spmm(i.A, i.X, "max"),
+    "log-sum-exps": lambda i: spmm(i.A, i.X, "logsumexp", "add").exp(),
     "diagonal": lambda i: i.A.diagonal(),
     "to dense": lambda i: (-i.A).to_dense(),
 }

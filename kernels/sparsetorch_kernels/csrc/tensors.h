@@ -67,6 +67,15 @@ void dispatch_pattern(const Pattern& pattern, F&& f) {
   dispatch_index(pattern.col, [&]<typename I>(I) { mixed ? f(I{}, int64_t{}) : f(I{}, I{}); });
 }
 
+// Calls f(I{}) where rows, columns and entries are all counted in one type, as `layout.uniform`
+// has them: kernels of many variants are compiled for two types of indices, not three.
+template <typename F>
+void dispatch_uniform(const Pattern& pattern, F&& f) {
+  STD_TORCH_CHECK(pattern.crow.scalar_type() == pattern.col.scalar_type(),
+                  "crow and col must have one dtype");
+  dispatch_index(pattern.col, f);
+}
+
 // Calls f(T{}) with the C++ type of real values.
 template <typename F>
 void dispatch_real(const Tensor& values, F&& f) {
