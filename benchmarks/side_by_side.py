@@ -132,13 +132,20 @@ def header(*titles: str) -> list[str]:
     return [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
 
 
+def _turns(text: str) -> int:
+    turns = int(text)
+    if turns < 2:
+        raise argparse.ArgumentTypeError(f"expected at least 2, for quartiles, got {turns}")
+    return turns
+
+
 def arguments(
     description: str, repeats: int, repeats_help: str, cpu_time: bool = True
 ) -> argparse.ArgumentParser:
     """What every script can be asked; its own options are added to these."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, help="PyTorch's threads; all by default")
-    parser.add_argument("--repeats", type=int, default=repeats, help=repeats_help)
+    parser.add_argument("--repeats", type=_turns, default=repeats, help=repeats_help)
     if cpu_time:
         parser.add_argument(
             "--cpu-time", action="store_true", help="processor time, not wall clock"

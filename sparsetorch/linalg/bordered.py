@@ -1,12 +1,13 @@
 """Singular shifted systems, made regular by a border of eigenvectors; differentiable.
 
-For eigenpairs S V = V diag(w) of a symmetric S with V^T V = I, and for each column i,
+For eigenpairs S V = V diag(w) of a Hermitian S with V^H V = I, and for each column i,
 
-    (S - w_i) u_i + V m_i = r_i,    V^T u_i = c_i.
+    (S - w_i) u_i + V m_i = r_i,    V^H u_i = c_i.
 
-The matrix is symmetric, so the adjoint and the tangent of a solution are solutions again, and
+The matrix is Hermitian, so the adjoint and the tangent of a solution are solutions again, and
 derivatives of every order follow: with the solution (z, q) for a gradient of (u, m), the gradients
-of r, c, S, w_i and V are z, q, -z u^T, z . u and -(z m^T + u q^T).
+of r, c, S, w_i and V are z, q, -z u^H, Re z^H u and -(z m^H + u q^H), in PyTorch's convention for
+complex numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ from torch import Tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.direct import Factorization
+from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
 from sparsetorch_kernels import sddmm
+
+
+def real_products(U: Tensor, V: Tensor) -> Tensor:
+    """Re u_i^H v_i of the columns of U and V, (n, k) both."""
+    return (conjugate(U) * V).sum(0).real
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class Border:
         """(U, M) for values (nnz,), w (k,), V (n, k), R (n, k) and C (k, k); no gradients."""
         U = V @ C
         rest = R - self._shifted(values, w, U)
-        rest = rest - V @ (V.mT @ rest)
+        rest = rest - V @ (V.mH @ rest)
         columns = [self._column(values, w[i], V, rest[:, i], i) for i in range(w.shape[0])]
         U = U + torch.stack(columns, 1)
-        return U, V.mT @ (R - self._shifted(values, w, U))
+        return U, V.mH @ (R - self._shifted(values, w, U))
 
     def _shifted(self, values: Tensor, w: Tensor, U: Tensor) -> Tensor:
         return product(self.pattern.layout, values, U) - U * w
@@ -59,7 +66,7 @@ class Border:
         """The solution of (S - w) u = r that is orthogonal to V, as r is."""
 
         def project(x: Tensor) -> Tensor:
-            return x - V @ (V.mT @ x)
+            return x - V @ (V.mH @ x)
 
         def shifted(x: Tensor) -> Tensor:
             x = project(x)
@@ -116,8 +123,8 @@ class Bordered(torch.autograd.Function):
             return Bordered.apply(values, w, V, g_U, g_M, border)
 
         Z, Q = map_gradients(adjoint, *grads)
-        g_values = -sddmm(border.pattern.layout, Z, U)
-        return g_values, (Z * U).sum(0), -(Z @ M.mT + U @ Q.mT), Z, Q, None
+        g_values = -sddmm(border.pattern.layout, Z, conjugate(U))
+        return g_values, real_products(Z, U), -(Z @ M.mH + U @ Q.mH), Z, Q, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any):
@@ -126,7 +133,7 @@ class Bordered(torch.autograd.Function):
         zeros = (torch.zeros_like(t) for t in (values, w, V, U, M))
         dS, dw, dV, dR, dC = (z if t is None else t for t, z in zip(tangents, zeros))
         R = dR - product(ctx.border.pattern.layout, dS, U) + U * dw - dV @ M
-        return Bordered.apply(values, w, V, R, dC - dV.mT @ U, ctx.border)
+        return Bordered.apply(values, w, V, R, dC - dV.mH @ U, ctx.border)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any):

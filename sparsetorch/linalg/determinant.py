@@ -5,8 +5,8 @@
 (Jacobi's formula.) For complex A the real part is the change of log|det A|, the imaginary part that
 of the angle, so that the sign changes by i Im tr(A^-1 dA) times itself, and the gradient is
 A^-H times g - i Im(conj(h) sign), g and h being those of the logarithm and of the sign. For a
-symmetric positive definite A the gradient costs about as much as the factorization, and a second
-derivative 2n solves; see `sparsetorch.linalg.inverse`.
+symmetric or Hermitian A that needs no exchanges of rows the gradient costs about as much as the
+factorization, and a second derivative 2n solves; see `sparsetorch.linalg.inverse`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sparsetorch.linalg.solvers import DirectSolver
 
 
 def logdet(A: CSRTensor) -> Tensor:
-    """log det A of a symmetric positive definite matrix, 0-d, by Cholesky; of a complex one, by LU.
+    """log det A of a symmetric positive definite matrix, by Cholesky, or of any complex one; 0-d.
 
     A: one square matrix on the CPU, both triangles stored. For a complex one, of any kind, the
     result is complex: the logarithm with an angle from -pi to pi. float16 and bfloat16 are computed
@@ -45,13 +45,13 @@ def logdet(A: CSRTensor) -> Tensor:
 
 
 def slogdet(A: CSRTensor) -> tuple[Tensor, Tensor]:
-    """(sign, log|det A|) of a square matrix, both 0-d, by Cholesky or LU.
+    """(sign, log|det A|) of a square matrix, both 0-d, by Cholesky, LDL^T or LU.
 
     A: one square matrix on the CPU. For a complex one the sign is a number of absolute value 1, and
     has a gradient too. float16 and bfloat16 are computed in float32 and rounded once. A singular
     matrix gives (0, -inf), as `torch.linalg.slogdet` does, but has no gradient. The gradient of the
-    logarithm is A^-T on A's pattern: from the Cholesky factor where A is symmetric positive
-    definite, by n solves elsewhere.
+    logarithm is A^-T on A's pattern: from the Cholesky or LDL^T factor where `factorized` finds
+    one, by n solves elsewhere.
 
     Raises:
         SolveError: in the backward pass, where A is singular.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -15,13 +15,31 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.bordered import Border, Inverse
 from sparsetorch.linalg.direct import factorized
+from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import thick_restart
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import outside_transforms, plain
 
-REMEDY = "; for the symmetric part of a matrix, pass (A + A.T) / 2"
+
+def kind(A: CSRTensor) -> str:
+    """What a matrix with real eigenvalues is called, in this dtype."""
+    return "Hermitian" if A.dtype.is_complex else "symmetric"
+
+
+def remedy(A: CSRTensor) -> str:
+    """What to do with a matrix that is not symmetric, or if complex not Hermitian."""
+    mirror = "H" if A.dtype.is_complex else "T"
+    return f"; for the {kind(A)} part of a matrix, pass (A + A.{mirror}) / 2"
+
+
+class Mass(NamedTuple):
+    """The M of a generalized problem, and its inverse, as functions of vectors (n,)."""
+
+    multiply: Operator
+    solve: Operator
 
 
 @dataclass(frozen=True)
@@ -52,53 +70,77 @@ class Problem:
         """(w, V) for values (nnz,), ascending and with signs chosen."""
         self.check_symmetric("A", values)
         S = CSRTensor(self.pattern, self.symmetric(values))
-        if self.sigma is None and not bool(values.any()):
-            # There is no Krylov space, and any basis will do.
-            return S.values.new_zeros(self.k), torch.eye(S.shape[0], self.k).to(S.values)
-        return in_order(*(self._by_arpack(S) if S.device.type == "cpu" else self._by_lanczos(S)))
+        inverse = None
+        if self.sigma is not None:
+            shift = S.values.new_full((S.shape[0],), -self.sigma)
+            inverse = self.shifted_inverse(S.add_diagonal(shift))
+        return in_order(*self.eigenpairs(S, inverse))
 
     def check_symmetric(self, name: str, values: Tensor) -> None:
-        """Raise ValueError unless values (nnz,) are finite and, but for rounding, symmetric."""
-        mirror = CSRTensor(self.pattern, values).T.values
+        """Raise ValueError unless values (nnz,) are finite and, but for rounding, Hermitian."""
+        A = CSRTensor(self.pattern, values)
+        mirror = A.H.values
         if values.numel():
             largest, asymmetry = values.abs().max(), (values - mirror).abs().max()
             if not bool(largest.isfinite()):
                 raise ValueError(f"{name}.values: expected finite numbers, got NaN or infinity")
             if bool(asymmetry > math.sqrt(torch.finfo(values.dtype).eps) * largest):
+                mirrors = "conjugate mirrors" if values.is_complex() else "mirrors"
                 raise ValueError(
-                    f"{name}: expected a symmetric matrix, got entries that differ from their "
-                    f"mirrors by {float(asymmetry):.1e}{REMEDY}"
+                    f"{name}: expected a {kind(A)} matrix, got entries that differ from their "
+                    f"{mirrors} by {float(asymmetry):.1e}{self._instead(values)}"
                 )
 
     def symmetric(self, values: Tensor) -> Tensor:
-        """The values of (A + A^T) / 2; differentiable."""
-        return (values + CSRTensor(self.pattern, values).T.values) / 2
+        """The values of (A + A^H) / 2; differentiable."""
+        return (values + CSRTensor(self.pattern, values).H.values) / 2
 
-    def _by_arpack(self, S: CSRTensor) -> tuple[Tensor, Tensor]:
-        options: dict[str, Any] = {}
-        if self.sigma is not None:
-            shifted = S.add_diagonal(S.values.new_full((S.shape[0],), -self.sigma))
-            options["OPinv"] = self.shifted_inverse(shifted)
-        return self.by_arpack(S, **options)
+    def _instead(self, values: Tensor) -> str:
+        A = CSRTensor(self.pattern, values)
+        if values.is_complex() and bool((values - A.T.values).abs().max() == 0):
+            return (
+                "; a complex A = A.T has complex eigenvalues, which scipy.sparse.linalg.eigs finds"
+            )
+        return remedy(A)
 
-    def shifted_inverse(self, shifted: CSRTensor) -> Any:
-        """The inverse of A - sigma M for ARPACK; kept for derivatives."""
+    def shifted_inverse(self, shifted: CSRTensor) -> Operator:
+        """The inverse of A - sigma M; kept for derivatives."""
         assert self.sigma is not None
         factors = factorized(shifted)
         self.inverse.append(Inverse(factors, self.sigma))
-        return self.operator(factors.solve)
+        return factors.solve
 
-    def by_arpack(self, S: CSRTensor, **options: Any) -> tuple[Tensor, Tensor]:
-        """(w, V) in ARPACK's order, with what is particular to a problem as options."""
-        options |= {"which": self.which, "sigma": self.sigma, "v0": self.v0.numpy()}
+    def eigenpairs(
+        self, S: CSRTensor, inverse: Operator | None, mass: Mass | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(w, V) in any order: by ARPACK on the CPU where S is real and not zero, else by Lanczos.
+
+        ARPACK takes a Hermitian matrix for a general one: its vectors lose digits of their
+        orthogonality, and all of it where eigenvalues are equal. Of a zero matrix, whose Krylov
+        space is empty, it finds nothing.
+        """
+        if S.device.type == "cpu" and not S.dtype.is_complex and bool(S.values.any()):
+            return self._by_arpack(S, inverse, mass)
+        return self._by_lanczos(S, inverse, mass)
+
+    def _by_arpack(
+        self, S: CSRTensor, inverse: Operator | None, mass: Mass | None
+    ) -> tuple[Tensor, Tensor]:
+        options: dict[str, Any] = {"which": self.which, "sigma": self.sigma, "v0": self.v0.numpy()}
         options |= {"ncv": self.ncv, "maxiter": self.maxiter, "tol": self.tol}
+        if mass is not None:
+            options["M"] = self._operator(mass.multiply)
+        if inverse is not None:
+            options["OPinv"] = self._operator(inverse)
+        elif mass is not None:
+            options["Minv"] = self._operator(mass.solve)
         try:
-            w, V = arpack(self.operator(S.matvec), self.k, **options)
+            w, V = arpack(self._operator(S.matvec), self.k, **options)
         except ArpackNoConvergence as error:
             self._fail(torch.from_numpy(error.eigenvectors), len(error.eigenvalues), [])
         return torch.from_numpy(w).to(S.dtype), torch.from_numpy(V).to(S.dtype)
 
-    def operator(self, multiply: Any) -> Any:
+    def _operator(self, multiply: Operator) -> Any:
         """A function of vectors (n,) for ARPACK."""
         n = self.v0.shape[0]
 
@@ -110,16 +152,23 @@ class Problem:
 
     def bound(self, values: Tensor) -> Tensor:
         """A bound on the absolute values of the eigenvalues, 0-d: the largest sum of a row."""
-        ones = torch.ones_like(self.v0)
+        ones = torch.ones_like(self.v0.real)
         return product(self.pattern.layout, values.detach().abs(), ones).amax(-1)
 
-    def _by_lanczos(self, S: CSRTensor) -> tuple[Tensor, Tensor]:
-        found = thick_restart(
-            S.matvec, self.v0, self.k, self.which, self.ncv, self.tol, self.maxiter
-        )
+    def _by_lanczos(
+        self, S: CSRTensor, inverse: Operator | None, mass: Mass | None
+    ) -> tuple[Tensor, Tensor]:
+        def multiply(x: Tensor) -> Tensor:
+            if inverse is not None:
+                return inverse(x if mass is None else mass.multiply(x))
+            return S.matvec(x) if mass is None else mass.solve(S.matvec(x))
+
+        asked = (self.v0, self.k, self.which, self.ncv, self.tol, self.maxiter)
+        found = thick_restart(multiply, *asked, mass and mass.multiply)
         if not found.converged:
             self._fail(found.V, None, [float(found.residuals.max())])
-        return torch.from_numpy(found.w).to(S.values), found.V
+        w = found.w if self.sigma is None else self.sigma + 1 / found.w
+        return torch.from_numpy(w).to(S.values.real), found.V
 
     def _fail(self, V: Tensor, count: int | None, residuals: list[float]) -> NoReturn:
         missing = "not all" if count is None else f"{count}"
@@ -128,10 +177,22 @@ class Problem:
 
 
 def in_order(w: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending, with the largest component of each vector positive."""
+    """Ascending, with the largest component of each vector real and positive."""
     w, order = w.sort()
     V = V[:, order]
-    return w, V * V.gather(0, V.abs().argmax(0, keepdim=True)).sign()
+    return w, V * phases(V)
+
+
+def phases(V: Tensor) -> Tensor:
+    """The numbers of absolute value 1, (1, k), that make V's largest components real and positive.
+
+    Differentiable. Of components that are equal to half the digits the first one counts, so that
+    rounding does not choose among the entries of a plane wave.
+    """
+    size = V.detach().abs()
+    largest = size >= (1 - math.sqrt(torch.finfo(V.dtype).eps)) * size.amax(0, keepdim=True)
+    pivot = V.gather(0, largest.int().argmax(0, keepdim=True))
+    return conjugate(pivot) / pivot.abs()
 
 
 class Gaps:

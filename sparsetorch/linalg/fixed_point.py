@@ -7,6 +7,9 @@ With J = df/dz at the fixed point, the adjoint of a gradient g and the tangent f
 (Christianson 1994; Bai, Kolter and Koltun 2019). Both are fixed points again, found by the same
 iteration and differentiable in the same way, so derivatives of every order follow. A failure of
 one of them raises: a gradient is never zero because an iteration did not converge.
+
+A complex z is a pair of real ones here, in what J and J^T are and to the iterations: J is linear
+over the real numbers only where f conjugates, and then complex weights would not accelerate.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from sparsetorch.linalg.anderson import Anderson
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.dtypes import DEFAULT_RTOL, REAL
+from sparsetorch.linalg.columns import exact_scale
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
@@ -43,17 +48,18 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
 
     f: (z, *params) -> a tensor like z, made of differentiable operations that `torch.func` takes,
     such as those of CSRTensor; or an nn.Module, whose parameters are added to `params`. Anything
-    else that f reads must not require gradients. z0: any shape, float32 or float64; the result does
-    not depend on it. Options:
+    else that f reads must not require gradients. z0: any shape, float32, float64, complex64 or
+    complex128; the result does not depend on it. A complex z is solved for as its real and
+    imaginary parts, so that f may conjugate it or take absolute values. Options:
 
     solver: "anderson" (default; on linear maps equivalent to GMRES with a window, so that f need
     not contract) or "picard" (z <- f(z), which converges as |J|^k). window: of Anderson, 5.
     adjoint: how the linear equations of adjoints and tangents are solved: by the same solver
     (default), or by "gmres" without restarts, which takes the fewest products with J and keeps a
     vector for each of them; it stops at a residual of rtol times the norm of the right-hand side.
-    rtol, atol: stop at |f(z) - z| <= max(rtol |z|, atol), rtol 1e-6 in float32 and 1e-10 in float64
-    by default; a fixed point at zero needs atol. maxiter: 1000. callback: called with (iteration,
-    residual norm), not by adjoints and tangents; these use the same rtol and maxiter.
+    rtol, atol: stop at |f(z) - z| <= max(rtol |z|, atol), rtol 1e-6 in single and 1e-10 in double
+    precision by default; a fixed point at zero needs atol. maxiter: 1000. callback: called with
+    (iteration, residual norm), not by adjoints and tangents; these use the same rtol and maxiter.
 
     Returns z like z0, or with `full_output` the Solution, whatever its status. Under torch.vmap
     members are solved one after the other. Nearest equivalents: `scipy.optimize.fixed_point`, and
@@ -63,7 +69,7 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
         SolveError: the iteration, or later that of an adjoint or tangent, failed.
         ValueError: f returns another shape, dtype or device, or reads a tensor that requires a
             gradient and is not among `params`; an option out of range.
-        TypeError: z0 is not a tensor of float32 or float64, or a parameter is not a tensor.
+        TypeError: z0 is not a tensor of single or double precision, or a parameter is not a tensor.
     """
     _check(f, z0, params)
     if isinstance(f, nn.Module):
@@ -93,6 +99,9 @@ class Iteration:
 
     def run(self, step: Callable[[Tensor], Tensor], z: Tensor) -> Solution:
         """Iterate from z; no gradients."""
+        if z.is_complex():
+            solution = self.run(_by_parts(step), _parts(z))
+            return replace(solution, x=torch.view_as_complex(solution.x))
         if self.solver == "gmres":
             return self._by_gmres(step, z)
         rtol = DEFAULT_RTOL[z.dtype] if self.rtol is None else self.rtol
@@ -101,7 +110,7 @@ class Iteration:
         while True:
             image = step(z)
             change = image - z
-            residual, size = torch.stack([change.norm(), z.norm()]).tolist()
+            residual, size = _norms(change, z)
             residuals.append(residual)
             if self.callback is not None:
                 self.callback(len(residuals) - 1, residual)
@@ -114,14 +123,15 @@ class Iteration:
     def _by_gmres(self, step: Callable[[Tensor], Tensor], z: Tensor) -> Solution:
         """The fixed point of an affine map c + L z: the solution of (I - L) z = c."""
         constant = step(torch.zeros_like(z))
+        scale = exact_scale(constant)  # for L w is a difference, which a larger c would swallow
 
         def remainder(w: Tensor) -> Tensor:
-            return w - (step(w.view_as(z)) - constant).flatten()
+            return w - ((step(scale * w.view_as(z)) - constant) / scale).flatten()
 
-        solution = gmres(
-            remainder, constant.flatten(), x0=z.flatten(), rtol=self.rtol, maxiter=self.maxiter
-        )
-        return replace(solution, x=solution.x.view_as(z))
+        b, x0 = (t.flatten() / scale for t in (constant, z))
+        solution = gmres(remainder, b, x0=x0, rtol=self.rtol, maxiter=self.maxiter)
+        residuals = [scale * residual for residual in solution.residuals]
+        return replace(solution, x=scale * solution.x.view_as(z), residuals=residuals)
 
     def _status(self, residuals: list[float], tolerance: float) -> Status | None:
         if residuals[-1] <= tolerance:
@@ -131,30 +141,26 @@ class Iteration:
         return Status.MAXITER if len(residuals) > self.maxiter else None
 
 
-class Anderson:
-    """Anderson's acceleration: the step from the combination with the smallest change."""
+def _parts(z: Tensor) -> Tensor:
+    return torch.view_as_real(z.resolve_conj())
 
-    def __init__(self, window: int):
-        self._window = window
-        self._points: list[Tensor] = []
-        self._changes: list[Tensor] = []
 
-    def next(self, z: Tensor, change: Tensor) -> Tensor:
-        """The next point, from this one and f(z) - z."""
-        self._points = [*self._points[-self._window :], z.flatten()]
-        self._changes = [*self._changes[-self._window :], change.flatten()]
-        points, changes = torch.stack(self._points, 1), torch.stack(self._changes, 1)
-        if points.shape[1] == 1:
-            return z + change
-        d_points, d_changes = points.diff(dim=1), changes.diff(dim=1)
-        # Columns of one length: the differences shrink as the iteration converges.
-        sizes = torch.linalg.vector_norm(d_changes, dim=0)
-        sizes = torch.where(sizes > 0, sizes, 1)
-        U, s, Vh = torch.linalg.svd(d_changes / sizes, full_matrices=False)
-        cutoff = 10 * torch.finfo(s.dtype).eps * s[:1]
-        inverse = torch.where(s > cutoff, 1 / s, 0)
-        weights = (Vh.mT @ (inverse * (U.mT @ changes[:, -1]))) / sizes
-        return (points[:, -1] + changes[:, -1] - (d_points + d_changes) @ weights).view_as(z)
+def _by_parts(step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A map of complex tensors as one of their real and imaginary parts."""
+    return lambda z: _parts(step(torch.view_as_complex(z.contiguous())))
+
+
+def _norms(*tensors: Tensor) -> list[float]:
+    """Their 2-norms, also where squares of entries are not in the range of the dtype."""
+    found = torch.stack([t.norm() for t in tensors]).tolist()
+    limits = torch.finfo(tensors[0].dtype)
+    low, high = math.sqrt(limits.tiny) / limits.eps, math.sqrt(limits.max)
+    return [n if low <= n <= high else _scaled_norm(t) for n, t in zip(found, tensors)]
+
+
+def _scaled_norm(t: Tensor) -> float:
+    scale = exact_scale(t)
+    return scale * float((t / scale).norm())
 
 
 class _FixedPoint(torch.autograd.Function):
@@ -189,7 +195,7 @@ class _FixedPoint(torch.autograd.Function):
         def gradients(g: Tensor) -> tuple[Tensor, ...]:
             w = _FixedPoint.apply(adjoint, again, None, g.detach(), g, z, *params)
             pull = torch.func.vjp(partial(ctx.f, z), *params)[1]
-            return tuple(grad for grad, need in zip(pull(w), needed) if need)
+            return tuple(grad.resolve_conj() for grad, need in zip(pull(w), needed) if need)
 
         found = iter(map_gradients(gradients, *grads))
         return None, None, None, None, *(next(found) if need else None for need in needed)
@@ -308,9 +314,9 @@ def _functional(module: nn.Module, params: tuple) -> tuple[Map, tuple]:
 def _check(f: Any, z0: Any, params: tuple) -> None:
     if not callable(f):
         raise TypeError(f"f: expected a callable (z, *params) -> z, got {type(f).__name__}")
-    if not isinstance(z0, Tensor) or z0.dtype not in REAL:
+    if not isinstance(z0, Tensor) or z0.dtype not in DEFAULT_RTOL:
         kind = z0.dtype if isinstance(z0, Tensor) else type(z0).__name__
-        raise TypeError(f"z0: expected a float32 or float64 tensor, got {kind}")
+        raise TypeError(f"z0: expected a tensor of {names(DEFAULT_RTOL)}, got {kind}")
     for i, param in enumerate(params):
         if not isinstance(param, Tensor):
             raise TypeError(

@@ -1,14 +1,15 @@
 """Some eigenpairs of A v = w M v, and their derivatives.
 
-With A v_i = w_i M v_i, V^T M V = I and tangents dA and dM, whose forms in V are
-X_ij = v_i . dA v_j and Y_ij = v_i . dM v_j,
+With A v_i = w_i M v_i, V^H M V = I and tangents dA and dM, whose forms in V are
+X_ij = v_i^H dA v_j and Y_ij = v_i^H dM v_j,
 
     dw_i = X_ii - w_i Y_ii,
     dv_i = sum over j of v_j ((X_ji - (w_i + w_j) / 2 Y_ji) / (w_i - w_j) - Y_ji / 2)  +  u_i,
     (A - w_i M) u_i = -(dA - w_i dM) v_i, on the M-orthogonal complement of V,
 
 where the quotient is none for j = i (Giles 2008, section 3.1, for M = I; the rest from the
-derivative of V^T M V = I). All of it is differentiable, as in `eigsh`.
+derivative of V^H M V = I). All of it is differentiable, as in `eigsh`, where it is also said what
+becomes of the phases of complex vectors.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
+from sparsetorch.linalg.bordered import real_products
 from sparsetorch.linalg.direct import factorized
-from sparsetorch.linalg.eigenproblem import Gaps, Problem, in_order, once_differentiable
+from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.eigenproblem import Gaps, Mass, Problem, in_order, kind, once_differentiable
+from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.pencil import BorderedPencil, Pencil
 from sparsetorch.linalg.solution import SolveError
 from sparsetorch.linalg.solvers import product
@@ -31,7 +35,7 @@ from sparsetorch_kernels import sddmm
 
 
 def generalized_eigsh(A: CSRTensor, M: CSRTensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """(w, V) with A V = M V diag(w), V^T M V = I; `eigsh` has checked A, and says the rest."""
+    """(w, V) with A V = M V diag(w), V^H M V = I; `eigsh` has checked A, and says the rest."""
     _check(A, M)
     pattern, left, right = A.pattern.union(M.pattern)
     a, m = (
@@ -52,7 +56,7 @@ def _check(A: CSRTensor, M: CSRTensor) -> None:
     if M.device != A.device or M.device.type != "cpu":
         raise ValueError(f"M: is factorized, on the CPU, got {M.device} and A on {A.device}")
     if not M.pattern.is_symmetric:
-        raise ValueError("M: expected a symmetric matrix, got an entry without a mirror")
+        raise ValueError(f"M: expected a {kind(M)} matrix, got an entry without a mirror")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +76,15 @@ class PencilProblem(Problem):
         self.check_symmetric("A", a)
         self.check_symmetric("M", m)
         S, T = (CSRTensor(self.pattern, self.symmetric(v)) for v in (a, m))
-        options = {"M": self.operator(T.matvec)}
-        mass = self._factored(T)
-        if self.sigma is None:
-            options["Minv"] = self.operator(mass.solve)
-        else:
-            options["OPinv"] = self.shifted_inverse(S - self.sigma * T)
-        w, V = in_order(*self.by_arpack(S, **options))
-        return w, V / (V * (T @ V)).sum(0).sqrt()
+        mass = Mass(T.matvec, self._factored(T))
+        inverse = None if self.sigma is None else self.shifted_inverse(S - self.sigma * T)
+        w, V = in_order(*self.eigenpairs(S, inverse, mass))
+        return w, V / real_products(V, T @ V).sqrt()
 
-    def _factored(self, T: CSRTensor) -> Any:
+    def _factored(self, T: CSRTensor) -> Operator:
+        own = CSRTensor(self.mass, T.values.index_select(0, self.places))
         try:
-            own = T.values.index_select(0, self.places)
-            return factorized(CSRTensor(self.mass, own), "cholesky")
+            return factorized(own, "cholesky")
         except SolveError as error:
             raise ValueError(
                 f"M: expected a positive definite matrix, but {error.solution.detail}"
@@ -92,7 +92,7 @@ class PencilProblem(Problem):
 
     def gaps(self, w: Tensor, a: Tensor, m: Tensor) -> Gaps:
         """The gaps, and which are nothing but rounding."""
-        smallest = CSRTensor(self.pattern, m.detach()).diagonal().amin(-1)
+        smallest = CSRTensor(self.pattern, m.detach()).diagonal().real.amin(-1)
         return Gaps(w, self.bound(a) / smallest)
 
 
@@ -125,15 +125,16 @@ class _Generalized(torch.autograd.Function):
             W = product(layout, T, V)
 
             def adjoint(g: Tensor) -> Tensor:
-                zeros = torch.zeros_like(V.mT @ V)
+                zeros = torch.zeros_like(V.mH @ V)
                 return BorderedPencil.apply(S, T, w, W, V, g, zeros, problem.pencil)[0]
 
-            H = V.mT @ g_V
-            rotation = gaps.divide((H - H.mT) / 2, g_V)
+            H = V.mH @ g_V
+            rotation = gaps.divide((H - H.mH) / 2, g_V)
             factor = factor + V @ rotation - map_gradients(adjoint, g_V)
-            scaling = V @ (H + H.mT) / 4
-        g_a = problem.symmetric(sddmm(layout, factor, V))
-        g_m = -problem.symmetric(sddmm(layout, factor * w + scaling, V))
+            scaling = V @ (H + H.mH) / 4
+        conj = conjugate(V)
+        g_a = problem.symmetric(sddmm(layout, factor, conj))
+        g_m = -problem.symmetric(sddmm(layout, factor * w + scaling, conj))
         if gaps.any:
             return once_differentiable(g_a), once_differentiable(g_m), None
         return g_a, g_m, None
@@ -147,7 +148,7 @@ class _Generalized(torch.autograd.Function):
             torch.zeros_like(V) if d is None else product(layout, problem.symmetric(d), V)
             for d in (da, dm)
         )
-        X, Y = V.mT @ of_A, V.mT @ of_M
+        X, Y = V.mH @ of_A, V.mH @ of_M
         image = of_A - of_M * w
         mean = (w.unsqueeze(-1) + w.unsqueeze(-2)) / 2
         rotation = problem.gaps(w, a, m).divide_or_nan(X - mean * Y, image) - Y / 2
@@ -156,7 +157,7 @@ class _Generalized(torch.autograd.Function):
         rest, _ = BorderedPencil.apply(
             S, T, w, W, V, -image, torch.zeros_like(rotation), problem.pencil
         )
-        return (V * image).sum(0), V @ rotation + rest
+        return real_products(V, image), V @ rotation + rest
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, a: Tensor, m: Tensor, problem: PencilProblem):

@@ -4,11 +4,12 @@ With S the entries of A^-1 on A's pattern and a gradient G of S (sparse, on the 
 
     dS = -(A^-1 dA A^-1),    gradient of A = -(A^-H G A^-H),    both on the pattern.
 
-S itself comes from the Cholesky factor, at two (2-D) to four times (3-D) the cost of factorizing
-new values. Its derivatives, and S where there is no Cholesky factor, take solves with the columns
-of the identity, in blocks: n solves for S, 2n for each derivative, and memory for BLOCK vectors at
-a time. They are made of differentiable solves and products,
-so derivatives of every order are exact; those of order three and more keep all blocks, O(n^2).
+S itself comes from the Cholesky or LDL^T factor, at two (2-D) to four times (3-D) the cost of
+factorizing new values. Its derivatives, and S where there is no such factor or, for LDL^T, rounding
+has grown, take solves with the columns of the identity, in blocks: n solves for S, 2n for each
+derivative, and memory for BLOCK vectors at a time. They are made of differentiable solves and
+products, so derivatives of every order are exact; those of order three and more keep all blocks,
+O(n^2).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.cholesky import Cholesky
+from sparsetorch.linalg.cholesky import SymmetricFactorization
 from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solve import solve_by
@@ -32,11 +33,11 @@ def selected_inverse(A: CSRTensor) -> CSRTensor:
     """The entries of A^-1 on A's pattern; its diagonal holds a Gaussian field's variances.
 
     A: one square matrix on the CPU; float16 and bfloat16 are computed in float32 and rounded once.
-    Where A is real and symmetric positive definite, by
-    Takahashi's equations from its Cholesky factor (Takahashi, Fagan, Chin 1973; Lin et al., ACM
-    TOMS 37, 2011), at a small multiple of the factorization's cost; elsewhere by n solves with its
-    LU factors. Differentiable any number of times, in reverse and forward mode; each derivative
-    costs 2n solves. Equivalent to the stored entries of `scipy.linalg.inv(A.toarray())`.
+    Where A is symmetric or Hermitian and needs no exchanges of rows, by Takahashi's equations from
+    its Cholesky or LDL^T factor (Takahashi, Fagan, Chin 1973; Lin et al., ACM TOMS 37, 2011), at a
+    small multiple of the factorization's cost; elsewhere by n solves with its factors.
+    Differentiable any number of times, in reverse and forward mode; each derivative costs 2n
+    solves. Equivalent to the stored entries of `scipy.linalg.inv(A.toarray())`.
 
     Raises:
         SolveError: A is singular.
@@ -53,8 +54,10 @@ class _Entries(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor, solver: DirectSolver) -> Tensor:
         factors = solver.factorization(values)
-        if isinstance(factors, Cholesky):
-            return factors.inverse_entries()
+        if isinstance(factors, SymmetricFactorization):
+            entries = factors.inverse_entries()
+            if entries is not None:
+                return conjugate(entries) if solver.transposed else entries
 
         def inverse(columns: Tensor) -> Tensor:
             return factors.solve(columns, solver.transposed)

@@ -10,6 +10,7 @@ from sparsetorch.linalg.bicgstab import bicgstab
 from sparsetorch.linalg.block_cg import block_cg
 from sparsetorch.linalg.cg import cg
 from sparsetorch.linalg.chebyshev import Bounds, chebyshev
+from sparsetorch.linalg.direct import DirectMethod
 from sparsetorch.linalg.fgmres import fgmres
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import Callback, Preconditioner
@@ -20,6 +21,7 @@ from sparsetorch.pattern import Pattern
 Method = Literal[
     "direct",
     "cholesky",
+    "ldlt",
     "cg",
     "block_cg",
     "minres",
@@ -28,6 +30,7 @@ Method = Literal[
     "fgmres",
     "bicgstab",
 ]
+DIRECT: dict[str, DirectMethod] = {"direct": "auto", "cholesky": "cholesky", "ldlt": "ldlt"}
 METHODS = {
     "cg": cg,
     "block_cg": block_cg,
@@ -60,14 +63,14 @@ def solver_for(
     Raises:
         ValueError: no such method, or an option that is not for it.
     """
-    if method in ("direct", "cholesky"):
+    if method in DIRECT:
         given = (preconditioner, preconditioner_T, rtol, maxiter, restart, bounds, callback)
         if atol != 0.0 or any(option is not None for option in given):
             raise ValueError(f"method: {method!r} takes no options of the iterative methods")
-        return DirectSolver(pattern, "auto" if method == "direct" else "cholesky")
+        return DirectSolver(pattern, DIRECT[method])
     if method not in METHODS:
-        known = ", ".join(map(repr, METHODS))
-        raise ValueError(f"method: expected 'direct', 'cholesky', {known}, got {method!r}")
+        known = ", ".join(map(repr, (*DIRECT, *METHODS)))
+        raise ValueError(f"method: expected {known}, got {method!r}")
     options = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
     options |= _particular(method, restart=restart, bounds=bounds)
     if preconditioner_T is None:

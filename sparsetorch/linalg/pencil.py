@@ -1,13 +1,13 @@
 """Singular systems of a pencil, A - w_i M, made regular by a border; differentiable.
 
-For eigenpairs A V = M V diag(w) of symmetric A and M with V^T M V = I, with W = M V, and for each
+For eigenpairs A V = M V diag(w) of Hermitian A and M with V^H M V = I, with W = M V, and for each
 column i,
 
-    (A - w_i M) u_i + W m_i = r_i,    W^T u_i = c_i.
+    (A - w_i M) u_i + W m_i = r_i,    W^H u_i = c_i.
 
-As in `bordered`, of which this is the form for M /= I, the matrix is symmetric: with the solution
-(z, q) for a gradient of (u, m), the gradients of r, c, A, M, w_i and W are z, q, -z u^T, w_i z u^T,
-z . M u and -(z m^T + u q^T).
+As in `bordered`, of which this is the form for M /= I, the matrix is Hermitian: with the solution
+(z, q) for a gradient of (u, m), the gradients of r, c, A, M, w_i and W are z, q, -z u^H, w_i z u^H,
+Re z^H M u and -(z m^H + u q^H).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.bordered import Inverse, derivative_of
+from sparsetorch.linalg.bordered import Inverse, derivative_of, real_products
+from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solvers import product
@@ -51,18 +52,18 @@ class Pencil:
         rest = R - self.shifted(a, m, w, U)
         columns = [self._column(a, m, w[i], W, V, rest[:, i], i) for i in range(w.shape[0])]
         U = U + torch.stack(columns, 1)
-        return U, V.mT @ (R - self.shifted(a, m, w, U))
+        return U, V.mH @ (R - self.shifted(a, m, w, U))
 
     def _column(
         self, a: Tensor, m: Tensor, w: Tensor, W: Tensor, V: Tensor, r: Tensor, i: int
     ) -> Tensor:
-        """The u with W^T u = 0 that solves (A - w M) u = r up to a combination of W."""
+        """The u with W^H u = 0 that solves (A - w M) u = r up to a combination of W."""
 
         def project(x: Tensor) -> Tensor:
-            return x - V @ (W.mT @ x)
+            return x - V @ (W.mH @ x)
 
         def project_back(x: Tensor) -> Tensor:
-            return x - W @ (V.mT @ x)
+            return x - W @ (V.mH @ x)
 
         if self.inverse is None:
             solution = minres(
@@ -72,7 +73,7 @@ class Pencil:
             )
         else:
             # F (A - w M) = I - (w - sigma) F M for F = (A - sigma M)^-1: close to I where sigma is,
-            # and symmetric in the inner product of M only.
+            # and self-adjoint in the inner product of M only.
             factors, distance = self.inverse.factors, w - self.inverse.sigma
             layout = self.pattern.layout
 
@@ -120,9 +121,10 @@ class BorderedPencil(torch.autograd.Function):
             return BorderedPencil.apply(a, m, w, W, V, g_U, g_m, pencil)
 
         Z, Q = map_gradients(adjoint, *grads)
-        g_w = (Z * product(layout, m, U)).sum(0)
-        g_W = -(Z @ multipliers.mT + U @ Q.mT)
-        return -sddmm(layout, Z, U), sddmm(layout, Z * w, U), g_w, g_W, None, Z, Q, None
+        g_w = real_products(Z, product(layout, m, U))
+        g_W = -(Z @ multipliers.mH + U @ Q.mH)
+        conj = conjugate(U)
+        return -sddmm(layout, Z, conj), sddmm(layout, Z * w, conj), g_w, g_W, None, Z, Q, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any):
@@ -134,7 +136,7 @@ class BorderedPencil(torch.autograd.Function):
             torch.zeros_like(t) if d is None else d for d, t in zip(tangents, like)
         )
         R = dR - pencil.shifted(da, dm, w, U) + product(pencil.pattern.layout, m, U) * dw
-        C = dC - dW.mT @ U
+        C = dC - dW.mH @ U
         return BorderedPencil.apply(a, m, w, W, V, R - dW @ multipliers, C, pencil)
 
     @staticmethod

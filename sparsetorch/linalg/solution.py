@@ -33,6 +33,11 @@ class Status(Enum):
         "use method='minres' for a symmetric matrix, method='gmres' or method='direct' (in "
         "factorized, method='lu') for any, or make the preconditioner symmetric positive definite",
     )
+    UNSTABLE = (
+        "elimination met a pivot that is too small, or lost too many digits, without exchanges of "
+        "rows",
+        "use method='direct' (in factorized, 'auto' or 'lu'), which exchanges rows",
+    )
     BREAKDOWN = (
         "the Krylov space was exhausted before the residual met the tolerance, so the matrix or "
         "the preconditioner is singular",

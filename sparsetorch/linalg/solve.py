@@ -28,7 +28,7 @@ from sparsetorch.linalg.compiled import compiled_solve
 from sparsetorch.linalg.dtypes import HALF, conjugate, rounded, widened
 from sparsetorch.linalg.krylov import Callback, Preconditioner, check_system, starting_point
 from sparsetorch.linalg.mapped import map_solve
-from sparsetorch.linalg.methods import METHODS, Method, solver_for
+from sparsetorch.linalg.methods import DIRECT, METHODS, Method, solver_for
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import Solver, product
 from sparsetorch_kernels import Layout, sddmm
@@ -89,16 +89,17 @@ def solve(
     A: a square CSRTensor or a batch of them, of any floating or complex dtype. b: (n,) or (n, k),
     same dtype and device; for a batch of matrices (*batch, n), (*batch, n, k), or (n,) for all of
     them, as in `torch.linalg.solve`. They are solved one after the other.
-    method: "direct" (on the CPU: Cholesky where A is real and symmetric positive definite, else LU;
-    factorized once for all right-hand sides, the adjoint and higher derivatives) or "cholesky"
-    (which fails where A is not); for a symmetric, or if complex Hermitian, A "cg" (positive
-    definite), "block_cg" (the same for all columns of b at once), "minres" (definite or not) or
-    "chebyshev" (positive definite; no inner products); for any A "gmres", "fgmres" (for a
-    preconditioner that changes) or "bicgstab" (short recurrences). The iterative methods take b
-    column by column and stop at |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in single and 1e-10 in
-    double precision by default, or after maxiter (10 n; at least 1000 for chebyshev) iterations.
-    Where rounding holds the residual above the tolerance, but below sqrt(eps) |b|, they stop there
-    and the Solution's `detail` says where. The direct method fails where not a digit of the
+    method: "direct" (on the CPU the factorization that suits A: Cholesky, L D L^T or LU, see
+    `factorized`; made once for all right-hand sides, the adjoint and higher derivatives); for a
+    symmetric, or if complex Hermitian, A "cholesky" (which fails where A is not positive definite),
+    "ldlt" (where A needs exchanges of rows), "cg" (positive definite), "block_cg" (the same for all
+    columns of b at once), "minres" (definite or not) or "chebyshev" (positive definite; no inner
+    products); for any A "gmres", "fgmres" (for a preconditioner that changes) or "bicgstab" (short
+    recurrences). The iterative methods take b column by column and stop at
+    |b - A x| <= max(rtol |b|, atol), rtol 1e-6 in single and 1e-10 in double precision by default,
+    or after maxiter (10 n; at least 1000 for chebyshev) iterations. Where rounding holds the
+    residual above the tolerance, but below sqrt(eps) |b|, they stop there and the Solution's
+    `detail` says where. The direct method fails where not a digit of the
     residual is right, on matrices that are singular to working precision. restart: steps per cycle,
     for gmres and fgmres. bounds: (smallest, largest) eigenvalue, for chebyshev. Adjoint and tangent
     solves use the same tolerances. x0, like b, and callback(iteration, residual norm) serve the
@@ -127,9 +128,8 @@ def solve(
         SolveError: the solve, or later its adjoint, failed; the message says what to try.
         ValueError: a matrix that is not square, sizes, devices or options that do not fit,
             `full_output` for a batch, NaN or infinity in b (or, for direct methods, in A), or, for
-            "cholesky", a matrix that is not symmetric.
-        TypeError: dtypes that differ or are no floating or complex ones, or "cholesky" for a
-            complex matrix.
+            "cholesky" and "ldlt", a matrix that is not symmetric or Hermitian.
+        TypeError: dtypes that differ or are no floating or complex ones.
     """
     options: Any = {
         "preconditioner": widened(preconditioner),
@@ -151,7 +151,7 @@ def solve(
         options |= {"x0": guess, "full_output": full_output}
         found: Any = solve(widened(A), widened(b), method, **options)
         return rounded(found, A.dtype) if full_output else found.to(A.dtype)
-    if x0 is not None and method in ("direct", "cholesky"):
+    if x0 is not None and method in DIRECT:
         raise ValueError(f"x0: {method!r} takes no options of the iterative methods")
     if torch.compiler.is_compiling():
         if full_output or options.pop("callback") is not None:

@@ -1,9 +1,9 @@
 """Some singular values of a sparse matrix: eigenpairs of the matrix with A in its corners.
 
-The symmetric matrix [[0, A], [A^T, 0]] has eigenvalues +-s_i with vectors [u_i; +-v_i] / sqrt(2)
-(Golub and Kahan 1965). Unlike A^T A it keeps all digits of the small ones, and derivatives come
+The Hermitian matrix [[0, A], [A^H, 0]] has eigenvalues +-s_i with vectors [u_i; +-v_i] / sqrt(2)
+(Golub and Kahan 1965). Unlike A^H A it keeps all digits of the small ones, and derivatives come
 from `eigsh`. It also has |m - n| eigenvalues of zero, which stand in the way of the smallest
-singular values: for these A^T A has to do, unless A is square.
+singular values: for these A^H A has to do, unless A is square.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.dtypes import REAL
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
 from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.stacking import bmat
 from sparsetorch.structure import outside_transforms, plain
 
+Which = Literal["LM", "SM"]
 Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
 
 
 class Options(TypedDict, total=False):
     """The options of `svds`, as it describes them."""
 
-    which: Literal["LM", "SM"]
+    which: Which
     v0: Tensor | None
     ncv: int | None
     maxiter: int | None
@@ -54,7 +55,7 @@ def svds(
     A: CSRTensor,
     k: int = 6,
     *,
-    which: Literal["LM", "SM"] = "LM",
+    which: Which = "LM",
     v0: Tensor | None = None,
     ncv: int | None = None,
     maxiter: int | None = None,
@@ -64,15 +65,17 @@ def svds(
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """The k largest or smallest singular values of A and their vectors; differentiable.
 
-    A: one CSRTensor (m, n) of any shape, float32 or float64. which: "LM", the largest, k at most
-    min(m, n) and fewer than m + n; or "SM", the smallest, k below min(m, n), by a factorization on
-    the CPU. For a square A these have all their digits, but for another one, where they are square
-    roots of eigenvalues of A^T A, an error of eps s_max^2 / s, so that none below sqrt(eps) s_max
-    has a digit. v0: (m + n,), the start. The other options are those of `eigsh`, and so is what is
-    said there about derivatives where values are equal.
+    A: one CSRTensor (m, n) of any shape, of single or double precision, real or complex. which:
+    "LM", the largest, k at most min(m, n) and fewer than m + n; or "SM", the smallest, k below
+    min(m, n), by a factorization on the CPU. For a square A these have all their digits, but for
+    another one, where they are square roots of eigenvalues of A^H A, an error of eps s_max^2 / s,
+    so that none below sqrt(eps) s_max has a digit. v0: (m + n,), the start. The other options are
+    those of `eigsh`, and so is what is said there about derivatives where values are equal.
 
-    Returns U (m, k), S (k,) *descending*, and Vh (k, n), as `torch.linalg.svd`; or S alone.
-    `scipy.sparse.linalg.svds` returns the same in ascending order.
+    Returns U (m, k), S (k,) *descending* and real, and Vh (k, n), as `torch.linalg.svd`; or S
+    alone. u and v share one sign, or complex phase: that which `eigsh` chooses for [u; v], or,
+    where it is by A^H A, for the shorter of the two. `scipy.sparse.linalg.svds` returns the same in
+    ascending order.
 
     Raises:
         SolveError: not all k converged, a solve for a derivative failed, or, for "SM", a singular
@@ -80,11 +83,11 @@ def svds(
         ValueError: a batch, k or an option out of range, a matrix with fewer than k singular values
             that are not zero, whose vectors would be arbitrary, or, for "SM", a k that counts some
             of several equal ones, or a matrix that is not on the CPU.
-        TypeError: A is not a CSRTensor of float32 or float64.
+        TypeError: A is not a CSRTensor of single or double precision.
     """
-    if not isinstance(A, CSRTensor) or A.dtype not in REAL:
+    if not isinstance(A, CSRTensor) or A.dtype not in DEFAULT_RTOL:
         got = A.dtype if isinstance(A, CSRTensor) else type(A).__name__
-        raise TypeError(f"A: expected a CSRTensor of float32 or float64, got {got}")
+        raise TypeError(f"A: expected a CSRTensor of {names(DEFAULT_RTOL)}, got {got}")
     if A.ndim != 2:
         raise ValueError(f"A: expected one matrix, got a batch of shape {tuple(A.shape[:-2])}")
     if which not in ("LM", "SM"):
@@ -107,12 +110,12 @@ def svds(
     elif m > n:
         U, S, V = _smallest_by_gram(A, k, None if v0 is None else v0[m:], options)
     else:
-        V, S, U = _smallest_by_gram(A.T, k, None if v0 is None else v0[:m], options)
-    return (U, S, V.mT) if return_singular_vectors else S
+        V, S, U = _smallest_by_gram(A.H, k, None if v0 is None else v0[:m], options)
+    return (U, S, conjugate(V).mT) if return_singular_vectors else S
 
 
 def _cornered(A: CSRTensor) -> CSRTensor:
-    return bmat([[None, A], [A.T, None]])
+    return bmat([[None, A], [A.H, None]])
 
 
 def _smallest_of_square(A: CSRTensor, k: int, v0: Tensor | None, options: Any) -> Triplets:
@@ -130,8 +133,8 @@ def _smallest_of_square(A: CSRTensor, k: int, v0: Tensor | None, options: Any) -
 
 
 def _smallest_by_gram(A: CSRTensor, k: int, v0: Tensor | None, options: Any) -> Triplets:
-    """For an A with more rows than columns: the vectors v of A^T A, and u = A v / s."""
-    w, V = eigsh(A.T @ A, k, sigma=0.0, v0=v0, **options)
+    """For an A with more rows than columns: the vectors v of A^H A, and u = A v / s."""
+    w, V = eigsh(A.H @ A, k, sigma=0.0, v0=v0, **options)
     values = w.detach()
     with outside_transforms():
         smallest = float(plain(values).min())

@@ -1,5 +1,8 @@
 """The thick-restart Lanczos method: Wu and Simon (2000), Thick-restart Lanczos for symmetric
 eigenvalue problems; every vector is orthogonalised against all others of the basis, twice.
+
+The projection T is real and symmetric for a complex Hermitian operator as well, and for one that
+is self-adjoint in the inner product x^H M y of a positive definite M.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsetorch.linalg.krylov import Operator
+from sparsetorch.linalg.krylov import Operator, real_dot
 
 # Positions of the k wanted among ascending Ritz values, the most wanted first or in any order.
 WANTED: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -36,21 +39,30 @@ class RitzPairs(NamedTuple):
 
 
 def thick_restart(
-    multiply: Operator, v0: Tensor, k: int, which: str, ncv: int, tol: float, maxiter: int
+    multiply: Operator,
+    v0: Tensor,
+    k: int,
+    which: str,
+    ncv: int,
+    tol: float,
+    maxiter: int,
+    mass: Operator | None = None,
 ) -> RitzPairs:
-    """The k eigenpairs at an end of the spectrum of a symmetric operator, on any device.
+    """The k eigenpairs at an end of the spectrum of a self-adjoint operator, on any device.
 
-    v0: (n,), the start. which: as in `scipy.sparse.linalg.eigsh`. ncv: vectors of the basis, from
-    k + 1 (k if that is n) to n. tol: of the residual, relative to the eigenvalue; 0 is machine
-    precision. maxiter: restarts.
+    v0: (n,), the start, real or complex. which: as in `scipy.sparse.linalg.eigsh`. ncv: vectors of
+    the basis, from k + 1 (k if that is n) to n. tol: of the residual, relative to the eigenvalue; 0
+    is machine precision. maxiter: restarts. mass: the product with M, in whose inner product the
+    operator is self-adjoint and V orthonormal; that of the identity by default.
     """
+    mass = mass or _identity
     precision = torch.finfo(v0.dtype).eps
     basis = v0.new_empty(ncv + 1, v0.shape[0])
-    basis[0] = v0 / v0.norm()
+    basis[0] = v0 / _norm(v0, mass)
     T = np.zeros((ncv, ncv))
     size, restarts = 0, 0
     while True:
-        last = _extend(multiply, basis, T, size, precision)
+        last = _extend(multiply, mass, basis, T, size, precision)
         theta, Y = np.linalg.eigh(T)
         wanted = WANTED[which](theta, k)
         residuals = np.abs(last * Y[-1, wanted])
@@ -70,28 +82,37 @@ def thick_restart(
         restarts += 1
 
 
-def _extend(multiply: Operator, basis: Tensor, T: np.ndarray, size: int, precision: float) -> float:
+def _extend(
+    multiply: Operator, mass: Operator, basis: Tensor, T: np.ndarray, size: int, precision: float
+) -> float:
     """Lanczos steps from `size` vectors and one more to a full basis; the last off-diagonal."""
     beta = 0.0
     for j in range(size, len(T)):
-        w = multiply(basis[j])
-        before = w.norm()
-        w, first = _orthogonalised(w, basis[: j + 1])
-        w, second = _orthogonalised(w, basis[: j + 1])
-        T[j, j], beta, scale = torch.stack([first[j] + second[j], w.norm(), before]).tolist()
-        if beta <= 10 * precision * scale:  # an invariant subspace: go on beside it
+        w, first = _orthogonalised(multiply(basis[j]), basis[: j + 1], mass)
+        w, second = _orthogonalised(w, basis[: j + 1], mass)
+        numbers = [(first[j] + second[j]).real, _norm(w, mass), first.norm()]
+        T[j, j], beta, within = torch.stack(numbers).tolist()
+        if beta <= 10 * precision * within:  # an invariant subspace: go on beside it
             beta = 0.0
             generator = torch.Generator().manual_seed(j)
             w = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w)
             for _ in range(2):
-                w, _ = _orthogonalised(w, basis[: j + 1])
-        norm = w.norm()
+                w, _ = _orthogonalised(w, basis[: j + 1], mass)
+        norm = _norm(w, mass)
         basis[j + 1] = torch.where(norm > 0, w / norm, 0)  # nothing is left where ncv is n
         if j + 1 < len(T):
             T[j, j + 1] = T[j + 1, j] = beta
     return beta
 
 
-def _orthogonalised(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    components = basis @ w
+def _orthogonalised(w: Tensor, basis: Tensor, mass: Operator) -> tuple[Tensor, Tensor]:
+    components = (basis @ mass(w).conj()).conj()
     return w - components @ basis, components
+
+
+def _norm(w: Tensor, mass: Operator) -> Tensor:
+    return real_dot(w, mass(w)).sqrt()
+
+
+def _identity(w: Tensor) -> Tensor:
+    return w

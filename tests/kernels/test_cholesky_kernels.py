@@ -1,4 +1,4 @@
-"""The sparse Cholesky kernels against dense algebra and the plain reference, at awkward sizes."""
+"""The kernels of Cholesky and LDL^T against dense algebra and the reference, at awkward sizes."""
 
 import numpy as np
 import pytest
@@ -99,14 +99,22 @@ def dense_factor(l: Elimination, panels: Tensor) -> Tensor:
     return dense
 
 
-def check(matrix: sparse.csr_array, l: Elimination, dtype=torch.float64, tolerance=1e-13) -> None:
+def check(
+    matrix: sparse.csr_array,
+    l: Elimination,
+    dtype=torch.float64,
+    tolerance=1e-13,
+    indefinite: bool = False,
+) -> None:
     """Every numeric operation on one elimination, against dense algebra in float64."""
     A = torch.from_numpy(matrix.toarray())
-    panels, failure = cholesky_factor(l, values_of(matrix, dtype))
+    panels, failure = cholesky_factor(l, values_of(matrix, dtype), indefinite=indefinite)
     assert failure.tolist() == [-1, 0]
     ordered = A[l.order][:, l.order]
     L = dense_factor(l, panels).double()
-    assert (L @ L.mT - ordered).norm() <= tolerance * A.norm()
+    assert (L * L.diagonal().sign() @ L.mT - ordered).norm() <= tolerance * A.norm()
+    negative = int((torch.linalg.eigvalsh(A) < 0).sum())  # Sylvester's law of inertia
+    assert int((panels[l.diagonal] < 0).sum()) == negative
     inverse = torch.linalg.inv(A)
     crow, col = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
     row = torch.arange(l.n).repeat_interleave(crow.diff())
@@ -133,6 +141,49 @@ def test_factor_solves_and_inverse_match_dense_algebra(matrix, index):
 def test_float32(matrix):
     for order in orders(matrix.shape[0]):
         check(matrix, eliminate(*pattern_of(matrix), order), torch.float32, 1e-5)
+
+
+def with_signs(matrix: sparse.csr_array) -> sparse.csr_array:
+    """The matrix with every third diagonal entry negated: dominant, so that no pivot vanishes."""
+    diagonal = matrix.diagonal()
+    flipped = np.where(np.arange(len(diagonal)) % 3 == 1, -2 * diagonal, 0.0)
+    return sparse.csr_array(matrix + sparse.diags_array(flipped))
+
+
+@every_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+def test_indefinite_matrices(matrix, dtype, tolerance):
+    signed = with_signs(matrix)
+    for order in orders(matrix.shape[0]):
+        check(signed, eliminate(*pattern_of(signed), order), dtype, tolerance, indefinite=True)
+
+
+@every_case
+def test_a_definite_matrix_has_one_factor(matrix):
+    l = eliminate(*pattern_of(matrix), orders(matrix.shape[0])[2])
+    signed, _ = cholesky_factor(l, values_of(matrix), indefinite=True)
+    assert torch.equal(signed[l.places], cholesky_factor(l, values_of(matrix))[0][l.places])
+
+
+@small_cases
+def test_native_and_reference_agree_on_indefinite_matrices(matrix):
+    signed = with_signs(matrix)
+    l, values = eliminate(*pattern_of(signed), orders(matrix.shape[0])[1]), values_of(signed)
+    panels, _ = cholesky_factor(l, values, indefinite=True)
+    plain, _ = reference.cholesky_factor(l, values, indefinite=True)
+    torch.testing.assert_close(dense_factor(l, panels), dense_factor(l, plain))
+    b = torch.ones(l.n, 2).double()
+    torch.testing.assert_close(reference.cholesky_solve(l, plain, b), cholesky_solve(l, panels, b))
+
+
+@pytest.mark.parametrize("pivot", [0.0, 1e-17, float("nan")])
+def test_the_column_of_a_pivot_that_vanishes_is_named(pivot):
+    matrix = sparse.csr_array(np.array([[pivot, 1.0], [1.0, 2.0]]))
+    l = eliminate(*pattern_of(matrix), torch.arange(2))
+    for implementation in (cholesky_factor, reference.cholesky_factor):
+        _, failure = implementation(l, values_of(matrix), indefinite=True)
+        assert failure[0] == 0
+        assert failure[1].isnan() if np.isnan(pivot) else failure[1] == pivot
 
 
 @small_cases
@@ -174,6 +225,8 @@ def test_supernodes_hold_the_factor_of_the_reference(matrix):
 def test_a_front_larger_than_every_block_of_the_kernels():
     matrix = random_spd(301, 1.0, 1)
     check(matrix, eliminate(*pattern_of(matrix), torch.arange(301)))
+    signed = with_signs(matrix)
+    check(signed, eliminate(*pattern_of(signed), torch.arange(301)), indefinite=True)
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
@@ -264,7 +317,7 @@ def test_no_damaged_structure_is_used_by_the_raw_operators():
             ):
                 continue
             with pytest.raises(RuntimeError, match="damaged"):
-                native.cholesky_factor(*bad, values)
+                native.cholesky_factor(*bad, values, True)
             if name not in ("place", "crow"):
                 with pytest.raises(RuntimeError, match="damaged"):
                     native.cholesky_solve(*bad[:5], panels, values[:63, None])

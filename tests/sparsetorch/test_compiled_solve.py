@@ -27,6 +27,7 @@ NO_OPTIONS = {
 METHODS: dict[Any, dict[str, Any]] = {
     "direct": {},
     "cholesky": {},
+    "ldlt": {},
     "cg": {"rtol": 1e-13},
     "block_cg": {"rtol": 1e-13},
     "minres": {"rtol": 1e-13},

@@ -67,6 +67,29 @@ def test_pairs_are_those_of_scipy(options, dtype):
     torch.testing.assert_close(eigsh(A, 4, M=M, return_eigenvectors=False, **options), w)
 
 
+@pytest.mark.parametrize(("n", "dtype"), [(30, torch.float32), (60, torch.float64)])
+def test_the_closest_to_zero_of_an_indefinite_pencil(n, dtype):
+    """sigma=0 misses none of them; ARPACK's "SM" does here, and finds one farther out instead."""
+    A, M = (B.detach() for B in pencil(n))
+    exact = torch.from_numpy(scipy.linalg.eigh(dense(A), dense(M), eigvals_only=True))
+    closest = exact[exact.abs().argsort()[:4]].sort().values
+    A, M = A.to(dtype), M.to(dtype)
+    rounding = 1e-6 if dtype == torch.float32 else 1e-12
+    w, V = eigsh(A, 4, M=M, sigma=0.0)
+    torch.testing.assert_close(w.double(), closest, rtol=0, atol=rounding)
+    either: list[dict[str, Any]] = [{"sigma": 0.0}, {"which": "SM"}]
+    for options in either:  # what is found are eigenpairs
+        w, V = eigsh(A, 4, M=M, **options)
+        torch.testing.assert_close(A @ V, (M @ V) * w, rtol=0, atol=rounding)
+
+
+def test_a_zero_matrix():
+    M = pencil()[1].detach()
+    w, V = eigsh(M * 0, 2, M=M)
+    assert w.tolist() == [0, 0]
+    torch.testing.assert_close(V.T @ (M @ V), torch.eye(2).double())
+
+
 def test_vibrations_of_a_string_by_finite_elements():
     """Linear elements on n + 1 intervals: w_j = (6 / h^2) (1 - cos t) / (2 + cos t), t = j pi h."""
     n = 100

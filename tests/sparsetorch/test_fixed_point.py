@@ -233,7 +233,7 @@ def test_batches_without_members_and_callbacks():
     ("arguments", "options", "error", "message"),
     [
         ((3, torch.zeros(2)), {}, TypeError, r"f: expected a callable"),
-        ((lambda z: z, [1.0]), {}, TypeError, r"z0: expected a float32 or float64 tensor"),
+        ((lambda z: z, [1.0]), {}, TypeError, r"z0: expected a tensor of float32, "),
         ((lambda z: z, torch.zeros(2, dtype=torch.int32)), {}, TypeError, r"z0: .*torch.int32"),
         ((lambda z: z[1:], torch.zeros(2)), {}, ValueError, r"f: .*shape \(2,\).*got .*\(1,\)"),
         ((lambda z: 3, torch.zeros(2)), {}, ValueError, r"f: expected .* got int"),

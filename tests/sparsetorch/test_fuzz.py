@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.linalg import SolveError, factorized, solve, solve_triangular
+from sparsetorch.linalg.methods import DIRECT
 from sparsetorch.linalg.solve import METHODS, Method
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-10, torch.complex128: 1e-10}
@@ -124,7 +125,7 @@ def is_regular(D: Tensor) -> bool:
     return D.shape[0] == 0 or bool(torch.linalg.svdvals(D)[-1] > 1e-6)
 
 
-every_method: list[Method] = ["direct", "cholesky", *METHODS]  # type: ignore
+every_method: list[Method] = [*DIRECT, *METHODS]  # type: ignore
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -139,11 +140,11 @@ def test_systems(system, method):
             solve(A, b, method)
         return
     b.requires_grad_()
-    if method == "cholesky" and not torch.equal(D, D.T):
+    if method in ("cholesky", "ldlt") and not torch.equal(D, D.T):
         with pytest.raises(ValueError, match="expected a symmetric matrix"):
             solve(A, b, method)
         return
-    options: Any = {} if method in ("direct", "cholesky") else {"rtol": 1e-12}
+    options: Any = {} if method in DIRECT else {"rtol": 1e-12}
     try:
         x = solve(A, b, method, **options)
         g = torch.linspace(1, 2, x.numel(), dtype=x.dtype).reshape(x.shape)

@@ -23,6 +23,7 @@ from sparsetorch.linalg import (
     slogdet,
     solve,
 )
+from sparsetorch.linalg.methods import DIRECT
 from sparsetorch.linalg.solve import METHODS
 from sparsetorch.precond import Jacobi
 
@@ -41,7 +42,7 @@ def half_system(dtype: torch.dtype, n: int = 30) -> tuple[CSRTensor, torch.Tenso
 
 
 @each_dtype
-@pytest.mark.parametrize("method", ["direct", "cholesky", *METHODS])
+@pytest.mark.parametrize("method", [*DIRECT, *METHODS])
 def test_solution_and_gradients_are_those_of_float32_rounded_once(method, dtype):
     A, b = half_system(dtype)
     wide_A, wide_b = A.detach().to(torch.float32).requires_grad_(), b.detach().float()

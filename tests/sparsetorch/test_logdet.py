@@ -25,27 +25,27 @@ class Quantity(NamedTuple):
     name: str
     sparse: Callable[[CSRTensor], Tensor]
     reference: Callable[[Tensor, CSRTensor], Tensor]
-    symmetric: bool
+    kind: str  # of the matrices it is for
 
 
 QUANTITIES = [
-    Quantity("logdet", logdet, lambda D, A: torch.logdet(D), True),
+    Quantity("logdet", logdet, lambda D, A: torch.logdet(D), "definite"),
     *(
         quantity
-        for symmetric, kind in ((True, "symmetric"), (False, "general"))
+        for kind in ("definite", "indefinite", "general")
         for quantity in (
             Quantity(
                 f"slogdet, {kind}",
                 lambda A: slogdet(A)[1],
                 lambda D, A: torch.linalg.slogdet(D)[1],
-                symmetric,
+                kind,
             ),
-            Quantity(f"det, {kind}", det, lambda D, A: torch.linalg.det(D), symmetric),
+            Quantity(f"det, {kind}", det, lambda D, A: torch.linalg.det(D), kind),
             Quantity(
                 f"selected inverse, {kind}",
                 lambda A: selected_inverse(A).values,
                 lambda D, A: stored(torch.linalg.inv(D), A),
-                symmetric,
+                kind,
             ),
         )
     ),
@@ -58,11 +58,15 @@ def functions(quantity: Quantity, n: int = 6):
 
     Symmetric matrices are symmetrized, since a change of one entry would leave the domain.
     """
-    A = random_square(n, seed=3, symmetric=quantity.symmetric).detach()
+    symmetric = quantity.kind != "general"
+    A = random_square(n, seed=3, symmetric=symmetric).detach()
+    if quantity.kind == "indefinite":
+        signs = torch.arange(n) % 3 == 1
+        A = A.add_diagonal(torch.where(signs, -2.5, 0.0).double())
 
     def matrix(values: Tensor) -> CSRTensor:
         M = A.with_values(values)
-        return (M + M.T) / 2 if quantity.symmetric else M
+        return (M + M.T) / 2 if symmetric else M
 
     return (
         A.values,

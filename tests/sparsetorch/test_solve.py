@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import sparsetorch.linalg.solvers
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import Solution, SolveError, Status, factorized, solve
+from sparsetorch.linalg.methods import DIRECT
 from sparsetorch.linalg.solve import METHODS, Method
 from sparsetorch.precond import Jacobi
 
@@ -26,7 +27,7 @@ class Solver(NamedTuple):
     indefinite: bool = False
 
     def options(self, A: CSRTensor, rtol: float = 1e-13) -> dict[str, Any]:
-        tolerance = {} if self.method in ("direct", "cholesky") else {"rtol": rtol}
+        tolerance = {} if self.method in DIRECT else {"rtol": rtol}
         return {"method": self.method, **self.settings(A.detach()), **tolerance}
 
 
@@ -39,6 +40,7 @@ SOLVERS = [
     Solver("direct", "direct"),
     Solver("direct, of a symmetric matrix", "direct", symmetric=True),
     Solver("cholesky", "cholesky", symmetric=True),
+    Solver("ldlt", "ldlt", symmetric=True, indefinite=True),
     Solver("cg", "cg", symmetric=True),
     Solver("cg with Jacobi", "cg", lambda A: {"preconditioner": Jacobi(A)}, symmetric=True),
     Solver("block cg", "block_cg", symmetric=True),
@@ -352,7 +354,7 @@ def test_bad_arguments_are_named(arguments, error, message):
         solve(**(good | arguments))
 
 
-@pytest.mark.parametrize("method", ["direct", "cholesky", *METHODS])
+@pytest.mark.parametrize("method", [*DIRECT, *METHODS])
 def test_bad_right_hand_sides_are_refused_by_every_method(method):
     with pytest.raises(ValueError, match="b: expected finite numbers, got NaN or infinity"):
         solve(CSRTensor.eye(2), torch.tensor([1.0, torch.inf]), method)

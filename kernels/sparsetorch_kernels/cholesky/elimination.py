@@ -17,7 +17,7 @@ def padded(rows: int) -> int:
 
 
 class Elimination(NamedTuple):
-    """A symbolic Cholesky factorization L L^T = P A P^T; all tensors are int64 on the CPU.
+    """A symbolic factorization L L^T or L S L^T = P A P^T; all tensors are int64 on the CPU.
 
     The columns are grouped in supernodes of columns with the same rows. The values of L are panels,
     one per supernode, column-major: the w rows of the diagonal block, then u rows below it, padded

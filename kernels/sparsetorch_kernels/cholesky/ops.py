@@ -50,23 +50,28 @@ def _is_permutation(order: np.ndarray) -> bool:
     return in_range and bool((np.bincount(order, minlength=n) == 1).all())
 
 
-def cholesky_factor(elimination: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
+def cholesky_factor(
+    elimination: Elimination, values: Tensor, *, indefinite: bool = False
+) -> tuple[Tensor, Tensor]:
     """The numeric factorization: the panels of L, and what stopped it.
 
-    values (nnz,), float32 or float64; one triangle is read. Returns (panels, failure): failure is
-    (-1, 0), or the first column found whose pivot is not positive beyond rounding, that is not
-    above eps times the diagonal entry, and that pivot. Then the panels hold nothing of use.
-    Raises TypeError or ValueError for values that do not fit.
+    values (nnz,), float32 or float64; one triangle is read. indefinite: L S L^T instead of L L^T,
+    with S the signs of L's diagonal: L D L^T whose L has its columns scaled by the roots of |D|.
+    Pivots are not exchanged for its sake, so that rounding may be magnified; check the result.
+    Returns (panels, failure): failure is (-1, 0), or the first column found whose pivot is not
+    positive beyond rounding, that is not above eps times the diagonal entry, and that pivot; if
+    indefinite, whose absolute value is not above eps times the largest entry of the row. Then the
+    panels hold nothing of use. Raises TypeError or ValueError for values that do not fit.
     """
     _check("values", values, elimination.place.shape)
     native = _native.ops()
     if native is None:
-        return reference.cholesky_factor(elimination, values)
-    return native.cholesky_factor(*elimination, values)
+        return reference.cholesky_factor(elimination, values, indefinite)
+    return native.cholesky_factor(*elimination, values, indefinite)
 
 
 def cholesky_solve(elimination: Elimination, panels: Tensor, b: Tensor) -> Tensor:
-    """x with A x = b, both (n, k), from the panels of A's factor.
+    """x with A x = b, both (n, k), from the panels of A's factor, of either kind.
 
     Raises TypeError or ValueError for arguments that do not fit.
     """
@@ -86,7 +91,8 @@ def cholesky_inverse(elimination: Elimination, panels: Tensor) -> Tensor:
     """The entries of A^-1 where A's factor has its own, arranged like the factor's panels.
 
     `cholesky_inverse(...)[elimination.places]` are the entries on A's pattern. Takahashi's
-    equations, at a small multiple of the factorization's cost. Raises as `cholesky_solve`.
+    equations, at a small multiple of the factorization's cost; of either kind.
+    Raises as `cholesky_solve`.
     """
     _check("panels", panels, (elimination.size,))
     native = _native.ops()

@@ -75,8 +75,10 @@ def eliminate(crow: Tensor, col: Tensor, mirror: Tensor, order: Tensor) -> Elimi
     return Elimination(order, table, all_rows, places, no_tasks, place, crow)
 
 
-def cholesky_factor(l: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The panels of L, and (column, pivot) where a pivot is not positive, else (-1, 0).
+def cholesky_factor(
+    l: Elimination, values: Tensor, indefinite: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The panels of L, and (column, pivot) where a pivot is not above rounding, else (-1, 0).
 
     Each front is the matrix's own entries plus the updates of the children; the update that it
     hands on is what remains after its columns are eliminated.
@@ -84,35 +86,49 @@ def cholesky_factor(l: Elimination, values: Tensor) -> tuple[Tensor, Tensor]:
     panels = values.new_zeros(l.size)
     lower = l.place >= 0
     panels[l.place[lower]] = values[lower]
+    scale = _largest_of_rows(l, values) if indefinite else None
     updates: dict[int, Tensor] = {}
     for s in supernodes(l):
         front = values.new_zeros(s.w + s.u, s.w + s.u)
         own = s.panel(panels)
         front[:, : s.w] = own[: s.w + s.u]
-        floor = torch.finfo(values.dtype).eps * front.diagonal()[: s.w].abs()
+        compared = front.diagonal()[: s.w].abs()
+        if scale is not None:
+            compared = scale[l.order[s.first : s.first + s.w]]
+        floor = torch.finfo(values.dtype).eps * compared
         for child in s.children:
             relative = l.relative[l.table[ROWS, child] : l.table[ROWS, child + 1]]
             front[relative[:, None], relative] += updates.pop(child)
         for j in range(s.w):
-            if not front[j, j] > floor[j]:
+            pivot = front[j, j].clone()
+            if not (pivot.abs() if indefinite else pivot) > floor[j]:
                 column = float(l.order[s.first + j])
-                return panels, torch.tensor([column, float(front[j, j])], dtype=torch.float64)
-            front[j:, j] /= front[j, j].sqrt()
+                return panels, torch.tensor([column, float(pivot)], dtype=torch.float64)
+            sign = pivot.sign()
+            front[j + 1 :, j] /= pivot.abs().sqrt()
+            front[j, j] = sign * pivot.abs().sqrt()
             rest = front[j + 1 :, j]
-            front[j + 1 :, j + 1 :] -= torch.tril(torch.outer(rest, rest))
+            front[j + 1 :, j + 1 :] -= sign * torch.tril(torch.outer(rest, rest))
         own[: s.w + s.u] = torch.tril(front)[:, : s.w]
         updates[s.index] = torch.tril(front[s.w :, s.w :])
     return panels, torch.tensor([-1.0, 0.0], dtype=torch.float64)
 
 
+def _largest_of_rows(l: Elimination, values: Tensor) -> Tensor:
+    """(n,) the largest absolute value of each row, 0 for empty ones."""
+    row = torch.repeat_interleave(torch.arange(l.n), l.crow.diff())
+    return values.new_zeros(l.n).scatter_reduce(0, row, values.abs(), "amax")
+
+
 def cholesky_solve(l: Elimination, panels: Tensor, b: Tensor) -> Tensor:
-    """x with A x = b, both (n, k): by columns of L, then by its rows."""
+    """x with A x = b, both (n, k): by columns of L, the signs of its diagonal, then its rows."""
     x = b[l.order]
     blocks = list(supernodes(l))
     for s in blocks:
         panel, own = s.panel(panels), slice(s.first, s.first + s.w)
         x[own] = torch.linalg.solve_triangular(panel[: s.w].tril(), x[own], upper=False)
         x[s.rows] -= panel[s.w : s.w + s.u] @ x[own]
+    x *= panels[l.diagonal].sign()[:, None]
     for s in reversed(blocks):
         panel, own = s.panel(panels), slice(s.first, s.first + s.w)
         rest = x[own] - panel[s.w : s.w + s.u].mT @ x[s.rows]

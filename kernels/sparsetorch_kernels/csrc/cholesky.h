@@ -1,4 +1,4 @@
-// The operators of the sparse Cholesky factorization.
+// The operators of the sparse Cholesky and LDL^T factorizations.
 #pragma once
 
 #include <tuple>
@@ -128,11 +128,13 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> elimin
   return {order.tensor, table, rows.tensor, relative.tensor, ranges, place.tensor, crow};
 }
 
-// The factor's panels, and (column, pivot) of a column whose pivot is not positive, or (-1, 0).
+// The factor's panels, and (column, pivot) of a column whose pivot is not above rounding, or (-1, 0).
+// Positive pivots and L L^T or, `indefinite`, any pivots and L S L^T.
 inline std::tuple<Tensor, Tensor> cholesky_factor(const Tensor& order, const Tensor& table,
                                            const Tensor& rows, const Tensor& relative,
                                            const Tensor& bounds, const Tensor& place_,
-                                           const Tensor& crow_, const Tensor& values_) {
+                                           const Tensor& crow_, const Tensor& values_,
+                                           bool indefinite) {
   const EliminationTensors structure(order, table, rows, relative, bounds);
   const Tensor place = longs(place_, 1), crow = longs(crow_, 1);
   const Tensor values = torch::stable::contiguous(values_);
@@ -152,7 +154,8 @@ inline std::tuple<Tensor, Tensor> cholesky_factor(const Tensor& order, const Ten
                              values.const_data_ptr<T>(),
                              panels.mutable_data_ptr<T>(),
                              updates.mutable_data_ptr<T>(),
-                             floors.mutable_data_ptr<T>()};
+                             floors.mutable_data_ptr<T>(),
+                             indefinite};
     const Longs failed(structure.tasks());
     const int64_t column =
         f.run(structure.tasks(), structure.bounds.const_data_ptr<int64_t>(), failed);
@@ -244,7 +247,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(sparsetorch_native, m) {
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "cholesky_factor(Tensor order, Tensor table, Tensor rows, Tensor relative, Tensor bounds, "
-      "Tensor place, Tensor crow, Tensor values) -> (Tensor, Tensor)");
+      "Tensor place, Tensor crow, Tensor values, bool indefinite) -> (Tensor, Tensor)");
   m.def(
       "cholesky_solve(Tensor order, Tensor table, Tensor rows, Tensor relative, Tensor bounds, "
       "Tensor panels, Tensor b) -> Tensor");

@@ -191,38 +191,62 @@ inline void solve_right_transposed(int64_t w, const T* l, int64_t ld, int64_t ro
   }
 }
 
-// Cholesky of a block of B columns. Returns the first column whose pivot is not above its floor, or
-// B; that pivot is then left on the diagonal.
+// L with A = L L^T for a block of B columns, or, `indefinite`, with A = L S L^T, S holding the signs
+// of L's diagonal. Returns the first column whose pivot is not above its floor (in magnitude, if
+// indefinite), or B; that pivot is then left on the diagonal.
 template <int B, typename T>
-inline int factor_block(T* l, int64_t ld, const T* floor) {
+inline int factor_block(T* l, int64_t ld, const T* floor, bool indefinite) {
   for (int j = 0; j < B; ++j) {
     const T pivot = l[j * ld + j];
-    if (!(pivot > floor[j])) return j;
-    const T root = std::sqrt(pivot), inverse = T(1) / root;
-    l[j * ld + j] = root;
+    const bool negative = indefinite && pivot < 0;
+    const T size = negative ? -pivot : pivot;
+    if (!(size > floor[j])) return j;
+    const T root = std::sqrt(size), inverse = T(1) / root;
+    l[j * ld + j] = negative ? -root : root;
     for (int i = j + 1; i < B; ++i) l[j * ld + i] *= inverse;
     for (int k = j + 1; k < B; ++k) {
-      for (int i = k; i < B; ++i) l[k * ld + i] -= l[j * ld + i] * l[j * ld + k];
+      const T factor = negative ? -l[j * ld + k] : l[j * ld + k];
+      for (int i = k; i < B; ++i) l[k * ld + i] -= l[j * ld + i] * factor;
     }
   }
   return B;
 }
 
-// Cholesky of a panel of w columns and ld rows, ld >= w: of its diagonal block, and the rows below
-// times the inverse transpose. Returns w, or the first column whose pivot is not above its floor.
+// The rows first .. last of columns j .. j + width times the signs of the diagonal: negated in l,
+// where the solve with L^T has left them without, and with both signs in `signed_l`.
 template <typename T>
-inline int64_t factor_panel(int64_t w, T* l, int64_t ld, const T* floor) {
+inline void apply_signs(int64_t j, int64_t width, int64_t ld, T* l, T* signed_l) {
+  const int64_t end = j + width;
+  for (int64_t k = j; k < end; ++k) {
+    T* const column = l + k * ld;
+    T* const copy = signed_l + k * ld;
+    if (column[k] < 0) {
+      for (int64_t i = end; i < ld; ++i) copy[i] = column[i];
+      for (int64_t i = end; i < ld; ++i) column[i] = -column[i];
+    } else {
+      std::copy_n(column + end, ld - end, copy + end);
+    }
+  }
+}
+
+// A panel of w columns and ld rows, ld >= w: the factor of its diagonal block, as `factor_block`
+// finds it, and the rows below times the inverse transpose (and S). Returns w, or the first column
+// whose pivot is not above its floor. An indefinite one needs room for `signed_l`, which gets L S
+// below each block of the diagonal; of a definite one that is L itself.
+template <typename T>
+inline int64_t factor_panel(int64_t w, T* l, int64_t ld, const T* floor, T* signed_l) {
+  const bool indefinite = signed_l != l;
   for (int64_t k = 0; k < w; k += kBlock) {
     const int64_t width = std::min<int64_t>(kBlock, w - k);
     if (k > 0) {  // rows above the diagonal are computed too, to make whole strips
       const int64_t first = ld - padded(ld - k);
-      subtract_product(ld - first, width, k, l + first, ld, Factor<T>{l + k, ld, 1},
+      subtract_product(ld - first, width, k, l + first, ld, Factor<T>{signed_l + k, ld, 1},
                        l + k * ld + first, ld);
     }
     int64_t failed = w;
     with_constant(width, [&]<int B>(std::integral_constant<int, B>) {
       T* const block = l + k * ld + k;
-      const int good = factor_block<B>(block, ld, floor + k);
+      const int good = factor_block<B>(block, ld, floor + k, indefinite);
       if (good < B) {
         failed = k + good;
       } else {
@@ -230,6 +254,7 @@ inline int64_t factor_panel(int64_t w, T* l, int64_t ld, const T* floor) {
       }
     });
     if (failed < w) return failed;
+    if (indefinite) apply_signs(k, width, ld, l, signed_l);
   }
   return w;
 }

@@ -1,8 +1,9 @@
-// The numeric half of a sparse Cholesky factorization, by fronts (Duff and Reid, ACM TOMS 9, 1983;
+// The numeric half of a sparse Cholesky or signed (L S L^T) factorization, by fronts (Duff and Reid, ACM TOMS 9, 1983;
 // Liu, SIAM Review 34, 1992), and solves with it.
 #pragma once
 
 #include <limits>
+#include <vector>
 
 #include "dense.h"
 #include "elimination.h"
@@ -18,6 +19,7 @@ struct Factorization {
   T* panels;
   T* updates;
   T* floors;  // (n,) the smallest pivots that rounding leaves a sign
+  bool indefinite;  // L S L^T, S the signs of L's diagonal, else L L^T
 
   // The front of a supernode: the panel with the entries of the matrix, and an update of zeros.
   void start(const Supernode& p) const {
@@ -29,8 +31,18 @@ struct Factorization {
       for (int64_t e = crow[row]; e < crow[row + 1]; ++e) {
         if (place[e] >= 0) panels[place[e]] = values[e];
       }
-      floors[p.first + j] = std::numeric_limits<T>::epsilon() * std::abs(panel[j * p.ld + j]);
+      floors[p.first + j] = std::numeric_limits<T>::epsilon() * magnitude(row, panel[j * p.ld + j]);
     }
+  }
+
+  // What a pivot is compared with: its entry or, where that may vanish, the largest of its row.
+  T magnitude(int64_t row, T diagonal) const {
+    T largest = std::abs(diagonal);
+    if (!indefinite) return largest;
+    for (int64_t e = crow[row]; e < crow[row + 1]; ++e) {
+      largest = std::max(largest, std::abs(values[e]));
+    }
+    return largest;
   }
 
   // Adds the update of a child.
@@ -52,18 +64,22 @@ struct Factorization {
     }
   }
 
-  // Returns the column whose pivot is not positive, or -1.
-  int64_t eliminate(int64_t s) const {
+  // Returns the column whose pivot is not above its floor, or -1. `scratch` grows as needed.
+  int64_t eliminate(int64_t s, std::vector<T>& scratch) const {
     const Supernode p = l[s];
     start(p);
     for (int64_t c = l.get(kChild, s); c != -1; c = l.get(kSibling, c)) take(p, l[c]);
     T* const panel = panels + p.panel;
-    const int64_t good = factor_panel(p.w, panel, p.ld, floors + p.first);
+    T* signed_panel = panel;
+    if (indefinite) {
+      scratch.resize(std::max<size_t>(scratch.size(), p.w * p.ld));
+      signed_panel = scratch.data();
+    }
+    const int64_t good = factor_panel(p.w, panel, p.ld, floors + p.first, signed_panel);
     if (good < p.w) return p.first + good;
     const int64_t rows = padded(p.u);
-    const T* const below = panel + p.w;
-    subtract_product(rows, p.u, p.w, below, p.ld, Factor<T>{below, p.ld, 1}, updates + p.update,
-                     rows, true);
+    subtract_product(rows, p.u, p.w, panel + p.w, p.ld, Factor<T>{signed_panel + p.w, p.ld, 1},
+                     updates + p.update, rows, true);
     return -1;
   }
 
@@ -71,16 +87,18 @@ struct Factorization {
   int64_t run(int64_t tasks, const int64_t* bounds, const Longs& failed) const {
     run_tasks(tasks, [&](int64_t task) {
       failed[task] = -1;
+      std::vector<T> scratch;
       for (int64_t s = bounds[2 * task]; s < bounds[2 * task + 1] && failed[task] == -1; ++s) {
-        failed[task] = eliminate(s);
+        failed[task] = eliminate(s, scratch);
       }
     });
     for (int64_t task = 0; task < tasks; ++task) {
       if (failed[task] != -1) return failed[task];
     }
+    std::vector<T> scratch;
     for (int64_t s = 0; s < l.count; ++s) {
       if (l.get(kTask, s) != -1) continue;
-      const int64_t column = eliminate(s);
+      const int64_t column = eliminate(s, scratch);
       if (column != -1) return column;
     }
     return -1;
@@ -105,6 +123,18 @@ struct Substitution {
       std::fill_n(gathered, k * p.u, T(0));
       subtract_product(k, p.u, p.w, own, k, Factor<T>{panel + p.w, p.ld, 1}, gathered, k);
       for (int64_t i = 0; i < p.u; ++i) add_scaled(k, T(1), gathered + i * k, x + p.rows[i] * k);
+    }
+  }
+
+  // Between the two halves: L S L^T x = b.
+  void apply_signs() const {
+    for (int64_t s = 0; s < l.count; ++s) {
+      const Supernode p = l[s];
+      for (int64_t j = 0; j < p.w; ++j) {
+        if (!(panels[p.panel + j * (p.ld + 1)] < 0)) continue;
+        T* const row = x + (p.first + j) * k;
+        for (int64_t i = 0; i < k; ++i) row[i] = -row[i];
+      }
     }
   }
 
@@ -145,6 +175,7 @@ void solve_columns(const Elimination& l, int64_t tasks, const int64_t* bounds, c
   }
   const Substitution<T> run{l, panels, work, wide};
   run.forward(gathered);
+  run.apply_signs();
   run.backward(tasks, bounds, gathered, room);
   for (int64_t i = 0; i < l.n; ++i) {
     std::copy_n(work + i * wide, columns, x + l.order[i] * k + first);

@@ -2,9 +2,9 @@
 // supernodal form (Takahashi, Fagan and Chin 1973; Erisman and Tinney, CACM 18, 1975; Lin et al.,
 // ACM TOMS 37, 2011). With L = [L11; L21] the panel of a supernode and Y = L21 L11^-1,
 //
-//     Z21 = -Z22 Y,    Z11 = L11^-T L11^-1 - Y^T Z21,
+//     Z21 = -Z22 Y,    Z11 = L11^-T S L11^-1 - Y^T Z21,
 //
-// where Z22, the inverse at the rows of L21, is part of the parent's front: from the roots down.
+// where S are the signs of L11's diagonal, all positive for Cholesky, and Z22, the inverse at the rows of L21, is part of the parent's front: from the roots down.
 #pragma once
 
 #include "multifrontal.h"
@@ -45,14 +45,17 @@ struct SelectedInverse {
     const T* const panel = panels + p.panel;
     T* const z = inverse + p.panel;
     T* const x = scratch;              // L11^-T, (wide, w)
-    T* const minus_x = x + wide * w;   // (wide, w)
+    T* const minus_x = x + wide * w;   // -L11^-T S, (wide, w)
     T* const z11 = minus_x + wide * w; // (wide, w)
     T* const y = z11 + wide * w;       // (rows, w)
     T* const y_t = y + rows * w;       // (wide, u)
     std::fill_n(x, 3 * wide * w, T(0));
     for (int64_t j = 0; j < w; ++j) x[j * wide + j] = T(1);
     solve_right(w, panel, p.ld, wide, x, wide, true);
-    for (int64_t i = 0; i < wide * w; ++i) minus_x[i] = -x[i];
+    for (int64_t j = 0; j < w; ++j) {
+      const T minus_sign = panel[j * (p.ld + 1)] < 0 ? T(1) : T(-1);
+      for (int64_t i = j * wide; i < (j + 1) * wide; ++i) minus_x[i] = minus_sign * x[i];
+    }
     for (int64_t j = 0; j < w; j += kBlock) {  // column j of L11^-1 begins in row j
       const int64_t width = std::min<int64_t>(kBlock, w - j);
       subtract_product(wide - j, width, w - j, x + j * wide + j, wide,
