@@ -8,21 +8,19 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/complex.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 #include "csr.h"
+#include "scalar.h"
 
 namespace sparsetorch {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
-template <typename T>
-using Complex = c10::complex<T>;
 
 // Calls f(I{}) with the C++ type of the indices.
 template <typename F>
@@ -97,7 +95,7 @@ void dispatch_field(const Tensor& values, F&& f) {
 // Calls f(T{}, I{}, P{}), T being the C++ type of the values.
 template <typename F>
 void dispatch(const Tensor& values, const Pattern& pattern, F&& f) {
-  dispatch_real(values, [&](auto t) {
+  dispatch_field(values, [&](auto t) {
     dispatch_pattern(pattern, [&](auto i, auto p) { f(t, i, p); });
   });
 }
