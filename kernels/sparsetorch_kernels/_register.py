@@ -218,9 +218,12 @@ def _pick(op: Definition, eager: Call, traced: Call) -> Call:
 
 def watched(*tensors: Tensor) -> bool:
     """Whether a derivative, a function transform or a compiler may be watching a product."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
     return (
         torch.compiler.is_compiling()
-        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )

@@ -28,7 +28,9 @@ Tensor spmm(const Tensor& crow, const Tensor& col, const MaybeTensor& perm, cons
   if (batch.terms == 0) return torch::stable::zero_(out);
   if (out.numel() == 0) return out;
   const Pieces pieces(n_rows, col.numel(), k * batch.terms);
-  const Tensor carries = torch::stable::new_empty(values, {batch.results, pieces.count, k});
+  // The first piece carries nothing, and is often the only one.
+  const int64_t carried = pieces.count > 1 ? pieces.count : 0;
+  const Tensor carries = carried ? torch::stable::new_empty(values, {batch.results, carried, k}) : out;
   dispatch(values, pattern, [&]<typename T, typename I, typename P>(T, I, P) {
     const Csr<I, P> a = pattern.view<I, P>();
     Spmm<T, I, P> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};

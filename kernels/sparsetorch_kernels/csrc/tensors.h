@@ -31,6 +31,11 @@ void dispatch_index(const Tensor& index, F&& f) {
   type == ScalarType::Long ? f(int64_t{}) : f(int32_t{});
 }
 
+// The tensor itself where it is contiguous: to ask PyTorch for a copy costs a call by name.
+inline Tensor as_contiguous(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
 // The tensors of a CSR pattern. Rows and columns may be numbered in int32 where entries, which crow
 // and perm count, need int64.
 struct Pattern {
@@ -38,8 +43,8 @@ struct Pattern {
   MaybeTensor perm;
 
   Pattern(const Tensor& crow_, const Tensor& col_, const MaybeTensor& perm_)
-      : crow(torch::stable::contiguous(crow_)), col(torch::stable::contiguous(col_)) {
-    if (perm_) perm = torch::stable::contiguous(*perm_);
+      : crow(as_contiguous(crow_)), col(as_contiguous(col_)) {
+    if (perm_) perm = as_contiguous(*perm_);
     STD_TORCH_CHECK(crow.is_cpu() && col.is_cpu(), "the pattern must be on the CPU");
     STD_TORCH_CHECK(crow.scalar_type() == col.scalar_type() || crow.scalar_type() == ScalarType::Long,
                     "crow must have the dtype of col, or be int64");
@@ -107,7 +112,7 @@ struct Operand {
   int64_t step;  // from one batch to the next; 0 where the only one serves all
 
   Operand(const Tensor& t, const Tensor& like, int64_t dim, int64_t first, int64_t second = 1)
-      : tensor(torch::stable::contiguous(t)), batch(t.size(0)), step(first * second) {
+      : tensor(as_contiguous(t)), batch(t.size(0)), step(first * second) {
     STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == like.scalar_type() && t.dim() == dim &&
                         t.size(1) == first && (dim == 2 || t.size(2) == second),
                     "an operand does not fit the pattern");
