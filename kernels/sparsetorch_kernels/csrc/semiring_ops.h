@@ -93,6 +93,7 @@ inline std::tuple<Tensor, Tensor> extremum(const Tensor& crow, const Tensor& col
   if (best.out.numel() == 0) return {best.out, count.out};
   dispatch_real_uniform(values, pattern, [&]<typename T, typename I>(T, I) {
     const Csr<I> a = pattern.view<I>();
+    const T *const numbers = left.data<T>(), *const x_data = right.data<T>();
     const auto best_at = best.view<T>(), count_at = count.view<T>();
     dispatch_bool(largest, [&](auto kMax) {
       dispatch_bool(add, [&](auto kAdd) {
@@ -105,8 +106,7 @@ inline std::tuple<Tensor, Tensor> extremum(const Tensor& crow, const Tensor& col
             std::fill_n(many, k, T(1));
             return;
           }
-          const Messages<T, I> p{a, left.data<T>() + result * left.step,
-                                    right.data<T>() + result * right.step, k};
+          const Messages<T, I> p{a, numbers + result * left.step, x_data + result * right.step, k};
           for_each_tile(k, [&]<int N>(int64_t j) {
             extremum_tile<kMax, kAdd, N>(p, first, last, j, to, many);
           });
@@ -135,11 +135,11 @@ inline Tensor log_sum_exp(const Tensor& crow, const Tensor& col, const MaybeTens
   if (slots.out.numel() == 0) return slots.out;
   dispatch_real_uniform(values, pattern, [&]<typename T, typename I>(T, I) {
     const Csr<I> a = pattern.view<I>();
+    const T *const numbers = left.data<T>(), *const x_data = right.data<T>();
     const auto at = slots.view<T>();
     dispatch_bool(add, [&](auto kAdd) {
       const auto reduce = [&](int64_t result, int64_t, int64_t first, int64_t last, int64_t slot) {
-        const Messages<T, I> p{a, left.data<T>() + result * left.step,
-                                  right.data<T>() + result * right.step, k};
+        const Messages<T, I> p{a, numbers + result * left.step, x_data + result * right.step, k};
         for_each_tile(k, [&]<int N>(int64_t j) {
           log_sum_exp_tile<kAdd, N>(p, first, last, j, at(slot));
         });
@@ -170,18 +170,18 @@ inline Tensor contract_rows(const Tensor& crow, const Tensor& col, const MaybeTe
   if (slots.out.numel() == 0) return slots.out;
   dispatch_real_uniform(values, pattern, [&]<typename T, typename I>(T, I) {
     const Csr<I> a = pattern.view<I>();
+    const Contraction<T, I> first_form{a,           v.data<T>(), sent.data<T>(), top.data<T>(),
+                                       p.data<T>(), d.data<T>(), nullptr,        k};
     const auto at = slots.view<T>();
     const auto run = [&](auto kTransposed, auto kSoft, auto kAdd) {
       const auto reduce = [&](int64_t result, int64_t row, int64_t first, int64_t last,
                               int64_t slot) {
-        const Contraction<T, I> form{a,
-                                        v.data<T>() + result * v.step,
-                                        sent.data<T>() + result * sent.step,
-                                        top.data<T>() + result * top.step,
-                                        p.data<T>() + result * p.step,
-                                        d.data<T>() + result * d.step,
-                                        nullptr,
-                                        k};
+        Contraction<T, I> form = first_form;
+        form.values += result * v.step;
+        form.x += result * sent.step;
+        form.y += result * top.step;
+        form.entries += result * p.step;
+        form.dense += result * d.step;
         for_each_tile(k, [&]<int N>(int64_t j) {
           contract_tile<kTransposed, kSoft, kAdd, N>(form, row, first, last, j, at(slot));
         });
