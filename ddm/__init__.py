@@ -4,6 +4,7 @@
     features -> learned                                          MG-GNN's interface values and P
     setup, rates, comparison, table, plot                           using and measuring them
     losses, data, lightning                                      training
+    petsc                                                        the same methods over MPI
 
 The names below are imported when they are first used, so that `import ddm` needs no extra.
 """

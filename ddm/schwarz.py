@@ -82,6 +82,7 @@ class Schwarz:
         d.check_pattern(A.pattern)
         self.A = A
         self.decomposition = d
+        self.interface = interface
         values = A.values[torch.from_numpy(d.block_source).to(A.device)]
         if interface is not None:
             if interface.shape != (len(d.interface),):

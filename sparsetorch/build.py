@@ -23,6 +23,7 @@ from sparsetorch.structure import (
     entry_keys,
     finding_structure,
     index_dtypes,
+    members,
     plain,
     split_keys,
 )
@@ -166,11 +167,13 @@ def from_dense(x: Tensor, pattern: Pattern | None = None) -> Sparse:
     if x.ndim < 2:
         raise ValueError(f"x: expected (*batch, n, m), got shape {tuple(x.shape)}")
     if pattern is None:
-        stored = x.detach() != 0
-        for _ in range(x.ndim - 2):
-            stored = stored.any(0)
         shape = (x.shape[-2], x.shape[-1])
-        pattern = Pattern.trusted(*split_keys(torch.nonzero(stored.flatten())[:, 0], shape), shape)
+        with finding_structure("from_dense"):
+            stored = members(x).detach() != 0
+            while stored.ndim > 2:
+                stored = stored.any(0)
+            keys = torch.nonzero(stored.flatten())[:, 0]
+            pattern = Pattern.trusted(*split_keys(keys, shape), shape)
     else:
         check_pattern("pattern", pattern)
     if pattern.shape != x.shape[-2:]:

@@ -219,6 +219,14 @@ class CSRTensor:
         self.values.requires_grad_(requires_grad)
         return self
 
+    def _become_parameter(self, _: bool) -> None:
+        raise TypeError(
+            "nn.Parameter: expected a tensor, got a CSRTensor, which no module would register; "
+            "keep nn.Parameter(A.values), and make CSRTensor(A.pattern, parameter) of it"
+        )
+
+    _is_param = property(fset=_become_parameter)  # what `nn.Parameter(A)` sets
+
     def detach(self) -> CSRTensor:
         """The same matrix, cut from the graph of its values."""
         return self.with_values(self.values.detach())
@@ -250,7 +258,8 @@ class CSRTensor:
             raise TypeError(
                 f"to_scipy: SciPy has no sparse matrices of {self.dtype}; use A.to(torch.float32)"
             )
-        arrays = (self.values.detach(), self.pattern.col, self.pattern.crow)
+        values = self.values.detach().resolve_conj().resolve_neg()
+        arrays = (values, self.pattern.col, self.pattern.crow)
         copies = tuple(array.cpu().numpy().copy() for array in arrays)
         return sp.csr_array(copies, shape=self.pattern.shape)
 
@@ -375,8 +384,8 @@ class CSRTensor:
         Raises:
             ValueError: a power that is not positive: it would fill the places not stored.
         """
-        if isinstance(exponent, CSRTensor):
-            raise TypeError("exponent: expected a number, got a CSRTensor")
+        if isinstance(exponent, CSRTensor) or (isinstance(exponent, Tensor) and exponent.ndim):
+            raise TypeError(f"exponent: expected a number, got a {type(exponent).__name__}")
         if not exponent > 0:
             raise ValueError(
                 f"exponent: expected a positive number, got {exponent}: 0 ** {exponent} is not 0, "
@@ -551,6 +560,9 @@ class CSRTensor:
                 f"{tuple(self.values.shape[:-1])}; take one with A.with_values(A.values[i])"
             )
 
+    def __reduce__(self):
+        return CSRTensor, (self.pattern, self.values)
+
     def __repr__(self) -> str:
         gradient = ", requires_grad=True" if self.requires_grad else ""
         return (
@@ -583,3 +595,5 @@ pytree.register_pytree_node(
     _unflatten,
     serialized_type_name="sparsetorch.CSRTensor",
 )
+# What `torch.load` reads by default: making either of them checks all that a file may claim.
+torch.serialization.add_safe_globals([CSRTensor, Pattern])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Number
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +37,8 @@ def eye(
 
 
 def diags(
-    diagonals: Sequence[Tensor | float],
-    offsets: Sequence[int] = (0,),
+    diagonals: Sequence[Tensor | float] | Tensor,
+    offsets: Sequence[int] | int = 0,
     shape: tuple[int, int] | None = None,
     dtype: torch.dtype | None = None,
     device: Device = None,
@@ -43,30 +46,46 @@ def diags(
     """A matrix with the given diagonals. As `scipy.sparse.diags_array`; differentiable in them.
 
     Args:
-        diagonals: each (*batch, length) with the length of its diagonal, or a number for all of it.
-        offsets: which diagonal each is; 0 the main one, 1 that above it, -1 that below it.
+        diagonals: each (*batch, length) with the length of its diagonal, or a number for all of it;
+            a 1-D tensor alone is one diagonal.
+        offsets: which diagonal each is; 0 the main one, 1 that above it, -1 that below it. A number
+            where there is one diagonal.
         shape: by default square, and large enough for the first tensor among the diagonals.
         dtype, device: where all diagonals are numbers.
 
     Raises:
         ValueError: a length that does not fit, an offset given twice or outside the matrix, or
             only numbers and no shape.
-        TypeError: tensors of different dtypes.
+        TypeError: tensors of different dtypes or another than `dtype`, or something else than
+            tensors and numbers.
     """
-    if len(diagonals) != len(offsets):
-        raise ValueError(f"offsets: expected {len(diagonals)} like diagonals, got {len(offsets)}")
-    if len(set(offsets)) != len(offsets):
-        raise ValueError(f"offsets: expected different diagonals, got {list(offsets)}")
-    tensors = [d for d in diagonals if isinstance(d, Tensor)]
+    if isinstance(diagonals, Tensor) and diagonals.ndim == 1:
+        given: list[Any] = [diagonals]
+    else:
+        given = list(diagonals)
+    places = [offsets] if isinstance(offsets, int | np.integer) else list(offsets)
+    for d in given:
+        if not isinstance(d, Tensor | Number):
+            raise TypeError(
+                f"diagonals: expected tensors and numbers, got {type(d).__name__}; "
+                "torch.as_tensor makes a tensor"
+            )
+    if len(given) != len(places):
+        raise ValueError(f"offsets: expected {len(given)} like diagonals, got {len(places)}")
+    if len(set(places)) != len(places):
+        raise ValueError(f"offsets: expected different diagonals, got {places}")
+    tensors = [d for d in given if isinstance(d, Tensor)]
     if shape is None:
-        sized = [d.shape[-1] + abs(k) for d, k in zip(diagonals, offsets) if isinstance(d, Tensor)]
+        sized = [d.shape[-1] + abs(k) for d, k in zip(given, places) if isinstance(d, Tensor)]
         if not sized:
             raise ValueError("shape: expected one, as all diagonals are numbers")
         shape = (sized[0], sized[0])
     shape = checked_shape(shape)
     like = tensors[0] if tensors else torch.empty(0, dtype=dtype, device=device)
+    if dtype not in (None, like.dtype):
+        raise TypeError(f"dtype: expected {like.dtype} like the diagonals, got {dtype}")
     values: list[Tensor] = []
-    for d, k in zip(diagonals, offsets):
+    for d, k in zip(given, places):
         length = _diagonal_length(shape, k)
         if length == 0 and max(shape) > 0:
             raise ValueError(f"offsets: diagonal {k} is outside a matrix of shape {shape}")
@@ -82,7 +101,7 @@ def diags(
         values.append(d)
     batch = torch.broadcast_shapes(*(d.shape[:-1] for d in values))
     stacked = torch.cat([d.expand(*batch, -1) for d in values], -1)
-    pattern, order = _banded(shape, offsets, stacked.device)
+    pattern, order = _banded(shape, places, stacked.device)
     return CSRTensor(pattern, stacked.index_select(-1, order))
 
 
@@ -117,7 +136,16 @@ def random(
     shape = checked_shape((m, n))
     if not 0 <= density <= 1:
         raise ValueError(f"density: expected a number from 0 to 1, got {density}")
-    places, wanted = m * n, round(density * m * n)
+    with finding_structure("random"):
+        pattern = _random_pattern(shape, round(density * m * n), generator)
+    values = torch.rand(pattern.nnz, generator=generator, dtype=dtype).to(device)
+    return CSRTensor(pattern.to(values.device), values)
+
+
+def _random_pattern(
+    shape: tuple[int, int], wanted: int, generator: torch.Generator | None
+) -> Pattern:
+    places = shape[0] * shape[1]
     if wanted > places // 2:  # what is left out is the smaller set
         absent = _distinct(places, places - wanted, generator)
         stored = torch.ones(places, dtype=torch.bool)
@@ -125,9 +153,8 @@ def random(
         keys = torch.nonzero(stored)[:, 0]
     else:
         keys = _distinct(places, wanted, generator)
-    values = torch.rand(wanted, generator=generator, dtype=dtype).to(device)
     crow, col = split_keys(keys, shape)
-    return CSRTensor(Pattern.trusted(crow, col, shape).to(values.device), values)
+    return Pattern.trusted(crow, col, shape)
 
 
 def _distinct(bound: int, count: int, generator: torch.Generator | None) -> Tensor:
@@ -152,8 +179,11 @@ def poisson(*sizes: int, dtype: torch.dtype | None = None, device: Device = None
     Raises:
         ValueError: no size, more than three, or one below 1.
     """
-    if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
-        raise ValueError(f"sizes: expected one to three sizes of at least 1, got {sizes}")
+    if not 1 <= len(sizes) <= 3 or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
+        raise ValueError(
+            f"sizes: expected one to three integers of at least 1, as in poisson(30, 20), got "
+            f"{sizes}"
+        )
     result = None
     for n in sizes:
         if n == 1:

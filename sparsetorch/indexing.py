@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import check_index
 from sparsetorch.pattern import Pattern, Selection
-from sparsetorch.structure import compress_rows, entry_keys, finding_structure
+from sparsetorch.structure import compress_rows, entry_keys, finding_structure, members
 
 
 def select(pattern: Pattern, keep: Tensor) -> Selection:
@@ -35,24 +35,28 @@ def larger_than(A: Sparse, threshold: float) -> Selection:
     """The entries that are larger than a threshold, or NaN, in any matrix of the batch."""
     if not threshold >= 0:
         raise ValueError(f"threshold: expected a number of at least 0, got {threshold}")
-    large = ~(A.values.detach().abs() <= threshold)
-    return select(A.pattern, large.reshape(-1, A.pattern.nnz).any(0))
+    with finding_structure("prune"):
+        large = ~(members(A.values).detach().abs() <= threshold)
+        return select(A.pattern, large.reshape(-1, A.pattern.nnz).any(0))
 
 
 def largest_per_row(A: Sparse, k: int) -> Selection:
     """The k entries of each row with the largest |a| (over the batch), the first of equal ones."""
-    if k < 0:
+    if k < 0 or k != int(k):
         raise ValueError(f"k: expected a number of entries per row, got {k}")
     pattern = A.pattern
-    size = A.values.detach().abs().reshape(-1, pattern.nnz).amax(0) if A.values.numel() else None
-    if size is None:
-        return select(pattern, torch.zeros(pattern.nnz, dtype=torch.bool, device=pattern.device))
-    # By row, then by size: two stable sorts, the less important key first.
-    by_size = torch.argsort(size, descending=True, stable=True)
-    order = by_size[torch.argsort(pattern.row[by_size], stable=True)]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    return select(pattern, rank - pattern.crow.long()[pattern.row.long()] < k)
+    with finding_structure("topk_per_row"):
+        values = members(A.values).detach()
+        if values.numel() == 0:
+            none = torch.zeros(pattern.nnz, dtype=torch.bool, device=pattern.device)
+            return select(pattern, none)
+        size = values.abs().reshape(-1, pattern.nnz).amax(0)
+        # By row, then by size: two stable sorts, the less important key first.
+        by_size = torch.argsort(size, descending=True, stable=True)
+        order = by_size[torch.argsort(pattern.row[by_size], stable=True)]
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device)
+        return select(pattern, rank - pattern.crow.long()[pattern.row.long()] < k)
 
 
 def lookup(A: Sparse, rows: Tensor, cols: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ earlier file as it was.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,8 +99,9 @@ def _load_npz(path: Path) -> object:
 @contextmanager
 def _replacing(path: Path, ending: str) -> Iterator[str]:
     """A temporary name beside `path` that takes its place at the end, or is removed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=ending)
-    os.close(handle)
+    temporary = f"{path}.{secrets.token_hex(8)}{ending}"
+    # As `open` would: with the permissions that the user wants for new files.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         os.replace(temporary, path)

@@ -437,7 +437,8 @@ class Pattern:
         return copy
 
     def __reduce__(self):
-        return Pattern.trusted, (self._crow, self._col, self._shape)
+        # Checked again: a file may be damaged, and kernels would follow its indices.
+        return Pattern, (self._crow, self._col, self._shape, self._col.dtype, self._crow.dtype)
 
     def __copy__(self) -> Pattern:
         return self

@@ -2,7 +2,8 @@
 
 Sums, means, maxima and norms are those of the dense matrix: what is not stored is zero and counts.
 The softmax runs over stored entries only, as in `torch.sparse.softmax`. All are differentiable any
-number of times.
+number of times. In half precision they are computed in float32 and rounded once: squares and sums
+leave the range of float16 where the results do not.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def mean(A: Sparse, dim: Dim = None) -> Tensor:
         count *= A.values.shape[:-1].numel()
     elif len(reduced) == 1:
         count = A.pattern.shape[max(reduced)]
-    return total(A, dim) / count
+    return (total(_widened(A), dim) / count).to(A.values.dtype)
 
 
 def extremum(A: Sparse, dim: Dim, which: str) -> Tensor:
@@ -71,33 +72,41 @@ def norm(A: Sparse, dim: Dim = None) -> Tensor:
         return torch.linalg.vector_norm(A.values)
     if len(reduced) == 2:
         return torch.linalg.vector_norm(A.values, dim=-1)
-    squares = total(Sparse(A.pattern, (A.values * A.values.conj()).real), dim)
+    values = _widened(A).values
+    squares = total(Sparse(A.pattern, (values * values.conj()).real), dim)
     # The root has no derivative at zero; the norm of an empty row or column stays zero.
-    positive = squares > 0
-    return torch.where(positive, squares, 1.0).sqrt() * positive
+    present = squares != 0  # and NaN stays NaN
+    return (torch.where(present, squares, 1.0).sqrt() * present).to(A.values.real.dtype)
 
 
 def softmax(A: Sparse, dim: int = -1) -> Sparse:
     """`exp(a) / sum exp(a)` over the stored entries of each row (-1) or column (-2)."""
     check_ordered("softmax", A.values)
     reduced = _dimensions(A, dim)
-    assert reduced is not None
-    axis = max(reduced)
+    if reduced is None or len(reduced) > 1:
+        raise ValueError(f"dim: expected rows (-1) or columns (-2), got {dim}")
+    (axis,) = reduced
     index, n, _ = _segments(A, axis)
-    batch = A.values.shape[:-1]
+    values, batch = _widened(A).values, A.values.shape[:-1]
     # A shift that the result does not depend on: no gradient goes through it.
-    largest = A.values.new_full((*batch, n), float("-inf")).scatter_reduce(
-        -1, index.expand(*batch, -1), A.values.detach(), "amax"
+    largest = values.new_full((*batch, n), float("-inf")).scatter_reduce(
+        -1, index.expand(*batch, -1), values.detach(), "amax"
     )
-    weights = (A.values - largest.index_select(-1, index)).exp()
+    weights = (values - largest.index_select(-1, index)).exp()
     sums = total(Sparse(A.pattern, weights), axis)
-    return Sparse(A.pattern, weights / sums.index_select(-1, index))
+    return Sparse(A.pattern, (weights / sums.index_select(-1, index)).to(A.values.dtype))
 
 
 def check_ordered(what: str, values: Tensor) -> None:
     """Raise TypeError for complex numbers."""
     if values.is_complex():
         raise TypeError(f"{what}: needs numbers with an order, got {values.dtype} (complex)")
+
+
+def _widened(A: Sparse) -> Sparse:
+    """The matrix in float32 if it is in half precision."""
+    half = A.values.dtype in (torch.float16, torch.bfloat16)
+    return Sparse(A.pattern, A.values.float()) if half else A
 
 
 def _segments(A: Sparse, axis: int) -> tuple[Tensor, int, int]:

@@ -6,7 +6,7 @@ parts in another order, and for `kron` products of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 from sparsetorch.algebra import Sparse
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
-from sparsetorch.structure import entry_keys, finding_structure, split_keys, wider
+from sparsetorch.structure import entry_keys, finding_structure, sorting_order, split_keys, wider
 from sparsetorch_kernels import permute
 
 Block = tuple[int, int, CSRTensor]  # its place in the grid of blocks, and the block
 
 
-def vstack(blocks: Sequence[CSRTensor]) -> CSRTensor:
+def vstack(blocks: Iterable[CSRTensor]) -> CSRTensor:
     """One matrix above the other, with equal numbers of columns. As `scipy.sparse.vstack`.
 
     Raises:
@@ -31,7 +31,7 @@ def vstack(blocks: Sequence[CSRTensor]) -> CSRTensor:
     return bmat([[block] for block in blocks])
 
 
-def hstack(blocks: Sequence[CSRTensor]) -> CSRTensor:
+def hstack(blocks: Iterable[CSRTensor]) -> CSRTensor:
     """One matrix beside the other, with equal numbers of rows. As `scipy.sparse.hstack`.
 
     Raises like `vstack`.
@@ -39,12 +39,13 @@ def hstack(blocks: Sequence[CSRTensor]) -> CSRTensor:
     return bmat([list(blocks)])
 
 
-def block_diag(blocks: Sequence[CSRTensor]) -> CSRTensor:
+def block_diag(blocks: Iterable[CSRTensor]) -> CSRTensor:
     """The matrices along the diagonal, zero elsewhere. As `scipy.sparse.block_diag`.
 
     Raises like `vstack`.
     """
-    return _assembled([(i, i, b) for i, b in enumerate(blocks)], len(blocks), len(blocks))
+    present = [(i, i, b) for i, b in enumerate(blocks)]
+    return _assembled(present, len(present), len(present))
 
 
 def bmat(blocks: Sequence[Sequence[CSRTensor | None]]) -> CSRTensor:
@@ -79,11 +80,12 @@ def _assembled(present: list[Block], n_block_rows: int, n_block_cols: int) -> CS
                 for i, j, b in present
             ]
         )
-        order = torch.argsort(keys)
-        pattern = _pattern(keys[order], shape, [b.pattern for _, _, b in present])
+        order = sorting_order(keys)
+        ordered = keys if order is None else keys[order]
+        pattern = _pattern(ordered, shape, [b.pattern for _, _, b in present])
     batch = torch.broadcast_shapes(*(b.values.shape[:-1] for _, _, b in present))
     values = torch.cat([b.values.expand(*batch, -1) for _, _, b in present], -1)
-    return CSRTensor._of(Sparse(pattern, permute(values, order)))
+    return CSRTensor._of(Sparse(pattern, values if order is None else permute(values, order)))
 
 
 def kron(A: CSRTensor, B: CSRTensor) -> CSRTensor:

@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+    maybe_get_bdim,
+)
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 INT32_MAX = 2**31 - 1
@@ -24,14 +29,16 @@ def finding_structure(what: str) -> Iterator[None]:
     """Where structure is worked out: not in compiled code, and outside of `torch.func` transforms.
 
     Indices have no derivatives, and a pattern outlives the transform in which it is first needed;
-    inside of one, every tensor that PyTorch makes belongs to it.
+    inside of one, every tensor that PyTorch makes belongs to it. The same holds for inference mode,
+    whose tensors no later derivative may read.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(
             f"{what} is not known yet, and compiled code cannot compute structure: call the "
-            "function once before compiling it"
+            "function once before compiling it; what no pattern keeps (selections, triangles, "
+            "stacked matrices, Kronecker products) make outside of it"
         )
-    with outside_transforms():
+    with outside_transforms(), torch.inference_mode(False):
         yield
 
 
@@ -46,6 +53,18 @@ def plain(tensor: Tensor) -> Tensor:
     """The tensor that a `torch.func` transform may have wrapped; under vmap, the whole batch."""
     while isinstance(tensor, Tensor) and is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
+    return tensor
+
+
+def members(tensor: Tensor) -> Tensor:
+    """The plain tensor, with the dimensions that `torch.vmap` maps over in front."""
+    mapped = []
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            mapped.append(maybe_get_bdim(tensor))
+        tensor = get_unwrapped(tensor)
+    for done, dim in enumerate(reversed(mapped)):
+        tensor = tensor.movedim(dim + done, 0)
     return tensor
 
 
@@ -90,6 +109,11 @@ def entry_keys(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor:
     if shape[0] * shape[1] > INT64_MAX:
         raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
     return row.long() * shape[1] + col
+
+
+def sorting_order(keys: Tensor) -> Tensor | None:
+    """The permutation that sorts keys; None where they are sorted, which takes little to see."""
+    return None if bool((keys[1:] >= keys[:-1]).all()) else torch.argsort(keys)
 
 
 def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -161,6 +185,8 @@ def select_entries(
     owner, place = expand_ranges(places[column], places[column + 1] - places[column])
     shape = (rows.numel(), cols.numel())
     keys = entry_keys(new_row[owner], by_column[place], shape)
-    order = torch.argsort(keys)
-    new_crow, new_col = split_keys(keys[order], shape)
-    return new_crow, new_col, entry[owner][order].to(crow.dtype)
+    order = sorting_order(keys)
+    if order is not None:
+        keys, owner = keys[order], owner[order]
+    new_crow, new_col = split_keys(keys, shape)
+    return new_crow, new_col, entry[owner].to(crow.dtype)

@@ -12,6 +12,7 @@ from sparsetorch_kernels.cholesky.ops import (
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
+from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
@@ -31,6 +32,7 @@ __all__ = [
     "eliminate",
     "forward_layout",
     "level_sets",
+    "nestable",
     "permute",
     "sddmm",
     "solve_triangular",

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout
 
 Layouts = tuple[Layout, ...]
@@ -303,6 +304,7 @@ def _function(op: Definition, ops: Ops) -> Call:
             return None, *_backward(op, ops, ctx, grad, first=1), None
 
         @staticmethod
+        @nestable
         def jvp(ctx, _layouts, dp, dq, _reduce):
             return op.push(ops, ctx.layouts, ctx.saved_tensors, dp, dq, ctx.reduce)
 

@@ -30,7 +30,8 @@ def _permuted(values: Tensor, perm: Tensor, inverse: bool) -> Tensor:
     assert native is not None
     plain = values.resolve_conj().resolve_neg()
     flat = plain.reshape(values.shape[:-1].numel(), values.shape[-1])
-    return native.permute(flat, perm, inverse).reshape(values.shape)
+    # Not a view of another tensor: PyTorch forbids to change what a function returned as one.
+    return torch.ops.aten._unsafe_view(native.permute(flat, perm, inverse), values.shape)
 
 
 class _Permute(torch.autograd.Function):

@@ -18,6 +18,7 @@ from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.krylov import Callback, Preconditioner
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import Conjugated
+from sparsetorch_kernels import nestable
 
 
 class Options(TypedDict, total=False):
@@ -109,6 +110,7 @@ class _Solve(torch.autograd.Function):
         return gradient, multiplier, None, None, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         values, x = ctx.saved_tensors
         d_values, d_b, *_ = tangents

@@ -25,6 +25,7 @@ from sparsetorch.linalg.krylov import (
     check_right_hand_side,
     check_tolerances,
     checked_operator,
+    in_full_precision,
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
@@ -76,7 +77,7 @@ def block_cg(
 
         return rounded(rescaled(solve, b.detach(), start, atol, callback), dtype)
     n, k = b.shape[0], b.shape[1] if b.ndim == 2 else 1
-    with torch.no_grad():
+    with torch.no_grad(), in_full_precision(b.device):
         system = _System(A, preconditioner, b.detach().reshape(n, k))
         norms = torch.linalg.vector_norm(system.b, dim=0)
         relative = DEFAULT_RTOL[b.dtype] if rtol is None else rtol

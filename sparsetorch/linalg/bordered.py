@@ -26,7 +26,7 @@ from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 def real_products(U: Tensor, V: Tensor) -> Tensor:
@@ -127,6 +127,7 @@ class Bordered(torch.autograd.Function):
         return g_values, real_products(Z, U), -(Z @ M.mH + U @ Q.mH), Z, Q, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         values, w, V, U, M = ctx.saved_tensors

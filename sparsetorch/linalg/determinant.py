@@ -23,6 +23,7 @@ from sparsetorch.linalg.inverse import _Entries
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import SolveError, Status
 from sparsetorch.linalg.solvers import DirectSolver
+from sparsetorch_kernels import nestable
 
 
 def logdet(A: CSRTensor) -> Tensor:
@@ -102,6 +103,7 @@ class _LogDeterminant(torch.autograd.Function):
         return factor * inverse, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, Tensor]:
         values, sign = ctx.saved_tensors
         change = (_Entries.apply(values, ctx.solver.adjoint) * tangents[0]).sum(-1)

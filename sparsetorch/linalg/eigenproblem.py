@@ -22,6 +22,7 @@ from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import thick_restart
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import outside_transforms, plain
+from sparsetorch_kernels import nestable
 
 
 def kind(A: CSRTensor) -> str:
@@ -267,5 +268,6 @@ class _Once(torch.autograd.Function):
         )
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         return _Once.backward(ctx, *tangents)

@@ -42,7 +42,7 @@ from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_p
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import WANTED
 from sparsetorch.structure import plain
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 Which = Literal["LM", "SM", "LA", "SA", "BE"]
 
@@ -216,6 +216,7 @@ class _Eigsh(torch.autograd.Function):
         return (once_differentiable(gradient) if gaps.any else gradient), None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, d_values: Tensor, _: None):
         values, w, V = ctx.saved_tensors
         problem: Problem = ctx.problem

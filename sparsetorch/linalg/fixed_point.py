@@ -31,6 +31,7 @@ from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch_kernels import nestable
 
 Map = Callable[..., Tensor]
 
@@ -201,6 +202,7 @@ class _FixedPoint(torch.autograd.Function):
         return None, None, None, None, *(next(found) if need else None for need in needed)
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         z, *params = ctx.saved_tensors
         moved = [torch.zeros_like(p) if t is None else t for p, t in zip(params, tangents[4:])]

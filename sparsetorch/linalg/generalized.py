@@ -31,7 +31,7 @@ from sparsetorch.linalg.pencil import BorderedPencil, Pencil
 from sparsetorch.linalg.solution import SolveError
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 def generalized_eigsh(A: CSRTensor, M: CSRTensor, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -140,6 +140,7 @@ class _Generalized(torch.autograd.Function):
         return g_a, g_m, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, da: Tensor | None, dm: Tensor | None, _: None):
         a, m, w, V = ctx.saved_tensors
         problem: PencilProblem = ctx.problem

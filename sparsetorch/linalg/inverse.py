@@ -25,6 +25,7 @@ from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solve import solve_by
 from sparsetorch.linalg.solvers import DirectSolver, product
+from sparsetorch_kernels import nestable
 
 BLOCK = 64  # columns that are solved for together
 
@@ -77,6 +78,7 @@ class _Entries(torch.autograd.Function):
         return conjugate(_change(solver, values, ctx.solver, conjugate(grads[0]))), None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         (values,) = ctx.saved_tensors
         return _change(ctx.solver, values, ctx.solver, tangents[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -74,6 +75,11 @@ class Iteration(Protocol):
         ...
 
 
+def in_full_precision(device: torch.device) -> AbstractContextManager:
+    """Where `torch.autocast` is off: an iteration that it rounds to half precision stagnates."""
+    return torch.autocast(device.type, enabled=False)
+
+
 @torch.no_grad()
 def run(
     iteration: Iteration,
@@ -119,7 +125,9 @@ def run(
             outcomes.append(Outcome(torch.zeros_like(column), Status.CONVERGED))
             histories.append([0.0])
             continue
-        outcomes.append(_refined(iteration, multiply, precondition, column, guess.clone(), monitor))
+        with in_full_precision(b.device):
+            outcome = _refined(iteration, multiply, precondition, column, guess.clone(), monitor)
+        outcomes.append(outcome)
         histories.append(monitor.residuals)
     return rounded(combine(start, outcomes, histories), dtype)
 

@@ -33,17 +33,19 @@ class Lanczos:
         self._precondition = precondition
         self._v_before = torch.zeros_like(r)
         self._precision = torch.finfo(r.dtype).eps
+        self._above = 0.0  # of the next column of T: beta but for the first, when it is that of r
         self._normalise(r, 0.0)
 
     def step(self) -> tuple[float, float, float]:
         """Advance v and q, and return a column of T: above, on and below the diagonal."""
-        beta = self.beta
+        above = self._above
         w = self._multiply(self.q)
         alpha = float(real_dot(self.q, w))
-        w = w - alpha * self.v - beta * self._v_before
+        w = w - alpha * self.v - above * self._v_before
         self._v_before = self.v
-        self._normalise(w, math.hypot(alpha, beta))
-        return beta, alpha, self.beta
+        self._normalise(w, math.hypot(alpha, above))
+        self._above = self.beta
+        return above, alpha, self.beta
 
     def _normalise(self, w: Tensor, scale: float) -> None:
         z = self._precondition(w)

@@ -53,7 +53,7 @@ class LU(Factorization):
         check_right_hand_side(self._A, b)
         # SuperLU holds the factors of A^T, whose CSC arrays are the CSR arrays of A.
         direction = "N" if transpose != self._transposed else "T"
-        right = np.ascontiguousarray(b.detach().resolve_conj().numpy())
+        right = np.ascontiguousarray(b.detach().resolve_conj().resolve_neg().numpy())
         if self._ordering is None:
             return torch.from_numpy(self._lu.solve(right, direction))
         x = np.empty_like(right)
@@ -95,7 +95,7 @@ def lu(A: CSRTensor) -> LU:
 
 def values_of(A: CSRTensor) -> np.ndarray:
     """The stored values as an array."""
-    return A.values.detach().contiguous().resolve_conj().numpy()
+    return A.values.detach().contiguous().resolve_conj().resolve_neg().numpy()
 
 
 def _factored(A: CSRTensor, transposed: sp.csc_array, order: str) -> SuperLU:

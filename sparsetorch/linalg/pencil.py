@@ -25,7 +25,7 @@ from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solvers import product
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class BorderedPencil(torch.autograd.Function):
         return -sddmm(layout, Z, conj), sddmm(layout, Z * w, conj), g_w, g_W, None, Z, Q, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         a, m, w, W, V, U, multipliers = ctx.saved_tensors

@@ -23,7 +23,7 @@ from sparsetorch.linalg.solve import Method, solve
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.trace import Estimate, checked_count, mean_of, signs
 from sparsetorch.pattern import Pattern
-from sparsetorch_kernels import sddmm
+from sparsetorch_kernels import nestable, sddmm
 
 
 def logdet_estimate(
@@ -98,6 +98,7 @@ class _Quadrature(torch.autograd.Function):
         return gradient / 2, None, None, None, None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, d_values: Tensor, *_: Any) -> Tensor:
         values, Z = ctx.saved_tensors
         X = solve(CSRTensor(ctx.pattern, values), Z, **ctx.options)

@@ -31,7 +31,7 @@ from sparsetorch.linalg.mapped import map_solve
 from sparsetorch.linalg.methods import DIRECT, METHODS, Method, solver_for
 from sparsetorch.linalg.solution import Solution
 from sparsetorch.linalg.solvers import Solver, product
-from sparsetorch_kernels import Layout, sddmm
+from sparsetorch_kernels import Layout, nestable, sddmm
 
 __all__ = ["METHODS", "Method", "Options", "solve", "solve_by"]
 
@@ -182,9 +182,11 @@ class _Solve(torch.autograd.Function):
     ) -> Tensor:
         solution = solver.holding(tensors).solve(values, b, x0)
         if record is None:
-            return solution.checked().x
-        record.append(solution)
-        return solution.x
+            solution.checked()
+        else:
+            record.append(solution)
+        # PyTorch forbids to change in place what a function returned as a view.
+        return solution.x.clone() if solution.x._is_view() else solution.x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -210,6 +212,7 @@ class _Solve(torch.autograd.Function):
         return gradient, multiplier, *(None,) * (3 + len(tensors))
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         values, x, *tensors = ctx.saved_tensors
         d_values, d_b, *_ = tangents

@@ -87,7 +87,7 @@ class GATConv(nn.Module):
         alpha = self._attention(pattern, h)
         y = alpha.with_values(self.dropout(alpha.values)).matmul(h)  # (heads, n, width_out)
         y = y.movedim(0, 1).flatten(1) if self.concat else y.mean(0)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def _projected(self, x: Tensor) -> Tensor:
         """Features of each head, (heads, n, width_out)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.nn.propagation import propagate
 
 
 def gcn_normalize(A: CSRTensor) -> CSRTensor:
@@ -72,12 +73,12 @@ class GCNConv(nn.Module):
         """
         width_out, width_in = self.weight.shape
         if isinstance(x, Tensor) and width_in < width_out:
-            y = torch.matmul(A.matmul(x), self.weight.mT)
+            y = torch.matmul(propagate(A, x), self.weight.mT)
         elif isinstance(x, Tensor):
-            y = A.matmul(torch.matmul(x, self.weight.mT))
+            y = propagate(A, torch.matmul(x, self.weight.mT))
         else:
-            y = A.matmul(x.matmul(self.weight.mT))
-        return y if self.bias is None else y + self.bias
+            y = propagate(A, propagate(x, self.weight.mT))
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -119,11 +120,11 @@ class TAGConv(nn.Module):
         if self.linear.in_features <= (self.hops + 1) * self.linear.out_features:
             powers = [x]
             for _ in range(self.hops):
-                powers.append(A.matmul(powers[-1]))
+                powers.append(propagate(A, powers[-1]))
             return self.linear(torch.cat(torch.broadcast_tensors(*powers), -1))
         # Horner's rule.
         first, *weights = reversed(self.linear.weight.mT.chunk(self.hops + 1))
         y = torch.matmul(x, first)
         for weight in weights:
-            y = A.matmul(y) + torch.matmul(x, weight)
-        return y if self.linear.bias is None else y + self.linear.bias
+            y = propagate(A, y) + torch.matmul(x, weight)
+        return y if self.linear.bias is None else y + self.linear.bias.to(y.dtype)

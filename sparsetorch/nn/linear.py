@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.generators import random
+from sparsetorch.nn.propagation import propagate
 from sparsetorch.pattern import Pattern
 
 
@@ -103,13 +104,13 @@ class SparseLinear(nn.Module):
             self.bias.uniform_(-1, 1).mul_(bounds)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, in_features) -> (*, out_features), in the dtype of the parameters."""
+        """x (*, in_features) -> (*, out_features), in the parameters' dtype or autocast's."""
         if x.ndim == 1:
-            y = self.weight.matvec(x)
+            y = propagate(self.weight, x)
         else:
             rows = x.reshape(-1, x.shape[-1])
-            y = self.weight.matmul(rows.mT).mT.reshape(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+            y = propagate(self.weight, rows.mT).mT.reshape(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

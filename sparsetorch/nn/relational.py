@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.nn.propagation import propagate
 from sparsetorch.typed import EdgeType, TypedCSR
 
 
@@ -120,13 +121,15 @@ class RGCNConv(nn.Module):
                 )
             weight = weights[self.edge_types.index(edge_type)].mT
             if narrower:
-                message = torch.matmul(matrix.matmul(x[source]), weight)
+                message = torch.matmul(propagate(matrix, x[source]), weight)
             else:
-                message = matrix.matmul(torch.matmul(x[source], weight))
+                message = propagate(matrix, torch.matmul(x[source], weight))
             y[target] = y[target] + message if target in y else message
         if self.bias is None:
             return y
-        return {node_type: features + self.bias for node_type, features in y.items()}
+        return {
+            node_type: features + self.bias.to(features.dtype) for node_type, features in y.items()
+        }
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
@@ -39,7 +40,7 @@ class Multigrid:
 
     levels: from fine to coarse. coarsest: what solves on the last level, a dense inverse (n_c, n_c)
     or a smoother. On each level I - M A = (I - S A) (I - P M_c R A) (I - S A) with the smoother S
-    and the next level's M_c, so M is symmetric positive definite if A is. Made by `amg`.
+    and the next level's M_c, so M is Hermitian positive definite if A is. Made by `amg`.
     """
 
     def __init__(self, levels: list[Level], coarsest: Tensor | Chebyshev):
@@ -78,27 +79,36 @@ register(Multigrid, ("levels", "coarsest"))
 def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options: Any) -> Multigrid:
     """An algebraic multigrid V-cycle for A, set up by PyAMG.
 
-    A: one square CSRTensor, float32 or float64, on any device; symmetric positive definite for a
-    preconditioner that is. kind: "ruge_stuben" (classical; scalar problems, close to M-matrices) or
-    "smoothed_aggregation" (also systems such as elasticity, with their rigid motions as B). degree:
-    of the Chebyshev polynomial that smooths before and after; 0 is damped Jacobi. options: those of
-    `pyamg.ruge_stuben_solver` or `pyamg.smoothed_aggregation_solver`, apart from those that say how
-    PyAMG itself smooths and solves, which are not used.
+    A: one square CSRTensor, float32, float64, complex64 or complex128, on any device; Hermitian
+    positive definite for a preconditioner that is. kind: "ruge_stuben" (classical; scalar problems,
+    close to M-matrices; real ones only) or "smoothed_aggregation" (also complex matrices, and
+    systems such as elasticity, with their rigid motions as B). degree: of the Chebyshev polynomial
+    that smooths before and after; 0 is damped Jacobi. options: those of `pyamg.ruge_stuben_solver`
+    or `pyamg.smoothed_aggregation_solver`, apart from those that say how PyAMG itself smooths and
+    solves, which are not used. For complex A the latter takes restriction = interpolation^H, or
+    with symmetry="symmetric" interpolation^T; B, the vectors that A nearly maps to zero, is all
+    ones by default, which a complex matrix may well not.
 
-    The set-up runs on the CPU in float64 and gives the same result each time. Differentiable in r
-    but not in `A.values`, which are copied.
+    The set-up runs on the CPU in double precision and gives the same result each time.
+    Differentiable in r but not in `A.values`, which are copied.
 
     Raises:
         ImportError: PyAMG is not installed.
         ValueError: A is a batch or not square, or has a row of zeros, NaN or infinity; another
             kind; a negative degree.
-        TypeError: A is not a CSRTensor of real numbers.
+        TypeError: A is not a CSRTensor of one of these dtypes, or is complex and the kind, or an
+            option, is for real matrices in PyAMG.
     """
     check_square(A)
-    if A.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"A: expected float32 or float64, got {A.dtype}")
+    if A.dtype not in DEFAULT_RTOL:
+        raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")
     if kind not in ("ruge_stuben", "smoothed_aggregation"):
         raise ValueError(f"kind: expected 'ruge_stuben' or 'smoothed_aggregation', got {kind!r}")
+    if kind == "ruge_stuben" and A.dtype.is_complex:
+        raise TypeError(
+            f"A: PyAMG interpolates by 'ruge_stuben' for float32 or float64 only, got {A.dtype}; "
+            "take kind='smoothed_aggregation'"
+        )
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
     A = A.detach()
@@ -134,8 +144,18 @@ def _hierarchy(A: CSRTensor, kind: Kind, options: dict[str, Any]) -> list[Any]:
     # PyAMG estimates spectral radii from vectors of NumPy's global generator.
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
+    matrix = A.to(torch.complex128 if A.dtype.is_complex else torch.float64).to_scipy()
     try:
-        return build(A.to(torch.float64).to_scipy(), **options).levels
+        return build(matrix, **options).levels
+    except TypeError as error:
+        if not A.dtype.is_complex:
+            raise
+        what = ", ".join(f"{name}={option!r}" for name, option in options.items())
+        raise TypeError(
+            f"A, options: PyAMG refuses {A.dtype} with {what or 'these options'}; its strengths "
+            "'affinity' and 'algebraic_distance' and its aggregation 'pairwise' are for float32 or "
+            "float64"
+        ) from error
     finally:
         np.random.set_state(state)  # noqa: NPY002
 

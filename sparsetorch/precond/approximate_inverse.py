@@ -5,9 +5,9 @@ SPAI (Grote and Huckle, SIAM J. Sci. Comput. 18, 1997; static patterns: Chow, SI
 is the least-squares solution of A[I, J] m_J = e[I], where J are the places of the column and I the
 rows of A that have entries in the columns J.
 
-FSAI (Kolotilina and Yeremin, SIAM J. Matrix Anal. Appl. 14, 1993): for a symmetric positive
-definite A, the lower triangular G on a pattern for which G A G^T has a unit diagonal and |I - G C|,
-A = C C^T, is smallest up to scaling: each row g is y / sqrt(y_i), where A[J, J] y = e_i on the
+FSAI (Kolotilina and Yeremin, SIAM J. Matrix Anal. Appl. 14, 1993): for a Hermitian positive
+definite A, the lower triangular G on a pattern for which G A G^H has a unit diagonal and |I - G C|,
+A = C C^H, is smallest up to scaling: each row g is y^H / sqrt(y_i), where A[J, J] y = e_i on the
 places J of the row.
 
 Problems of similar size are solved together by `torch.linalg`, differentiably.
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
 from sparsetorch.pattern import Pattern
+from sparsetorch.precond.hermitian import lower_triangle
 from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.small_problems import Group, Problems, grouped
 from sparsetorch.structure import expand_ranges, finding_structure
@@ -29,7 +31,7 @@ from sparsetorch.triangles import triangle
 
 
 class FSAI:
-    """The preconditioner z = G^T G r, symmetric positive definite; made by `fsai`.
+    """The preconditioner z = G^H G r, Hermitian positive definite; made by `fsai`.
 
     G: (n, n), lower triangular with a positive diagonal.
     """
@@ -39,26 +41,27 @@ class FSAI:
 
     def __call__(self, r: Tensor) -> Tensor:
         """The image of r (..., n)."""
-        return self.G.rmatvec(self.G.matvec(r))
+        return conjugate(self.G.rmatvec(conjugate(self.G.matvec(r))))
 
     @property
     def T(self) -> FSAI:
-        """The transpose, which is this."""
-        return self
+        """The transpose: this if it is real, else with the conjugate of G."""
+        return FSAI(self.G.conj()) if self.G.values.is_complex() else self
 
 
 def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
     """The M on a pattern for which |A M - I|, in the Frobenius norm, is smallest.
 
-    A: one square CSRTensor, float32 or float64. pattern: that of M, A's own by default; that of
-    A @ A gives a better and denser M. M is a preconditioner by itself; applying it is a product. In
-    general it is not symmetric, even if A is: for CG take `fsai`. Differentiable in `A.values`
-    any number of times. What depends on A's own pattern is found once and kept on it.
+    A: one square CSRTensor, float32, float64, complex64 or complex128. pattern: that of M, A's own
+    by default; that of A @ A gives a better and denser M. M is a preconditioner by itself; applying
+    it is a product. In general it is not symmetric or Hermitian, even if A is: for CG take `fsai`.
+    Differentiable in `A.values` any number of times. What depends on A's own pattern is found once
+    and kept on it.
 
     Raises:
         ValueError: A is a batch or not square, the pattern does not fit, or columns of A are so
             dependent that a column of M is not unique; the first such column is named.
-        TypeError: A is not a CSRTensor of float32 or float64.
+        TypeError: A is not a CSRTensor of one of these dtypes.
     """
     pattern = _checked(A, pattern)
     groups = _kept(A.pattern, pattern, "least squares", _least_squares)
@@ -67,35 +70,36 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
         matrices = group.matrices(A.values)
         q, r = torch.linalg.qr(matrices)
         _refuse_dependent(r.detach(), group.owner)
-        right = q.mT @ group.right_hand_sides(A.values)
+        right = q.mH @ group.right_hand_sides(A.values)
         solution = torch.linalg.solve_triangular(r, right, upper=True)
         values = values.index_copy(0, group.result, solution.flatten()[group.unknown])
     return CSRTensor(pattern, values)
 
 
 def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
-    """The factorized approximate inverse G^T G of a symmetric positive definite A.
+    """The factorized approximate inverse G^H G of a Hermitian positive definite A.
 
-    A: one square CSRTensor, float32 or float64. pattern: its lower triangle is that of G, with the
-    whole diagonal; A's own by default. Never breaks down for a positive definite A, and the
-    preconditioner is positive definite. Only A's lower triangle is read. Differentiable in
-    `A.values` any number of times.
+    A: one square CSRTensor, float32, float64, complex64 or complex128. pattern: its lower triangle
+    is that of G, with the whole diagonal; A's own by default. Never breaks down for a positive
+    definite A, and the preconditioner is positive definite. Only A's lower triangle is read.
+    Differentiable in `A.values` any number of times.
 
     Raises:
         ValueError: A is a batch or not square, the pattern does not fit, an entry of a diagonal is
-            not stored, or a submatrix is not positive definite; the first row is named.
-        TypeError: A is not a CSRTensor of float32 or float64.
+            not stored, A's diagonal is not real, or a submatrix is not positive definite; the first
+            row is named.
+        TypeError: A is not a CSRTensor of one of these dtypes.
     """
     pattern = _checked(A, pattern)
     check_diagonal("fsai", "A", A.pattern)
     check_diagonal("fsai", "pattern", pattern)
-    lower, part = triangle(pattern, lower=True), triangle(A.pattern, lower=True)
+    lower, part = triangle(pattern, lower=True), lower_triangle(A)
     groups = _kept(part.pattern, lower.pattern, "submatrices", _submatrices)
-    values = part.of(A.values)
+    values = part.values
     G = values.new_zeros(lower.pattern.nnz)
     for group in groups:
         below = group.matrices(values)
-        factor, info = torch.linalg.cholesky_ex(below + below.tril(-1).mT)
+        factor, info = torch.linalg.cholesky_ex(below + below.tril(-1).mH)
         broken = torch.nonzero(info)[:, 0]
         if len(broken):
             raise ValueError(
@@ -104,15 +108,15 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
             )
         y = torch.cholesky_solve(group.right_hand_sides(values), factor).squeeze(-1)
         last = y.gather(1, group.right[:, None])
-        rows = y / last.sqrt()
+        rows = conjugate(y) / last.real.sqrt()
         G = G.index_copy(0, group.result, rows.flatten()[group.unknown])
     return FSAI(CSRTensor(lower.pattern, G))
 
 
 def _checked(A: CSRTensor, pattern: Pattern | None) -> Pattern:
     check_square(A)
-    if A.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"A: expected float32 or float64, got {A.dtype}")
+    if A.dtype not in DEFAULT_RTOL:
+        raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")
     if pattern is None:
         return A.pattern
     if pattern.shape != A.pattern.shape or pattern.device != A.device:

@@ -47,8 +47,8 @@ def block_jacobi(
     A: one square CSRTensor, (n, n). block_size: unknowns 0, ..., block_size - 1 are the first
     block, and so on; the last one may be smaller. partition: (n,) int32 or int64, the block of each
     unknown, from 0 on, instead. Takes the memory of all blocks at the size m of the largest,
-    n_blocks m^2. Symmetric positive definite if A is. Applied outside a solver it is differentiable
-    in `A.values` and r.
+    n_blocks m^2. Symmetric (Hermitian if complex) positive definite if A is. Applied outside a
+    solver it is differentiable in `A.values` and r.
 
     Raises:
         ValueError: A is a batch or not square, a block is singular, both or none of block_size and

@@ -18,8 +18,8 @@ from sparsetorch.precond.pytrees import register
 class Chebyshev:
     """The preconditioner z = p(S A) S r, S diagonal, p the Chebyshev polynomial for an interval.
 
-    Of all polynomials of its degree, 1 - t p(t) is the smallest on the interval. For a symmetric
-    positive definite A and S it is symmetric, and positive definite as long as the largest
+    Of all polynomials of its degree, 1 - t p(t) is the smallest on the interval. For a symmetric or
+    Hermitian positive definite A and S it is so too, and positive definite as long as the largest
     eigenvalue of S A is below the sum of both bounds. scale: the diagonal of S, (n,). Made by
     `chebyshev`.
     """
@@ -52,12 +52,13 @@ register(Chebyshev, ("A", "scale"), ("degree", "bounds"))
 def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Chebyshev:
     """A Chebyshev polynomial of this degree in D^-1 A, D the diagonal of A: no inner products.
 
-    A: one square CSRTensor, symmetric positive definite for a preconditioner that is. degree: the
-    number of products with A; 0 is Jacobi, scaled. bounds: the interval, whose upper end must not
-    be below the eigenvalues of D^-1 A; by default the smallest and largest of them, estimated by up
-    to 100 steps of Lanczos, but not below largest / (2 (degree + 1)^2): an interval too wide for
-    the degree loses more on it than conjugate gradients need for the few eigenvalues that it leaves
-    out. Applied outside a solver it is differentiable in `A.values` and r, the bounds held fixed.
+    A: one square CSRTensor, symmetric (Hermitian if complex) positive definite for a preconditioner
+    that is. degree: the number of products with A; 0 is Jacobi, scaled. bounds: the interval, whose
+    upper end must not be below the eigenvalues of D^-1 A; by default the smallest and largest of
+    them, estimated by up to 100 steps of Lanczos, but not below largest / (2 (degree + 1)^2): an
+    interval too wide for the degree loses more on it than conjugate gradients need for the few
+    eigenvalues that it leaves out. Applied outside a solver it is differentiable in `A.values` and
+    r, the bounds held fixed.
 
     Raises:
         ValueError: A is a batch or not square, its diagonal has a zero, degree is negative, bounds
@@ -79,5 +80,7 @@ def _estimated(A: CSRTensor, jacobi: Jacobi, degree: int) -> Bounds:
     low, high = eigenvalue_bounds(A.matvec, jacobi, jacobi.inverse_diagonal, floor)
     if not low > 0:
         what = "D or A is not" if math.isnan(low) else f"D^-1 A has an eigenvalue below {low:.3g}"
-        raise ValueError(f"A: expected a symmetric positive definite matrix, but {what}")
+        raise ValueError(
+            f"A: expected a positive definite matrix (Hermitian if complex), but {what}"
+        )
     return max(low, floor * high), high

@@ -38,6 +38,7 @@ from sparsetorch.structure import (
     split_keys,
 )
 from sparsetorch.triangles import triangle_levels
+from sparsetorch_kernels import nestable
 from sparsetorch_kernels.incomplete import Elimination, ic0, ilu0
 
 
@@ -133,6 +134,7 @@ class _Factorize(torch.autograd.Function):
         return equations.weighted(pulled), None
 
     @staticmethod
+    @nestable
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         (factors,) = ctx.saved_tensors
         equations: Equations = ctx.equations

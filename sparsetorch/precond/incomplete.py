@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.dtypes import DEFAULT_RTOL, HALF, REAL, names
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
 from sparsetorch.linalg.triangular import solve_triangular
 from sparsetorch.precond.elimination import Equations, factorize
+from sparsetorch.precond.hermitian import lower_triangle, whole
 from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.vectors import on_columns
+from sparsetorch.structure import outside_transforms, plain
 from sparsetorch.triangles import triangle
 from sparsetorch_kernels.incomplete import PivotError
 
@@ -46,7 +48,7 @@ class ILU0:
 
 
 class IC0:
-    """The preconditioner z = (L L^T)^-1 r, symmetric positive definite; made by `ic0`.
+    """The preconditioner z = (L L^H)^-1 r, Hermitian positive definite; made by `ic0`.
 
     L: (n, n), lower triangular, on the lower triangle of the matrix's pattern.
     """
@@ -59,12 +61,13 @@ class IC0:
         return on_columns(self._solve, r)
 
     def _solve(self, r: Tensor) -> Tensor:
-        return solve_triangular(self.L, solve_triangular(self.L, r), transpose=True)
+        y = solve_triangular(self.L, r)
+        return conjugate(solve_triangular(self.L, conjugate(y), transpose=True))
 
     @property
     def T(self) -> IC0:
-        """The transpose, which is this."""
-        return self
+        """The transpose: this if it is real, else with the conjugate of L."""
+        return IC0(self.L.conj()) if self.L.values.is_complex() else self
 
 
 def ilu0(A: CSRTensor) -> ILU0:
@@ -84,7 +87,7 @@ def ilu0(A: CSRTensor) -> ILU0:
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
     check_square(A)
-    _check_dtype("ilu0", A, tuple(DEFAULT_RTOL))
+    _check_dtype("ilu0", A)
     check_diagonal("ilu0", "A", A.pattern)
     try:
         factors = factorize(A.values, Equations(A.pattern, symmetric=False))
@@ -100,31 +103,34 @@ def ilu0(A: CSRTensor) -> ILU0:
 
 
 def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
-    """Factorize a symmetric A without fill: L L^T equals A on the lower triangle of A's pattern.
+    """Factorize a Hermitian A without fill: L L^H equals A on the lower triangle of A's pattern.
 
-    A: one square CSRTensor, float32 or float64, symmetric positive definite, with its whole
-    diagonal stored. Only its lower triangle is read, and only that gets a gradient. shift: the
-    diagonal is taken (1 + shift) times, for a matrix whose factorization breaks down otherwise
-    (Manteuffel 1980); symmetric M-matrices never do. Where it runs and its derivatives are as those
-    of `ilu0`.
+    A: one square CSRTensor, float32, float64, complex64 or complex128, symmetric or Hermitian
+    positive definite, with its whole diagonal stored. Only its lower triangle is read, and only
+    that gets a gradient. shift: the diagonal is taken (1 + shift) times, for a matrix whose
+    factorization breaks down otherwise (Manteuffel 1980); Hermitian H-matrices with a positive
+    diagonal, such as a Poisson matrix in a magnetic field, never do. Where it runs and its
+    derivatives are as those of `ilu0`, from whose factors a complex L is made: L D^(1/2) with the
+    pivots D.
 
     Raises:
-        ValueError: A is a batch or not square, an entry of the diagonal is not stored, shift is
-            negative, or the square of a pivot is not positive; the first such row is named.
-        TypeError: A is not a CSRTensor of float32 or float64.
+        ValueError: A is a batch or not square, an entry of the diagonal is not stored or not real,
+            shift is negative, or the square of a pivot is not positive; the first such row is named
+            (for complex A one of them).
+        TypeError: A is not a CSRTensor of one of these dtypes.
     """
     check_square(A)
-    _check_dtype("ic0", A, REAL)
+    _check_dtype("ic0", A)
     check_diagonal("ic0", "A", A.pattern)
     if not 0 <= shift < math.inf:
         raise ValueError(f"shift: expected a number of at least 0, got {shift}")
-    part = triangle(A.pattern, lower=True)
-    values = part.of(A.values)
+    lower = lower_triangle(A)
     if shift:
-        diagonal = part.pattern.diagonal.positions.long()
-        values = values * torch.ones_like(values).index_fill(-1, diagonal, 1 + shift)
+        diagonal = lower.pattern.diagonal.positions.long()
+        ones = torch.ones_like(lower.values)
+        lower = lower.with_values(lower.values * ones.index_fill(-1, diagonal, 1 + shift))
     try:
-        factors = factorize(values, Equations(part.pattern, symmetric=True))
+        return IC0(_hermitian_factor(lower) if A.values.is_complex() else _factor(lower))
     except PivotError as error:
         more = 2 * shift or 0.01
         raise ValueError(
@@ -132,10 +138,37 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
             f"positive definite, or its incomplete factorization breaks down; try ic0(A, "
             f"shift={more:g}) and larger, or ilu0"
         ) from None
-    return IC0(CSRTensor(part.pattern, factors))
 
 
-def _check_dtype(name: str, A: CSRTensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    if A.dtype not in dtypes:
-        remedy = "A.to(torch.float32)" if A.dtype in HALF else "ilu0"
-        raise TypeError(f"A: {name} takes {names(dtypes)}, got {A.dtype}; try {remedy}")
+def _factor(lower: CSRTensor) -> CSRTensor:
+    """The L of IC(0) of a real matrix from its lower triangle."""
+    return lower.with_values(factorize(lower.values, Equations(lower.pattern, symmetric=True)))
+
+
+def _hermitian_factor(lower: CSRTensor) -> CSRTensor:
+    """The L of IC(0) of a complex matrix from its lower triangle: L D^(1/2) for L and D of ILU(0).
+
+    L L^H is no holomorphic function of L, but L U is one of L and U, so that the derivatives of
+    ILU(0), which are linear over the complex numbers, serve.
+    """
+    A = whole(lower)
+    factors = factorize(A.values, Equations(A.pattern, symmetric=False))
+    pivots = factors.index_select(-1, A.pattern.diagonal.positions.long()).real
+    _refuse_negative(pivots)
+    unit = triangle(A.pattern, lower=True).of(factors)
+    unit = unit.index_fill(-1, lower.pattern.diagonal.positions.long(), 1.0)
+    return lower.with_values(unit).scale_cols(pivots.sqrt().to(lower.dtype))
+
+
+def _refuse_negative(pivots: Tensor) -> None:
+    with outside_transforms():
+        broken = torch.nonzero(~(plain(pivots) > 0))
+    if len(broken):
+        raise PivotError(int(broken[:, -1].min()))
+
+
+def _check_dtype(name: str, A: CSRTensor) -> None:
+    if A.dtype not in DEFAULT_RTOL:
+        raise TypeError(
+            f"A: {name} takes {names(DEFAULT_RTOL)}, got {A.dtype}; try A.to(torch.float32)"
+        )

@@ -340,6 +340,17 @@ def solves_and_their_derivatives() -> None:
     )
     assert_parts(tangent, whole, D.rows)  # A^-1 (3 b - 2 A x)
 
+    one = torch.ones((), dtype=torch.float64)
+
+    def scaled(t: Tensor) -> Tensor:
+        return solve(D.with_values((1 + t) * D.values.detach()), local.detach(), **options)
+
+    def slope(t: Tensor) -> Tensor:
+        return torch.func.jvp(scaled, (t,), (one,))[1]
+
+    _, second_slope, *_ = torch.func.jvp(slope, (0 * one,), (one,))
+    assert_parts(second_slope, 2 * whole, D.rows)  # of x / (1 + t)
+
 
 @check
 def second_derivatives_in_the_values_of_a_solve() -> None:

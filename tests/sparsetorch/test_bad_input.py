@@ -137,6 +137,8 @@ def test_mm_and_mv_take_what_torch_takes():
         (lambda: A * ON_META, ValueError, "is on cpu and what scales it on meta; move one with"),
         (lambda: A / ON_META, ValueError, "is on cpu and what scales it on meta"),
         (lambda: A**A, TypeError, "exponent: expected a number, got a CSRTensor"),
+        (lambda: A ** torch.ones(A.nnz), TypeError, "exponent: expected a number, got a Tensor"),
+        (lambda: A.topk_per_row(1.5), ValueError, "k: expected a number of entries per row"),
         (lambda: torch.transpose(A, 5, 6), ValueError, "expected the last two dimensions"),
         (
             lambda: A.with_values(A.values.expand(0, -1)).amax(),

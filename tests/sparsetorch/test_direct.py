@@ -24,6 +24,15 @@ def test_solves_with_the_matrix_and_its_transpose(symmetric, columns):
         torch.testing.assert_close(x, torch.linalg.solve(D.T, b))
 
 
+def test_solves_with_what_pytorch_has_negated_lazily():
+    A = random_square(30).detach()
+    negated = A.with_values(torch.complex(A.values, A.values).conj().imag)
+    b = torch.complex(torch.ones(30), torch.ones(30)).to(torch.complex128).conj().imag
+    assert negated.values.is_neg()
+    assert b.is_neg()
+    torch.testing.assert_close(solve(negated, b), solve(A, torch.ones(30).double()))
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -28,6 +28,14 @@ def test_diags():
     assert main.grad.tolist() == [0, 1, 2, 3]
 
 
+def test_one_diagonal_needs_no_lists():
+    """As in `scipy.sparse.diags_array`."""
+    d = torch.arange(1.0, 4.0)
+    assert torch.equal(diags(d).to_dense(), d.diag())
+    assert torch.equal(diags(d, -1).to_dense(), d.diag(-1))
+    assert torch.equal(diags([d], 1).to_dense(), d.diag(1))
+
+
 def test_diags_of_a_batch():
     d = torch.randn(2, 3)
     assert torch.equal(diags([d, 1.0], [0, 1]).to_dense()[1].diagonal(), d[1])
@@ -42,6 +50,9 @@ def test_diags_of_a_batch():
         (([1.0], [3], (3, 3)), ValueError, "diagonal 3 is outside"),
         (([torch.ones(2)], [0], (3, 3)), ValueError, "expected length 3 for diagonal 0"),
         (([torch.ones(3), torch.ones(2).double()], [0, 1]), TypeError, "expected one dtype"),
+        (([torch.ones(3)], [0], None, torch.float64), TypeError, "dtype: expected torch.float32"),
+        (([np.ones(3)],), TypeError, "diagonals: expected tensors and numbers, got ndarray"),
+        (([[1.0, 2.0]], [0], (2, 2)), TypeError, "expected tensors and numbers, got list"),
     ],
 )
 def test_diagonals_that_do_not_fit(arguments, error, message):
@@ -78,7 +89,7 @@ def test_poisson_is_pyamgs(sizes):
     np.testing.assert_array_equal(poisson(*sizes, dtype=torch.float64).to_dense(), expected)
 
 
-@pytest.mark.parametrize("sizes", [(), (2, 2, 2, 2), (0, 3)])
+@pytest.mark.parametrize("sizes", [(), (2, 2, 2, 2), (0, 3), ([3, 3],), (3.0,)])
 def test_poisson_in_other_dimensions(sizes):
     with pytest.raises(ValueError, match="sizes: expected one to three"):
         poisson(*sizes)

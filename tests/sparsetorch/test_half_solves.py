@@ -22,6 +22,7 @@ from sparsetorch.linalg import (
     selected_inverse,
     slogdet,
     solve,
+    solve_triangular,
 )
 from sparsetorch.linalg.methods import DIRECT
 from sparsetorch.linalg.solve import METHODS
@@ -55,6 +56,26 @@ def test_solution_and_gradients_are_those_of_float32_rounded_once(method, dtype)
     for g, w in zip(got, want):
         assert g.dtype == dtype
         assert torch.equal(g, w.to(dtype))
+
+
+@each_dtype
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("transpose", [True, False])
+def test_triangular_solves_are_those_of_float32_rounded_once(lower, unit, transpose, dtype):
+    A = random_square(20).detach().to(dtype).requires_grad_()
+    wide = A.detach().to(torch.float32).requires_grad_()
+    options = {"lower": lower, "unit_diagonal": unit, "transpose": transpose}
+    for shape in [(20,), (20, 3)]:
+        b = torch.randn(shape).to(dtype).requires_grad_()
+        wide_b = b.detach().float().requires_grad_()
+        x, wide_x = (solve_triangular(M, r, **options) for M, r in ((A, b), (wide, wide_b)))
+        assert torch.equal(x, wide_x.to(dtype))
+        weights = torch.randn(shape).to(dtype)
+        got = torch.autograd.grad(x, (A.values, b), weights)
+        want = torch.autograd.grad(wide_x, (wide.values, wide_b), weights.float())
+        for g, w in zip(got, want):
+            assert torch.equal(g, w.to(dtype))
 
 
 @each_dtype
@@ -146,3 +167,15 @@ def test_what_is_refused_in_half_precision():
         cg(A, b, preconditioner=lambda r: r.half())
     with pytest.raises(ValueError, match="lsqr does not compute"):
         lsqr(random_csr(3, 2, 1.0, dtype=torch.float16), torch.ones(3).half())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_iterations_are_not_rounded_by_autocast(method):
+    A = random_square(30, symmetric=True).detach().to(torch.float32)
+    b = torch.randn(30, 2)
+    expected = METHODS[method](A, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (A.to_dense() @ b).dtype == torch.bfloat16
+        got = METHODS[method](A, b)
+    assert torch.equal(got.x, expected.x)
+    assert got.residuals == expected.residuals

@@ -33,6 +33,15 @@ def test_coo_duplicates_are_summed_and_the_gradient_reaches_the_values():
     assert values.grad.tolist() == [10, 1, 10]
 
 
+def test_to_scipy_of_what_pytorch_has_conjugated_or_negated_lazily():
+    A = random_csr(5, 4, dtype=torch.complex128).detach()
+    assert A.H.values.is_conj()
+    np.testing.assert_array_equal(A.H.to_scipy().toarray(), dense(A).mH.resolve_conj().numpy())
+    imaginary = A.conj().map(torch.imag)
+    assert imaginary.values.is_neg()
+    np.testing.assert_array_equal(imaginary.to_scipy().toarray(), (-dense(A).imag).numpy())
+
+
 @pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_coo], ids=str)
 def test_to_torch_shares_the_values_and_their_graph(layout):
     A = random_csr(5, 4)

@@ -1,6 +1,7 @@
 """Files: what is written is read back to the last bit, and nothing half-written stays."""
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -57,6 +58,14 @@ def test_what_cannot_be_written(tmp_path):
         save(random_csr(3, 3), tmp_path / "a.h5")
     with pytest.raises(ValueError, match="expected one matrix, got a batch"):
         save(random_csr(3, 3, batch=(2,)), tmp_path / "a.npz")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+@pytest.mark.parametrize("ending", [".npz", ".mtx"])
+def test_a_file_has_the_permissions_of_new_files(tmp_path, ending):
+    (tmp_path / "new").touch()
+    save(random_csr(3, 3), tmp_path / f"a{ending}")
+    assert (tmp_path / f"a{ending}").stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
 def test_an_interrupted_write_leaves_the_earlier_file(tmp_path, monkeypatch):

@@ -59,6 +59,18 @@ def test_takes_a_callable_in_place_of_a_matrix(method):
 
 
 @every_method
+@pytest.mark.parametrize("exponent", [-50, 50])
+def test_does_not_depend_on_the_unit_of_the_matrix(method, exponent):
+    """A power of two changes no digit: the matrix of a mesh in micrometres is no singular one."""
+    A, b = poisson(8, 8), torch.ones(64)
+    solution = method(A, b)
+    scaled = method(A * 2.0**exponent, b)
+    assert scaled.status is Status.CONVERGED
+    torch.testing.assert_close(scaled.x * 2.0**exponent, solution.x, rtol=1e-4, atol=0)
+    assert abs(scaled.iterations - solution.iterations) <= 1
+
+
+@every_method
 def test_an_exact_preconditioner_takes_one_step(method):
     A, b = random_square(12, symmetric=True), torch.ones(12).double()
     assert method(A, b, preconditioner=factorized(A)).iterations == 1

@@ -68,6 +68,20 @@ def test_every_parameter_learns(name):
 
 
 @every_layer
+def test_automatic_mixed_precision(name):
+    module, (A, x) = make(name).float(), inputs()
+    A, x = A.detach().to(torch.float32), x.detach().float()
+    expected = LAYERS[name].call(module, A, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        # Features come in half precision from the layer before.
+        y = LAYERS[name].call(module, A, x.to(torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == p.dtype for p in module.parameters())
+
+
+@every_layer
 def test_compiles_as_one_graph(name):
     torch._dynamo.reset()
     module, (A, x), call = make(name), inputs(), LAYERS[name].call

@@ -7,6 +7,9 @@ from random_matrices import MIXED
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from sparsetorch import poisson, spmm
+from sparsetorch.linalg import solve, solve_triangular
+
 I64 = torch.int64
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
 
@@ -125,3 +128,28 @@ def test_derivatives_of_first_and_second_order(operation):
     options = {"fast_mode": True, "atol": 1e-7}
     assert gradcheck(function, inputs.tensors(), check_forward_ad=True, **options)
     assert gradgradcheck(function, inputs.tensors(), check_fwd_over_rev=True, **options)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda A, x: A @ x,
+        lambda A, x: A @ torch.stack([x, x], -1),
+        lambda A, x: (A @ A).values,
+        lambda A, x: (A + A.T @ A).values,
+        lambda A, x: A.softmax(-1).values,
+        lambda A, x: A[1:-1, :].values,
+        lambda A, x: solve_triangular(A, x),
+        lambda A, x: solve(A, x),
+        lambda A, x: spmm(A, x.unsqueeze(-1), "max"),
+    ],
+)
+def test_gradients_are_never_dense(operation):
+    """A dense gradient, or anything else of n^2 numbers, would take 2 TB here."""
+    n = 500_000
+    A = poisson(n, dtype=torch.float64).requires_grad_()
+    x = torch.ones(n, dtype=torch.float64, requires_grad=True)
+    for gradient in torch.autograd.grad(
+        operation(A, x).square().sum(), (A.values, x), allow_unused=True
+    ):
+        assert gradient is None or gradient.shape in (A.values.shape, x.shape)

@@ -12,6 +12,7 @@ from random_matrices import MIXED, random_csr, random_pattern
 
 import sparsetorch.pattern
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch.structure import wider
 
 CROW = torch.tensor([0, 2, 2, 3])
 COL = torch.tensor([0, 2, 1])
@@ -173,9 +174,14 @@ def test_copies_share_what_cannot_change(restore):
     assert restore(pattern) is pattern
 
 
-def test_pickling():
+@pytest.mark.parametrize("crow_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_pickling(dtype, crow_dtype):
     pattern = random_pattern(6, 4, 0.5, 0)
+    crow = pattern.crow.to(wider(dtype, crow_dtype))
+    pattern = Pattern.trusted(crow, pattern.col.to(dtype), (6, 4))
     restored = pickle.loads(pickle.dumps(pattern))
+    assert (restored.dtype, restored.crow.dtype) == (pattern.dtype, pattern.crow.dtype)
     assert restored.shape == pattern.shape
     assert torch.equal(restored.crow, pattern.crow)
     assert torch.equal(restored.col, pattern.col)

@@ -243,10 +243,10 @@ def test_chebyshev_estimates_its_interval():
 def test_chebyshev_names_what_is_wrong():
     A = CSRTensor.from_dense(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     with pytest.raises(
-        ValueError, match="positive definite matrix, but D\\^-1 A has an eigenvalue"
+        ValueError, match=r"positive definite matrix .*, but D\^-1 A has an eigenvalue"
     ):
         chebyshev(A)
-    with pytest.raises(ValueError, match="positive definite matrix, but D or A is not"):
+    with pytest.raises(ValueError, match=r"positive definite matrix .*, but D or A is not"):
         chebyshev(-A)
     with pytest.raises(ValueError, match="degree: expected at least 0, got -1"):
         chebyshev(A, -1)
@@ -344,8 +344,8 @@ def test_amg_names_what_is_wrong():
         amg(A.with_values(A.values * torch.nan))
     with pytest.raises(ValueError, match="A: 1 rows are zero, the first of them row 1"):
         amg(CSRTensor.from_dense(torch.tensor([[1.0, 0.0], [0.0, 0.0]])))
-    with pytest.raises(TypeError, match=r"A: expected float32 or float64, got torch.complex128"):
-        amg(A.to(torch.complex128))
+    with pytest.raises(TypeError, match=r"A: expected float32, .* or complex128, got .*float16"):
+        amg(A.to(torch.float16))
 
 
 def test_without_pyamg_the_install_command_is_given(monkeypatch):

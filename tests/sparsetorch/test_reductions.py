@@ -4,7 +4,7 @@ import pytest
 import torch
 from random_matrices import random_csr
 
-from sparsetorch import spmm
+from sparsetorch import CSRTensor, spmm
 
 
 @pytest.mark.parametrize("dim", [0, 3, -3, (-1, -1), (), (0, 1, 2)])
@@ -31,6 +31,42 @@ def test_the_norm_of_an_empty_row_has_a_gradient_without_nan():
     zero.norm(-1).sum().backward()
     assert zero.values.grad is not None
     assert (zero.values.grad == 0).all()
+
+
+def test_nan_stays_nan():
+    A = random_csr(4, 5, 0.6, seed=1).detach()
+    A = A.with_values(A.values.index_fill(0, torch.tensor([2]), float("nan")))
+    for dim in (-1, -2):
+        expected = torch.linalg.vector_norm(A.to_dense(), dim=dim)
+        assert expected.isnan().any()
+        torch.testing.assert_close(A.norm(dim), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dim", [None, -1, -2, (-2, -1)])
+def test_half_precision_only_rounds_the_result(dim):
+    """Squares and sums of these are beyond float16, the results are not."""
+    D = torch.linspace(1e-4, 600.0, 600).reshape(20, 30).to(torch.float16)
+    A, wide = CSRTensor.from_dense(D), D.double()
+    every = dim or (0, 1)
+    for got, expected in (
+        (A.mean(dim), wide.mean(every)),
+        (A.norm(dim), torch.linalg.vector_norm(wide, dim=every)),
+        ((A / 600).norm(dim), torch.linalg.vector_norm((D / 600).double(), dim=every)),
+    ):
+        torch.testing.assert_close(got, expected.to(torch.float16), rtol=1e-3, atol=0)
+
+
+def test_softmax_in_half_precision_rounds_once():
+    D = torch.linspace(-3, 3, 4000).to(torch.bfloat16).reshape(1, -1)
+    D = D + (D == 0)  # every place is stored
+    got = CSRTensor.from_dense(D).softmax().to_dense()
+    torch.testing.assert_close(got, D.double().softmax(-1).to(torch.bfloat16), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dim", [None, (-2, -1)])
+def test_softmax_is_over_rows_or_columns(dim):
+    with pytest.raises(ValueError, match=r"dim: expected rows \(-1\) or columns \(-2\)"):
+        random_csr(3, 4).softmax(dim)
 
 
 def test_softmax_is_stable_and_sums_to_one():

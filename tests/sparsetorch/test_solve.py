@@ -141,12 +141,39 @@ def test_gradients_match_the_dense_solve(solver, columns):
 
 @every_solver
 @every_shape
+def test_the_solution_may_be_changed_in_place(solver, columns):
+    A, b, x = system(solver, columns, n=20)
+    shifted = x(A.values, b).sub_(1)
+    torch.testing.assert_close(shifted, x(A.values, b) - 1)
+
+
+@every_solver
+@every_shape
 def test_derivatives_of_first_and_second_order(solver, columns):
     A, b, x = system(solver, columns)
     options = {"fast_mode": True, "atol": 1e-7}
     assert gradcheck(x, (A.values, b), check_forward_ad=True, **options)
     # torch-sla's second derivative of a solve is silently wrong; numml's silently absent.
     assert gradgradcheck(x, (A.values, b), check_fwd_over_rev=True, **options)
+
+
+@every_solver
+@every_shape
+def test_forward_mode_within_forward_mode(solver, columns):
+    """PyTorch's own dense solve gets this wrong, so the reference is reverse over reverse mode."""
+    A, b, x = system(solver, columns)
+    values, right = A.values.detach(), b.detach()
+
+    def function(t):
+        return x(values + t * values.cos(), right + t * right.sin()).sin().sum()
+
+    def slope(t):
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(function(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t)
+    torch.testing.assert_close(torch.func.jacfwd(slope)(t.detach()), second, rtol=1e-6, atol=1e-8)
 
 
 @every_solver

@@ -56,3 +56,9 @@ BAD = [
 def test_blocks_that_do_not_fit(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("stack", [vstack, hstack, block_diag])
+def test_blocks_may_come_one_by_one(stack):
+    blocks = [random_csr(3, 3, seed=i).detach() for i in range(3)]
+    assert torch.equal(stack(b for b in blocks).to_dense(), stack(blocks).to_dense())

@@ -118,6 +118,20 @@ def test_quadrature_is_exact_once_the_space_is_exhausted():
         torch.testing.assert_close(got, exact)
 
 
+def test_forward_mode_within_forward_mode():
+    A = random_square(7, symmetric=True).detach()
+
+    def value(t):  # log det ((1 + t) A), of which derivatives are exact: z . z = n
+        return logdet_estimate((1 + t) * A, 5, generator=seeded(), rtol=1e-13).value
+
+    def slope(t):
+        return torch.func.jvp(value, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.tensor(0.5, dtype=torch.float64)
+    second = torch.func.jvp(slope, (t,), (torch.ones_like(t),))[1]
+    torch.testing.assert_close(second, torch.tensor(-7 / 1.5**2, dtype=torch.float64))
+
+
 def test_gradients_of_a_log_determinant_are_those_of_the_probes():
     A = random_square(7, symmetric=True)
     Z = (2 * torch.randint(0, 2, (7, 5), generator=seeded()) - 1).double()

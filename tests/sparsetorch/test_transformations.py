@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from operations import OPERATIONS, random_inputs, values_of
-from random_matrices import dense, random_csr
+from random_matrices import dense, random_csr, random_square
 from torch.utils import _pytree as pytree
 
-from sparsetorch import CSRTensor, spmm
+from sparsetorch import CSRTensor, linalg, precond, random, spmm
+
+MASS = random_square(8, 3, symmetric=True).detach()
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +96,28 @@ def test_hessian_is_not_silently_zero():
     reverse_over_reverse = torch.autograd.functional.hessian(energy, A.values)
     assert forward_over_reverse.abs().max() > 0
     torch.testing.assert_close(forward_over_reverse, reverse_over_reverse)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_forward_mode_within_forward_mode(operation):
+    """PyTorch switches forward mode off while a custom rule runs: without a remedy, 0 or wrong."""
+    inputs = random_inputs(4, 3, 4, 0.5, seed=2)
+    tensors = tuple(t.detach() for t in inputs.tensors())
+    directions = tuple(torch.linspace(-1, 1, t.numel()).to(t).reshape(t.shape) for t in tensors)
+
+    def function(t):
+        moved = (tensor + t * d for tensor, d in zip(tensors, directions))
+        result = values_of(operation.sparse(inputs.with_tensors(*moved)))
+        return result.nan_to_num(0, 0, 0).sin().sum()  # logsumexp of an empty row is -inf
+
+    def slope(t):
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(function(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t) if first.requires_grad else (0 * first,)
+    torch.testing.assert_close(torch.func.jacfwd(slope)(t.detach()), second)
+    torch.testing.assert_close(torch.func.grad(slope)(t.detach()), second)
 
 
 # Operators between two CSRTensors or with a tensor that dynamo cannot trace have a method instead.
@@ -182,3 +206,86 @@ def test_structure_may_be_found_inside_a_transform(operation):
 
     for got, wanted in zip(gradients_of_a_sum(transformed), gradients_of_a_sum(recorded)):
         torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_structure_may_be_found_in_inference_mode(operation):
+    """As a validation step before the first training step does."""
+    inputs = random_inputs(5, 4, 3, 0.5, seed=6)  # new patterns, which know nothing yet
+    with torch.inference_mode():
+        operation.sparse(inputs)
+    result = values_of(operation.sparse(inputs)).nan_to_num(0, 0, 0)
+    gradients = torch.autograd.grad(
+        result.sum(), inputs.tensors(), allow_unused=True, materialize_grads=True
+    )
+    assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.name)
+def test_results_may_be_changed_in_place(operation):
+    inputs = random_inputs(4, 3, 4, 0.5, seed=2)
+    result = values_of(operation.sparse(inputs))
+    expected = result.detach() + 1
+    result.add_(1)  # raises where a custom function returned a view
+    torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda A: A.prune(0.5),
+        lambda A: A.topk_per_row(1),
+        lambda A: CSRTensor.from_dense(A.to_dense()),
+        lambda A: A * random(4, 3, 0.5, generator=torch.Generator().manual_seed(0)).to(A.dtype),
+    ],
+)
+def test_patterns_that_follow_from_values_may_be_found_inside_a_transform(select):
+    A, x = random_csr(4, 3).detach(), torch.randn(4, dtype=torch.float64)
+
+    def energy(values):
+        return ((select(A.with_values(values)).T @ x) ** 2).sum()
+
+    values = A.values.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(energy(values), values)
+    torch.testing.assert_close(torch.func.grad(energy)(A.values), expected)
+    tangent = torch.func.jvp(energy, (A.values,), (torch.ones_like(A.values),))[1]
+    torch.testing.assert_close(tangent, expected.sum())
+
+
+@pytest.mark.parametrize("select", [lambda A: A.prune(0.5), lambda A: A.topk_per_row(1)])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_under_vmap_such_a_pattern_serves_the_whole_batch(select, dim):
+    A, x = random_csr(4, 3).detach(), torch.randn(3, dtype=torch.float64)
+    batch = A.with_values(torch.stack([A.values, A.values.flip(0), 0.1 * A.values]))
+    mapped = torch.vmap(lambda v: select(A.with_values(v)) @ x, dim)
+    torch.testing.assert_close(mapped(batch.values.movedim(0, dim)), select(batch).matvec(x[None]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        linalg.logdet,
+        linalg.det,
+        lambda A: linalg.selected_inverse(A).values,
+        lambda A: linalg.eigsh(A, 2)[0],
+        lambda A: linalg.eigsh(A, 1)[1] ** 2,
+        lambda A: linalg.eigsh(A, 2, M=MASS)[0],
+        lambda A: linalg.svds(A, 2)[1],
+        lambda A: precond.ilu0(A)(torch.ones(8, dtype=A.dtype)),
+        lambda A: precond.ic0(A)(torch.ones(8, dtype=A.dtype)),
+    ],
+)
+def test_forward_mode_within_forward_mode_of_linear_algebra(function):
+    A = random_square(8, 1, symmetric=True).detach()
+
+    def energy(t):
+        return function(A.with_values(A.values + t * A.values.cos())).sin().sum()
+
+    def slope(t):
+        return torch.func.jvp(energy, (t,), (torch.ones_like(t),))[1]
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(energy(t), t, create_graph=True)
+    (second,) = torch.autograd.grad(first, t)
+    nested = torch.func.jvp(slope, (t.detach(),), (torch.ones_like(t),))[1]
+    torch.testing.assert_close(nested, second, rtol=1e-6, atol=1e-8)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_matrices import dense, random_csr, random_square
+from random_matrices import dense, random_complex, random_csr, random_square
 from scipy.sparse.linalg import spsolve_triangular
 from torch.autograd import gradcheck, gradgradcheck
 
 from sparsetorch import CSRTensor, Pattern, poisson
 from sparsetorch.linalg import SolveError, Status, solve_triangular
 from sparsetorch.triangles import triangle, triangle_levels
-from sparsetorch_kernels import SingularTriangleError
+from sparsetorch_kernels import SingularTriangleError, _native
+from sparsetorch_kernels.triangular import backend
 
 FORMS = [
     (lower, unit, transpose)
@@ -24,6 +25,29 @@ FORMS = [
     for transpose in (True, False)
 ]
 every_form = pytest.mark.parametrize(("lower", "unit", "transpose"), FORMS)
+
+
+each_double = pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["native", "reference"])
+def implementation(request, monkeypatch):
+    """Each implementation in turn."""
+    if request.param == "reference":
+        monkeypatch.setattr(backend, "_cpu_op", lambda: None)
+    elif _native.ops() is None:
+        pytest.skip(f"no native library: {_native.status()}")
+
+
+def square(n: int, dtype: torch.dtype, seed: int = 0) -> CSRTensor:
+    if dtype.is_complex:
+        return random_complex(n, seed=seed, dtype=dtype)
+    return random_square(n, seed).detach().to(dtype).requires_grad_()
 
 
 def dense_solve(D, b, lower=True, unit=False, transpose=False):
@@ -35,13 +59,15 @@ def dense_solve(D, b, lower=True, unit=False, transpose=False):
 
 
 @every_form
-def test_equals_the_dense_solve_and_its_gradients(lower, unit, transpose):
-    A = random_square(9)
-    for shape in [(9,), (9, 1), (9, 4), (2, 9, 3)]:
-        b = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        got = solve_triangular(A, b, lower=lower, unit_diagonal=unit, transpose=transpose)
-        want = dense_solve(dense(A), b, lower, unit, transpose)
-        torch.testing.assert_close(got, want)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.complex128], ids=str)
+def test_equals_the_dense_solve_and_its_gradients(implementation, lower, unit, transpose, dtype):
+    A = square(30, dtype)
+    for shape in [(30,), (30, 1), (30, 2), (30, 37), (2, 30, 3), (30, 0)]:
+        b = torch.randn(shape, dtype=dtype, requires_grad=True)
+        for given in (b, b.conj()) if dtype.is_complex else (b,):
+            got = solve_triangular(A, given, lower=lower, unit_diagonal=unit, transpose=transpose)
+            want = dense_solve(dense(A), given, lower, unit, transpose)
+            torch.testing.assert_close(got, want)
         weights = torch.randn_like(want)
         torch.testing.assert_close(
             torch.autograd.grad(got, (A.values, b), weights),
@@ -50,9 +76,10 @@ def test_equals_the_dense_solve_and_its_gradients(lower, unit, transpose):
 
 
 @every_form
-def test_derivatives_of_first_and_second_order(lower, unit, transpose):
-    A = random_square(5, seed=3)
-    b = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+@each_double
+def test_derivatives_of_first_and_second_order(lower, unit, transpose, dtype):
+    A = square(5, dtype, seed=3)
+    b = torch.randn(5, 2, dtype=dtype, requires_grad=True)
 
     def solve(values, b):
         return solve_triangular(
@@ -75,13 +102,20 @@ def test_batches_broadcast_as_in_matmul():
     torch.testing.assert_close(solve_triangular(A, b), dense_solve(dense(A), b))
 
 
-def test_vmap_over_values_and_right_hand_sides():
-    A = random_square(6)
-    values, b = torch.stack([A.values, 2 * A.values]).detach(), torch.randn(6, 2).double()
+@each_double
+def test_vmap_over_values_and_right_hand_sides(dtype):
+    A = square(6, dtype)
+    other = 1j * A.values if dtype.is_complex else 2 * A.values
+    values, b = torch.stack([A.values, other]).detach(), torch.randn(6, 2, dtype=dtype)
     mapped = torch.vmap(lambda v, b: solve_triangular(A.with_values(v), b), (0, 1))(values, b)
     for i in range(2):
         want = solve_triangular(A.with_values(values[i]), b[:, i])
         torch.testing.assert_close(mapped[i], want)
+
+
+def test_vmap_over_gradients():
+    A, b = random_square(6), torch.randn(6, 2).double()
+    values = torch.stack([A.values, 2 * A.values]).detach()
     per_matrix = torch.vmap(
         torch.func.grad(lambda v: solve_triangular(A.with_values(v), b[:, 0]).sin().sum())
     )(values)
@@ -91,7 +125,19 @@ def test_vmap_over_values_and_right_hand_sides():
         torch.testing.assert_close(per_matrix[i], A.from_dense(whole, A.pattern).values)
 
 
-def test_forward_mode_and_hessian_by_value():
+@each_double
+def test_forward_mode_by_value(dtype):
+    A, b = square(6, dtype).detach(), torch.randn(6, dtype=dtype)
+    tangents = (torch.randn_like(A.values), torch.randn_like(b))
+    torch.testing.assert_close(
+        torch.func.jvp(lambda v, b: solve_triangular(A.with_values(v), b), (A.values, b), tangents),
+        torch.func.jvp(
+            lambda v, b: dense_solve(dense(A.with_values(v)), b), (A.values, b), tangents
+        ),
+    )
+
+
+def test_hessian_by_value():
     A, b = random_square(6).detach(), torch.randn(6).double()
 
     def sparse_energy(values):
@@ -100,23 +146,21 @@ def test_forward_mode_and_hessian_by_value():
     def dense_energy(values):
         return (dense_solve(dense(A.with_values(values)), b, lower=False) ** 3).sum()
 
-    tangent = torch.randn_like(A.values)
-    torch.testing.assert_close(
-        torch.func.jvp(sparse_energy, (A.values,), (tangent,)),
-        torch.func.jvp(dense_energy, (A.values,), (tangent,)),
-    )
     hessian = torch.func.hessian(sparse_energy)(A.values)
     assert hessian.abs().max() > 0
     torch.testing.assert_close(hessian, torch.func.hessian(dense_energy)(A.values))
 
 
-@pytest.mark.parametrize("options", [{}, {"unit_diagonal": True, "transpose": True}])
-def test_compiles_as_one_graph(options):
+@pytest.mark.parametrize(
+    "options", [{}, {"unit_diagonal": True, "transpose": True}, {"lower": False}]
+)
+@each_double
+def test_compiles_as_one_graph(options, dtype):
     torch.compiler.reset()
-    A, b = random_square(7), torch.randn(7, 2).double().requires_grad_()
+    A, b = square(7, dtype), torch.randn(7, 2, dtype=dtype, requires_grad=True)
 
     def loss(A, b):
-        return solve_triangular(A, b, **options).sin().sum()
+        return solve_triangular(A, b, **options).abs().sin().sum()
 
     want = loss(A, b)  # also finds the structure that compiled code reads
     got = torch.compile(loss, fullgraph=True, backend="aot_eager")(A, b)
@@ -152,6 +196,27 @@ def test_equals_scipy_on_a_grid():
         want = spsolve_triangular(part.to_scipy(), b, lower=lower)
         got = solve_triangular(A, torch.from_numpy(b), lower=lower)
         torch.testing.assert_close(got, torch.from_numpy(want))
+
+
+def test_complex_matrices_equal_scipy_and_take_strided_and_conjugated_operands():
+    A = random_complex(50).detach()
+    b = torch.randn(50, 3, dtype=A.dtype)
+    want = spsolve_triangular(A.tril().to_scipy(), b.numpy())
+    np.testing.assert_allclose(solve_triangular(A, b).numpy(), want, rtol=1e-10)
+    strided = b.mT.contiguous().mT
+    torch.testing.assert_close(solve_triangular(A, strided), solve_triangular(A, b))
+    turned = solve_triangular(A.conj(), b.conj())
+    torch.testing.assert_close(turned, solve_triangular(A, b).conj())
+    batch = A.with_values(torch.stack([A.values, 2j * A.values]))
+    x = solve_triangular(batch, b)
+    torch.testing.assert_close(x[0], solve_triangular(A, b))
+    torch.testing.assert_close(2j * x[1], x[0])
+
+
+def test_large_and_small_complex_pivots_do_not_overflow():
+    d = torch.tensor([1e-300, 1e300j, 1e300 + 1e300j], dtype=torch.complex128)
+    x = solve_triangular(CSRTensor.diag(d), d)
+    torch.testing.assert_close(x, torch.ones_like(d))
 
 
 def test_the_level_sets_of_a_grid_are_its_diagonals():
@@ -203,17 +268,18 @@ def test_tiny_matrices(n):
     torch.testing.assert_close(solve_triangular(empty, b, unit_diagonal=True), b)
 
 
-def test_a_row_without_diagonal_is_named():
-    D = torch.eye(5) + torch.ones(5, 5).tril()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+def test_a_row_without_diagonal_is_named(implementation, dtype):
+    D = torch.eye(5, dtype=dtype) + torch.ones(5, 5, dtype=dtype).tril()
     D[3, 3] = 0  # not stored
-    A, b = CSRTensor.from_dense(D), torch.ones(5)
+    A, b = CSRTensor.from_dense(D), torch.ones(5, dtype=dtype)
     with pytest.raises(SolveError, match="the diagonal entry of row 3 is zero or not") as caught:
         solve_triangular(A, b)
     solution = pickle.loads(pickle.dumps(caught.value)).solution
     assert solution.status is Status.SINGULAR
     assert solution.x.shape == (5,)
     assert bool(solution.x.isnan().all())
-    zero = A.with_diagonal(torch.tensor([1.0, 2.0, 0.0, 0.0, 1.0]))
+    zero = A.with_diagonal(torch.tensor([1.0, 2.0, 0.0, 0.0, 1.0]).to(dtype))
     each: list[dict[str, Any]] = [{}, {"transpose": True}, {"lower": False}]
     for options in each:
         with pytest.raises(SolveError, match="row 2"):

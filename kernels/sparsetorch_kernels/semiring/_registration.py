@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sparsetorch_kernels._register import LAYOUT_SCHEMA, watched
+from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout
 
 Call = Callable[..., Any]  # (layout, options, *tensors) -> Tensor, or a tuple of several
@@ -172,6 +173,7 @@ def _function(op: Definition, ops: Ops) -> Call:
             return None, None, *_backward(op, ops, ctx, grads[0])
 
         @staticmethod
+        @nestable
         def jvp(ctx, _layout, _options, *tangents):
             tangent = op.push(ops, ctx.layout, ctx.options, ctx.saved_tensors, tangents)
             return tangent if op.outputs == 1 else (tangent, *(None,) * (op.outputs - 1))

@@ -1,0 +1,29 @@
+"""The product of a sparse matrix with features, under automatic mixed precision too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsetorch.csr import CSRTensor
+
+
+def propagate(A: CSRTensor, x: Tensor) -> Tensor:
+    """`A x`; inside `torch.autocast` in its dtype, where `torch.matmul` of tensors is so too.
+
+    The features come from layers that autocast runs in half precision, the matrix does not: without
+    this they would not fit each other. float64 and complex numbers are left alone, as they are
+    there.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        A, x = (_cast(operand, dtype) for operand in (A, x))
+    return A.matmul(x)
+
+
+def _cast(operand: Any, dtype: torch.dtype) -> Any:
+    half = operand.dtype in (torch.float16, torch.bfloat16, torch.float32)
+    return operand.to(dtype) if half else operand

@@ -1,0 +1,194 @@
+"""Methods written for PETSc: what the files hold, and PETSc's iterations beside ours."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_problems import laplacian
+
+from ddm.coarse import partition_of_unity, smooth
+from ddm.partition import decompose, partition
+from ddm.petsc import Operator, export, load
+from ddm.schwarz import Schwarz, robin
+from sparsetorch import CSRTensor
+from sparsetorch.linalg import fgmres
+
+ROOT = Path(__file__).parents[2]
+A = laplacian(30)
+MATRIX = CSRTensor.from_scipy(A)
+
+
+def method(theta: float | None, two_levels: bool) -> Schwarz:
+    d = decompose(A, partition(A, 12))
+    interface = None if theta is None else robin(d, theta)
+    P = smooth(partition_of_unity(d), MATRIX) if two_levels else None
+    return Schwarz(MATRIX, d, interface=interface, P=P)
+
+
+METHODS = {
+    "ras1": method(None, False),
+    "oras1": method(0.5, False),
+    "ras2": method(None, True),
+    "oras2": method(0.5, True),
+}
+
+
+@pytest.mark.parametrize("M", METHODS.values(), ids=METHODS)
+def test_a_file_holds_the_method(M, tmp_path):
+    export(M, tmp_path / "method.npz")
+    o, d = load(tmp_path / "method.npz"), M.decomposition
+    assert (o.n, o.n_subdomains) == (d.n, d.n_subdomains)
+    for s in range(d.n_subdomains):
+        assert np.array_equal(o.unknowns(s), d.node[d.subdomain == s])
+        own = d.node[(d.subdomain == s) & d.own]
+        assert np.array_equal(o.own_unknowns(np.array([s])), own)
+        # The local matrix of PETSc plus the values is ours.
+        size = d.sizes[s]
+        added = np.zeros((size, size))
+        part = slice(o.entries[s], o.entries[s + 1])
+        np.add.at(added, (o.row[part], o.col[part]), o.value[part])
+        ours = np.zeros((size, size))
+        if M.interface is not None:
+            here = d.subdomain[d.block_row[d.interface]] == s
+            first = np.flatnonzero(d.subdomain == s)[0]
+            block = d.interface[here]
+            ours[d.block_row[block] - first, d.block_col[block] - first] = M.interface[here]
+        assert np.array_equal(added, ours)
+    assert o.n_coarse == (0 if M.P is None else M.P.shape[1])
+    if M.P is not None:
+        assert np.array_equal(o.P_data, M.P.values.numpy())
+
+
+def operator(tmp_path: Path) -> Operator:
+    export(METHODS["oras2"], tmp_path / "method.npz")
+    return load(tmp_path / "method.npz")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5, 12])
+def test_processes_share_the_subdomains(processes, tmp_path):
+    o = operator(tmp_path)
+    shares = o.shares(processes)
+    assert sorted(np.concatenate(shares)) == list(range(12))
+    assert {len(share) for share in shares} <= {12 // processes, 12 // processes + 1}
+    rows = np.concatenate([o.own_unknowns(share) for share in shares])
+    assert sorted(rows) == list(range(o.n))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"start": 1},
+        {"node": -1},
+        {"node": 10**6},
+        {"own": True},
+        {"entries": 10**6},
+        {"row": 10**6},
+        {"col": -1},
+        {"value": np.nan},
+        {"P_indptr": 7},
+        {"P_indices": 12},
+        {"P_data": np.inf},
+    ],
+    ids=str,
+)
+def test_damaged_files_are_refused(damage, tmp_path):
+    path = tmp_path / "method.npz"
+    export(METHODS["oras2"], path)
+    arrays = dict(np.load(path))
+    for name, value in damage.items():
+        place = np.flatnonzero(arrays[name] != value)[0]
+        arrays[name][place] = value
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"the arrays of .*method.npz do not fit together"):
+        load(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", x=np.ones(3))
+    with pytest.raises(ValueError, match=r"other.npz was not written by ddm.petsc.export"):
+        load(tmp_path / "other.npz")
+    (tmp_path / "text.npz").write_text("PETSc")
+    with pytest.raises(ValueError, match=r"text.npz is damaged or of another kind"):
+        load(tmp_path / "text.npz")
+    export(METHODS["ras1"], tmp_path / "method.npz")
+    whole = (tmp_path / "method.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut.npz is damaged or of another kind"):
+        load(tmp_path / "cut.npz")
+
+
+def test_values_that_are_not_finite_are_not_written(tmp_path):
+    M = method(0.5, False)
+    assert M.interface is not None
+    M.interface[3] = torch.nan
+    with pytest.raises(ValueError, match="value: expected finite numbers"):
+        export(M, tmp_path / "method.npz")
+
+
+def test_reading_needs_no_pytorch():
+    code = "import sys, ddm.petsc; assert not {'torch', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def petsc() -> tuple[str, dict[str, str]]:
+    """A Python with petsc4py, and the environment that it needs: this one's, or the system's."""
+    systems = sorted(Path("/usr/lib/petscdir").glob("*/*-real/lib/python3/dist-packages"))
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    for python, paths in ((sys.executable, []), ("/usr/bin/python3", systems)):
+        path = os.pathsep.join([str(ROOT), *map(str, paths)])
+        environment = {**os.environ, **root, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        found = shutil.which(python) and subprocess.run(
+            [python, "-c", "import petsc4py.PETSc"], env=environment, capture_output=True
+        )
+        if found and found.returncode == 0:
+            return python, environment
+    pytest.skip("needs petsc4py: apt-get install python3-petsc4py-real openmpi-bin")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    folder = tmp_path_factory.mktemp("petsc")
+    b = np.random.default_rng(0).standard_normal(A.shape[0])
+    np.savez(folder / "system.npz", indptr=A.indptr, indices=A.indices, data=A.data, b=b)
+    for name, M in METHODS.items():
+        export(M, folder / f"{name}.npz")
+    return folder, b
+
+
+def run(files: list[Path], processes: int) -> str:
+    python, environment = petsc()
+    if processes > 1 and shutil.which("mpirun") is None:
+        pytest.skip("needs mpirun: apt-get install openmpi-bin")
+    launch = [] if processes == 1 else ["mpirun", "--oversubscribe", "-n", str(processes)]
+    command = [*launch, python, str(ROOT / "examples" / "petsc_solve.py"), *map(str, files)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_petsc_needs_our_iterations_for_our_solution(processes, files):
+    folder, b = files
+    output = run([folder / "system.npz", *(folder / f"{m}.npz" for m in METHODS)], processes)
+    for name, M in METHODS.items():
+        ours = fgmres(MATRIX, torch.from_numpy(b), preconditioner=M, rtol=1e-8, restart=500)
+        found = re.search(rf"{name}: (\d+) iterations of FGMRES, \|x\| = (\S+),", output)
+        assert found is not None, output
+        assert int(found[1]) == ours.iterations
+        assert float(found[2]) == pytest.approx(float(ours.x.norm()), rel=1e-6)
+
+
+def test_more_processes_than_subdomains_are_refused(files, tmp_path):
+    d = decompose(A, partition(A, 2))
+    export(Schwarz(MATRIX, d), tmp_path / "two.npz")
+    folder, _ = files
+    with pytest.raises(AssertionError, match="expected at most 2 processes, one for each"):
+        run([folder / "system.npz", tmp_path / "two.npz"], 3)
