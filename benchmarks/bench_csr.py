@@ -95,9 +95,14 @@ class Problem:
         return np.einsum("ek,ek->e", u64[row], v64[self.scipy.indices])
 
 
+def precise(x: Tensor) -> np.ndarray:
+    """The same numbers in twice the precision."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64).numpy()
+
+
 def spmv_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
     x, values = p.x.detach()[:, 0].contiguous(), p.values.detach()
-    return (p.exact @ x.double().numpy(),), {
+    return (p.exact @ precise(x),), {
         "sparsetorch": lambda: (spmv(p.layout, values, x),),
         "torch": lambda: (p.csr @ x,),
         "scipy": lambda: (p.scipy @ x.numpy(),),
@@ -106,7 +111,7 @@ def spmv_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
 
 def spmm_forward(p: Problem) -> tuple[Results, dict[str, Contender]]:
     x, values = p.x.detach(), p.values.detach()
-    return (p.exact @ x.double().numpy(),), {
+    return (p.exact @ precise(x),), {
         "sparsetorch": lambda: (spmm(p.layout, values, x),),
         "torch": lambda: (p.csr @ x,),
         "scipy": lambda: (p.scipy @ x.numpy(),),
@@ -249,10 +254,12 @@ CASES = [
     Case("SpMV", spmv_forward, index=I64, goals={"torch": 0.6}),
     Case("SpMV", spmv_forward, F64, goals={"torch": 0.95}),
     Case("SpMV", spmv_forward, F64, I64, goals={"torch": 0.6}),
+    Case("SpMV", spmv_forward, torch.complex128),
     Case("SpMV, both gradients", both_gradients, share=0.5, goals=GRADIENTS),
     Case("SpMV, both gradients", both_gradients, F64, share=0.5, goals=GRADIENTS),
     Case("SpMM 64", spmm_forward, columns=64, share=0.3, goals=SPMM),
     Case("SpMM 64", spmm_forward, F64, columns=64, share=0.3, goals=SPMM),
+    Case("SpMM 64", spmm_forward, torch.complex128, columns=64, share=0.2),
     Case("SpMM 64, both gradients", both_gradients, columns=64, share=0.3, goals={"torch": 1 / 4}),
     Case("SpGEMM A A, known pattern", spgemm_forward, share=0.3, goals={"scipy": 0.5}),
     Case("SpGEMM A A, new pattern", spgemm_new_pattern, share=0.3, goals={"scipy": 0.8}),

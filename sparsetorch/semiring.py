@@ -3,6 +3,7 @@
 Each stored entry sends a message along its edge, `a_ij x_j` or `a_ij + x_j`; each row reduces those
 that it receives. Places that are not stored send nothing: this is the convention of graph networks
 (PyG's `spmm(..., reduce=)`), and with "max" and "add" that of the tropical semiring.
+The kernels compute messages where they are needed, forward and backward, and store none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from sparsetorch import algebra
 from sparsetorch.csr import CSRTensor
 from sparsetorch.reductions import check_ordered
-from sparsetorch_kernels import spmm as plus_times
+from sparsetorch_kernels import spmm_extremum, spmm_logsumexp
 
 Reduce = Literal["sum", "mean", "min", "max", "logsumexp"]
 Combine = Literal["mul", "add"]
@@ -28,7 +29,8 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         A: (*batch, n, m).
         X: (*batch, m, k); batches broadcast.
         reduce: "sum", "mean" (over stored entries), "min", "max" or "logsumexp". Where a minimum or
-            maximum is reached several times, the gradient is shared equally.
+            maximum is reached several times, the gradient is shared equally; NaN is the result of
+            what it is among.
         combine: "mul" for `a_ij x_j`, "add" for `a_ij + x_j`.
 
     Returns:
@@ -51,12 +53,12 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         total = algebra.matmat(A._sparse, X) if combine == "mul" else _sum_of_sums(A, X)
         return total if reduce == "sum" else total / _lengths(A).unsqueeze(-1)
     check_ordered(f"reduce={reduce!r}", A.values)
-    sent = X.index_select(-2, A.pattern.col)
-    weight = A.values.unsqueeze(-1)
-    messages = weight * sent if combine == "mul" else weight + sent  # (*batch, nnz, k)
+    if A.dtype in (torch.float16, torch.bfloat16):  # compared and added up in float32
+        return spmm(A.with_values(A.values.float()), X.float(), reduce, combine).to(A.dtype)
+    layout, add = A.pattern.layout, combine == "add"
     if reduce == "logsumexp":
-        return _logsumexp(A, messages)
-    return _extremum(A, messages, "amax" if reduce == "max" else "amin", empty=0.0)
+        return spmm_logsumexp(layout, A.values, X, add=add)
+    return spmm_extremum(layout, A.values, X, largest=reduce == "max", add=add)
 
 
 def _sum_of_sums(A: CSRTensor, X: Tensor) -> Tensor:
@@ -68,22 +70,3 @@ def _sum_of_sums(A: CSRTensor, X: Tensor) -> Tensor:
 def _lengths(A: CSRTensor) -> Tensor:
     """Entries of each row, or 1 where there are none."""
     return A.pattern.crow.diff().clamp(min=1).to(A.dtype)
-
-
-def _extremum(A: CSRTensor, messages: Tensor, which: str, empty: float) -> Tensor:
-    *batch, _, k = messages.shape
-    index = A.pattern.row.long().unsqueeze(-1).expand(messages.shape)
-    start = messages.new_full((*batch, A.pattern.shape[0], k), empty)
-    return start.scatter_reduce(-2, index, messages, which, include_self=False)
-
-
-def _logsumexp(A: CSRTensor, messages: Tensor) -> Tensor:
-    # A shift that the result does not depend on: no gradient goes through it.
-    largest = _extremum(A, messages.detach(), "amax", empty=float("-inf"))
-    shift = torch.where(largest.isfinite(), largest, 0.0)
-    shifted = messages - shift.index_select(-2, A.pattern.row)
-    return _row_sums(A, shifted.exp()).log() + shift
-
-
-def _row_sums(A: CSRTensor, messages: Tensor) -> Tensor:
-    return plus_times(A.pattern.incidence, messages.new_ones(A.nnz), messages)

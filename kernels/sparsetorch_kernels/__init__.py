@@ -15,6 +15,7 @@ from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_struct
 from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.permute import permute
+from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
 from sparsetorch_kernels.triangular.ops import solve_triangular
 from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
@@ -38,6 +39,8 @@ __all__ = [
     "spgemm",
     "spgemm_structure",
     "spmm",
+    "spmm_extremum",
+    "spmm_logsumexp",
     "spmv",
     "transpose_structure",
     "watched",

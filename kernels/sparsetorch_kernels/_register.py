@@ -217,11 +217,14 @@ def _pick(op: Definition, eager: Call, traced: Call) -> Call:
     return call
 
 
-def watched(p: Tensor, q: Tensor) -> bool:
+def watched(*tensors: Tensor) -> bool:
     """Whether a derivative, a function transform or a compiler may be watching a product."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
     return (
         torch.compiler.is_compiling()
-        or (torch.is_grad_enabled() and (p.requires_grad or q.requires_grad))
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
@@ -317,7 +320,7 @@ def _function(op: Definition, ops: Ops) -> Call:
 
 # The custom op: torch.compile
 
-_LAYOUT_SCHEMA = (
+LAYOUT_SCHEMA = (
     "Tensor {0}_crow, Tensor {0}_col, Tensor? {0}_perm, "
     "Tensor {0}_t_crow, Tensor {0}_t_col, Tensor? {0}_t_perm, "
     "SymInt {0}_n_rows, SymInt {0}_n_cols"
@@ -348,7 +351,7 @@ def _custom_op(namespace: str, op: Definition, ops: Ops) -> Call:
     def call(layouts: Layouts, p: Tensor, q: Tensor, reduce: bool = False) -> Tensor:
         return custom(*(x for layout in layouts for x in layout), p, q, reduce)
 
-    arguments = [_LAYOUT_SCHEMA.format("abc"[i]) for i in range(op.layouts)]
+    arguments = [LAYOUT_SCHEMA.format("abc"[i]) for i in range(op.layouts)]
     custom = torch.library.custom_op(
         f"{namespace}::{op.name}",
         lambda *args: op.forward(*parse(args)),

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from sparsetorch.linalg.krylov import Monitor, Operator, Outcome
+from sparsetorch.linalg.krylov import Monitor, Operator, Outcome, norm
 from sparsetorch.linalg.solution import Status
 
 Number = float | complex
@@ -102,7 +102,7 @@ def minimise_residual(
     if restart is not None and (restart != int(restart) or restart < 1):
         raise ValueError(f"restart: expected an integer of at least 1 or None, got {restart}")
     r = b - multiply(x)
-    residual = float(r.norm())
+    residual = float(norm(r))
     status = monitor.record(residual)
     while status is None:
         steps = restart or b.shape[0]
@@ -113,7 +113,7 @@ def minimise_residual(
         x = x + correction
         if status is None:
             r = b - multiply(x)
-            residual = float(r.norm())
+            residual = float(norm(r))
             if residual <= monitor.tolerance:
                 status = Status.CONVERGED
     return Outcome(x, status)
@@ -167,12 +167,12 @@ def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[Number]]:
     reorthogonalisation (Giraud, Langou and Rozloznik 2005), in four matrix-vector products
     instead of 2 j dot products.
     """
-    before = w.norm()
+    before = norm(w)
     first = _components(basis, w)
     w = w - first @ basis
     second = _components(basis, w)
     w = w - second @ basis
-    norms = torch.stack([w.norm(), before]).to(w.dtype)
+    norms = torch.stack([norm(w), before]).to(w.dtype)
     *column, before_norm = torch.cat([first + second, norms]).tolist()
     if abs(column[-1]) <= 10 * torch.finfo(w.dtype).eps * abs(before_norm):
         column[-1] = 0.0

@@ -14,6 +14,7 @@ from sparsetorch.linalg.krylov import (
     Operator,
     Outcome,
     Preconditioner,
+    norm,
     numbers,
     run,
 )
@@ -60,17 +61,17 @@ def _iterate(
     multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
 ) -> Outcome:
     r = b - multiply(x)
-    status = monitor.record(float(r.norm()))
+    status = monitor.record(float(norm(r)))
     if status is not None:
         return Outcome(x, status)
     while True:
-        before = float(r.norm())
+        before = float(norm(r))
         outcome = _from_shadow(multiply, precondition, r, x, monitor)
         if outcome.status is not Status.LANCZOS_BREAKDOWN:
             return outcome
         x = outcome.x
         r = b - multiply(x)
-        if not float(r.norm()) < before:
+        if not float(norm(r)) < before:
             return outcome
 
 
@@ -83,20 +84,20 @@ def _from_shadow(
     """
     precision = torch.finfo(r.dtype).eps
     shadow, p, rho = r, r, torch.vdot(r, r)
-    shadow_norm = smallest = float(r.norm())
+    shadow_norm = smallest = float(norm(r))
     best = x
     while True:
         y = precondition(p)
         v = multiply(y)
         sigma = torch.vdot(shadow, v)
-        product, v_norm = numbers(sigma, v.norm())
+        product, v_norm = numbers(sigma, norm(v))
         if failure := _vanishing("r0.A M p", product, v_norm, shadow_norm, precision):
             return Outcome(best, *failure)
         step = rho / sigma
         s = r - step * v
         z = precondition(s)
         t = multiply(z)
-        ts, t_norm, s_norm = numbers(torch.vdot(t, s), t.norm(), s.norm())
+        ts, t_norm, s_norm = numbers(torch.vdot(t, s), norm(t), norm(s))
         if s_norm <= monitor.tolerance:  # half a step is enough, and t may be zero
             monitor.record(s_norm)
             return Outcome(x + step * y, Status.CONVERGED)
@@ -106,7 +107,7 @@ def _from_shadow(
         x = x + step * y + omega * z
         r = s - omega * t
         rho_before, rho = rho, torch.vdot(shadow, r)
-        residual, rho_value = numbers(r.norm(), rho)
+        residual, rho_value = numbers(norm(r), rho)
         status = monitor.record(residual)
         if status is not None:
             return Outcome(x, status)

@@ -13,6 +13,7 @@ from sparsetorch.linalg.krylov import (
     Operator,
     Outcome,
     Preconditioner,
+    norm,
     numbers,
     real_dot,
     run,
@@ -66,7 +67,7 @@ def _iterate(
     multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
 ) -> Outcome:
     r = b - multiply(x)
-    status = monitor.record(float(r.norm()))
+    status = monitor.record(float(norm(r)))
     if status is not None:
         return Outcome(x, status)
     p = z = precondition(r)
@@ -82,7 +83,7 @@ def _iterate(
         step = rz / pq
         x = x + step * p
         r = r - step * q
-        status = monitor.record(float(r.norm()))
+        status = monitor.record(float(norm(r)))
         if status is not None:
             return Outcome(x, status)
         z = precondition(r)

@@ -16,6 +16,7 @@ from sparsetorch.linalg.krylov import (
     Outcome,
     Preconditioner,
     check_right_hand_side,
+    norm,
     run,
 )
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
@@ -74,7 +75,7 @@ class SemiIteration:
     ) -> Outcome:
         """See `krylov.Iteration`."""
         r = b - multiply(x)
-        status = monitor.record(float(r.norm()))
+        status = monitor.record(float(norm(r)))
         if status is not None:
             return Outcome(x, status)
         if self.bounds is None:
@@ -88,7 +89,7 @@ class SemiIteration:
             d = momentum * d + length * precondition(r)
             x = x + d
             r = r - multiply(d)
-            status = monitor.record(float(r.norm()))
+            status = monitor.record(float(norm(r)))
             if status is not None:
                 break
         assert status is not None

@@ -120,7 +120,7 @@ def run(
     outcomes: list[Outcome] = []
     histories: list[list[float]] = []
     for column, guess in zip(columns_of(b.detach()), columns_of(start)):
-        monitor = Monitor(float(column.norm()), rtol, atol, maxiter, callback)
+        monitor = Monitor(float(norm(column)), rtol, atol, maxiter, callback)
         if monitor.b_norm == 0:
             outcomes.append(Outcome(torch.zeros_like(column), Status.CONVERGED))
             histories.append([0.0])
@@ -151,7 +151,7 @@ def _refined(
         except OverflowError:  # of Python's numbers, which do not become infinite
             monitor.residuals = monitor.residuals or [math.inf]
             return Outcome(x, Status.DIVERGED, "a number overflows")
-        residual = float((b - multiply(outcome.x)).norm())
+        residual = float(norm(b - multiply(outcome.x)))
         monitor.residuals[-1] = residual
         if outcome.status is not Status.CONVERGED or residual <= monitor.tolerance:
             return outcome
@@ -245,6 +245,12 @@ def check_tolerances(rtol: float | None, atol: float, maxiter: int | None) -> No
             raise ValueError(f"{name}: expected a number of at least 0, got {tolerance}")
     if maxiter is not None and (maxiter != int(maxiter) or maxiter < 0):
         raise ValueError(f"maxiter: expected an integer of at least 0, got {maxiter}")
+
+
+def norm(v: Tensor) -> Tensor:
+    """The 2-norm, 0-d. PyTorch's own takes |z| of each complex number first: ten times as long."""
+    parts = torch.view_as_real(v.resolve_conj()) if v.is_complex() else v
+    return torch.linalg.vector_norm(parts)
 
 
 def real_dot(u: Tensor, v: Tensor) -> Tensor:

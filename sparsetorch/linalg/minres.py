@@ -15,6 +15,7 @@ from sparsetorch.linalg.krylov import (
     Operator,
     Outcome,
     Preconditioner,
+    norm,
     run,
 )
 from sparsetorch.linalg.lanczos import Lanczos
@@ -115,7 +116,7 @@ def _iterate(
 def _looks_symmetric(multiply: Operator, u: Tensor, v: Tensor) -> bool:
     """Whether u^H A v = (A u)^H v, up to half the digits."""
     Au, Av = multiply(u), multiply(v)
-    scale = u.norm() * Av.norm() + v.norm() * Au.norm()
+    scale = norm(u) * norm(Av) + norm(v) * norm(Au)
     return bool(
         (torch.vdot(u, Av) - torch.vdot(Au, v)).abs() <= math.sqrt(torch.finfo(u.dtype).eps) * scale
     )
@@ -125,7 +126,7 @@ def _minimise(
     multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
 ) -> Outcome:
     r = b - multiply(x)
-    status = monitor.record(float(r.norm()))
+    status = monitor.record(float(norm(r)))
     if status is not None:
         return Outcome(x, status)
     lanczos = Lanczos(multiply, precondition, r)
@@ -150,11 +151,11 @@ def _minimise(
         direction, direction_before = rest / step.diagonal, direction
         x = x + step.length * direction
         unit = problem.s * unit - problem.c * lanczos.v
-        status = monitor.record(abs(problem.residual) * float(unit.norm()))
+        status = monitor.record(abs(problem.residual) * float(norm(unit)))
         if minimum is not None and monitor.residuals[-1] <= 0.5 * minimum[1]:
             # Either A is ill-conditioned, or b is not in its range and rounding makes the method
             # believe that it has left the minimum.
-            if float((b - multiply(x)).norm()) > 0.75 * minimum[1]:
+            if float(norm(b - multiply(x))) > 0.75 * minimum[1]:
                 return Outcome(minimum[0], Status.BREAKDOWN)
             minimum = None
         if status is not None:

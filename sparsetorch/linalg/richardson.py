@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.krylov import Callback, Monitor, Operator, Outcome, Preconditioner, run
+from sparsetorch.linalg.krylov import (
+    Callback,
+    Monitor,
+    Operator,
+    Outcome,
+    Preconditioner,
+    norm,
+    run,
+)
 from sparsetorch.linalg.solution import Solution
 
 
@@ -47,7 +55,7 @@ def _iterate(
     multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
 ) -> Outcome:
     r = b - multiply(x)
-    while (status := monitor.record(float(r.norm()))) is None:
+    while (status := monitor.record(float(norm(r)))) is None:
         x = x + precondition(r)
         r = b - multiply(x)
     return Outcome(x, status)

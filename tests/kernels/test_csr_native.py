@@ -23,21 +23,25 @@ def long_rows():
     return layout, torch.randn(layout.col.numel(), dtype=torch.float64)
 
 
-def test_long_rows_are_summed_whole(long_rows):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_long_rows_are_summed_whole(long_rows, dtype):
     a, values = long_rows
-    x = torch.randn(a.n_cols, 5, dtype=torch.float64)
-    u, v = torch.randn(a.n_rows, 5, dtype=torch.float64), torch.randn(a.n_cols, 5).double()
+    values = values * torch.randn(values.shape, dtype=dtype)
+    x = torch.randn(a.n_cols, 5, dtype=dtype)
+    u, v = torch.randn(a.n_rows, 5, dtype=dtype), torch.randn(a.n_cols, 5, dtype=dtype)
     dense = densify(a, values)
     assert relative_error(spmv(a, values, x[:, 0]), dense @ x[:, 0]) < 1e-12
     assert relative_error(spmm(a, values, x), dense @ x) < 1e-12
     assert relative_error(sddmm(a, u, v), sample(a, u @ v.mT)) < 1e-12
 
 
-def test_results_do_not_depend_on_the_number_of_threads(long_rows):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_results_do_not_depend_on_the_number_of_threads(long_rows, dtype):
     a, values = long_rows
-    x, u = torch.randn(2, a.n_cols, 4).double(), torch.randn(2, a.n_rows, 4).double()
+    values = values * torch.randn(values.shape, dtype=dtype)
+    x, u = torch.randn(2, a.n_cols, 4, dtype=dtype), torch.randn(2, a.n_rows, 4, dtype=dtype)
     square = layout_of(sparse.random_array((3000, 3000), density=2e-3, rng=1))
-    w = torch.randn(square.col.numel())
+    w = torch.randn(square.col.numel(), dtype=dtype)
     results, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 5):
@@ -57,16 +61,17 @@ def test_results_do_not_depend_on_the_number_of_threads(long_rows):
             assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
 def test_every_number_of_columns(dtype):
     a = layout_of(sparse.random_array((40, 30), density=0.2, rng=0))
     values = torch.randn(a.col.numel(), dtype=dtype)
+    exact_dtype = torch.complex128 if dtype.is_complex else torch.float64
+    tolerance = 4 * torch.finfo(dtype).eps
     for k in [*range(70), 95, 127, 128, 129]:
         x, u = torch.randn(a.n_cols, k, dtype=dtype), torch.randn(a.n_rows, k, dtype=dtype)
-        exact = densify(a, values.double()) @ x.double()
-        tolerance = 1e-6 if dtype == torch.float32 else 1e-14
+        exact = densify(a, values.to(exact_dtype)) @ x.to(exact_dtype)
         assert relative_error(spmm(a, values, x), exact) < tolerance, k
-        exact = sample(a, u.double() @ x.double().mT)
+        exact = sample(a, u.to(exact_dtype) @ x.to(exact_dtype).mT)
         assert relative_error(sddmm(a, u, x), exact) < tolerance, k
 
 
@@ -81,6 +86,19 @@ def test_strided_operands_and_structure():
     assert torch.equal(spmm(strided, values, x), spmm(a, values.clone(), x.contiguous()))
     ones = torch.ones(()).expand(12, 5)
     assert torch.equal(spmm(strided.T, values, ones), spmm(a.T, values, ones.contiguous()))
+
+
+def test_conjugates_that_are_not_yet_computed():
+    a = layout_of(sparse.random_array((12, 9), density=0.4, rng=0))
+    values, x = (
+        torch.randn(a.col.numel(), dtype=torch.cfloat),
+        torch.randn(9, 5, dtype=torch.cfloat),
+    )
+    for left, right in ((values.conj(), x), (values, x.conj())):
+        torch.testing.assert_close(spmm(a, left, right), densify(a, left.resolve_conj()) @ right)
+    negated = x.conj().imag  # when it is read
+    assert negated.is_neg()
+    torch.testing.assert_close(spmm(a, values.real, negated), densify(a, values.real) @ negated)
 
 
 def test_masked_products_by_every_route():

@@ -8,7 +8,7 @@ from operations import OPERATIONS, random_inputs, values_of
 from random_matrices import dense, random_csr, random_square
 from torch.utils import _pytree as pytree
 
-from sparsetorch import CSRTensor, linalg, precond, random
+from sparsetorch import CSRTensor, linalg, precond, random, spmm
 
 MASS = random_square(8, 3, symmetric=True).detach()
 
@@ -130,6 +130,8 @@ COMPILED = {
     "galerkin": lambda i: i.A.T.matmul(i.B.matmul(i.C)).values,
     "sum": lambda i: (i.A - 2 * i.B + i.A).values,
     "scaling": lambda i: (i.s * i.A).scale_rows(i.d).scale_cols(i.x).values,
+    "maxima": lambda i: spmm(i.A, i.X, "max"),
+    "log-sum-exps": lambda i: spmm(i.A, i.X, "logsumexp", "add").exp(),
     "diagonal": lambda i: i.A.diagonal(),
     "to dense": lambda i: (-i.A).to_dense(),
 }

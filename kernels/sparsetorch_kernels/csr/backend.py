@@ -2,8 +2,8 @@
 
 Every product has the form that `_register` expects, (layouts, p, q, reduce) -> Tensor, with one
 batch dimension, and sums the result over it if `reduce`. Half precision is added up in float32: in
-the Triton kernels, and elsewhere by operands that are widened first. Complex products are made of
-real ones.
+the Triton kernels, and elsewhere by operands that are widened first. The Triton kernels know real
+numbers only: there complex products are made of real ones.
 """
 
 import functools
@@ -26,11 +26,8 @@ def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False) -> T
     """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B or 1, n_rows, k)."""
     (a,) = layouts
     if values.is_cpu:
-        if (native := _cpu_ops()) is not None:
-            if values.is_complex():
-                return by_parts.spmm(spmm, layouts, values, x, reduce)
-            if values.dtype not in _HALF:
-                return native.spmm(a.crow, a.col, a.perm, values, x, a.n_cols, reduce)
+        if values.dtype not in _HALF and (native := _cpu_ops()) is not None:
+            return native.spmm(a.crow, a.col, a.perm, values, x, a.n_cols, reduce)
     elif values.is_cuda and (kernels := _triton()) is not None:
         if values.is_complex():
             return by_parts.spmm(spmm, layouts, values, x, reduce)
@@ -44,11 +41,8 @@ def sddmm(layouts: Layouts, u: Tensor, v: Tensor, reduce: bool = False) -> Tenso
     """u (B or 1, n_rows, k), v (B or 1, n_cols, k) -> (B or 1, nnz)."""
     (a,) = layouts
     if u.is_cpu:
-        if (native := _cpu_ops()) is not None:
-            if u.is_complex():
-                return by_parts.sddmm(sddmm, layouts, u, v, reduce)
-            if u.dtype not in _HALF:
-                return native.sddmm(a.crow, a.col, a.perm, u, v, a.n_cols, reduce)
+        if u.dtype not in _HALF and (native := _cpu_ops()) is not None:
+            return native.sddmm(a.crow, a.col, a.perm, u, v, a.n_cols, reduce)
     elif u.is_cuda and (kernels := _triton()) is not None:
         if u.is_complex():
             return by_parts.sddmm(sddmm, layouts, u, v, reduce)
@@ -62,12 +56,9 @@ def spgemm(layouts: Layouts, a_values: Tensor, b_values: Tensor, reduce: bool = 
     """a_values (B or 1, nnz_a), b_values (B or 1, nnz_b) -> (B or 1, nnz_c)."""
     a, b, c = layouts
     if a_values.is_cpu:
-        if (native := _cpu_ops()) is not None:
-            if a_values.is_complex():
-                return by_parts.spgemm(spgemm, layouts, a_values, b_values, reduce)
-            if a_values.dtype not in _HALF:
-                a, b, c = alike(layouts)
-                return native.spgemm(*a[:3], *b[:6], *c[:3], a_values, b_values, reduce)
+        if a_values.dtype not in _HALF and (native := _cpu_ops()) is not None:
+            a, b, c = alike(layouts)
+            return native.spgemm(*a[:3], *b[:6], *c[:3], a_values, b_values, reduce)
     elif a_values.is_cuda and (kernels := _triton()) is not None:
         if a_values.is_complex():
             return by_parts.spgemm(spgemm, layouts, a_values, b_values, reduce)

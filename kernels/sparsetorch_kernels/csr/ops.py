@@ -75,6 +75,9 @@ def spmv(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     """
     nnz = layout.col.numel()
     checks.check_operands("layout", layout, ("values", values, (nnz,)), ("x", x, (layout.n_cols,)))
+    if values.dim() == x.dim() == 1:  # in as few views as can be: they take a fifth of a small call
+        y = _ops["spmm"]((layout,), values.unsqueeze(0), x.view(1, -1, 1))
+        return y.view(-1)
     values, x, batch = flatten(values, 1, x, 1)
     return unflatten(_ops["spmm"]((layout,), values, x.unsqueeze(-1)).squeeze(-1), batch)
 

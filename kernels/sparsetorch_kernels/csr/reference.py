@@ -15,7 +15,7 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
 
     values (B or 1, nnz), x (B or 1, n_cols, k) -> (B, n_rows, k).
     """
-    weights = _read(values, layout.perm)
+    weights = read(values, layout.perm)
     terms = weights.unsqueeze(-1) * x.index_select(1, layout.col)  # (B, nnz, k)
     out = terms.new_zeros(terms.shape[0], layout.n_rows, x.shape[2])
     return out.index_add(1, row_ids(layout.crow), terms)
@@ -28,7 +28,7 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     """
     row = row_ids(layout.crow)
     products = u.index_select(1, row) * v.index_select(1, layout.col)  # (B, nnz, k)
-    return _write(products.sum(-1), layout.perm)
+    return write(products.sum(-1), layout.perm)
 
 
 def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) -> Tensor:
@@ -45,9 +45,9 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
     place = torch.searchsorted(wanted, keys)
     found = place < wanted.numel()
     found[found.clone()] = wanted[place[found]] == keys[found]
-    terms = _read(a_values, a.perm)[:, left[found]] * _read(b_values, b.perm)[:, right[found]]
+    terms = read(a_values, a.perm)[:, left[found]] * read(b_values, b.perm)[:, right[found]]
     view = terms.new_zeros(terms.shape[0], wanted.numel()).index_add(1, place[found], terms)
-    return _write(view, c.perm)
+    return write(view, c.perm)
 
 
 def row_ids(crow: Tensor) -> Tensor:
@@ -66,11 +66,11 @@ def scalar_products(a: Layout, b: Layout) -> tuple[Tensor, Tensor, Tensor, Tenso
     return row_ids(a.crow)[left], b.col.long()[right], left, right
 
 
-def _read(values: Tensor, perm: Tensor | None) -> Tensor:
+def read(values: Tensor, perm: Tensor | None) -> Tensor:
     """Values (B, nnz) in the order of the view."""
     return values if perm is None else values.index_select(1, perm)
 
 
-def _write(view: Tensor, perm: Tensor | None) -> Tensor:
-    """The inverse of `_read`: entries (B, nnz) of the view in the order of the values."""
+def write(view: Tensor, perm: Tensor | None) -> Tensor:
+    """The inverse of `read`: entries (B, nnz) of the view in the order of the values."""
     return view if perm is None else torch.zeros_like(view).index_copy(1, perm.long(), view)

@@ -7,6 +7,7 @@
 #include "permute.h"
 #include "pieces.h"
 #include "sddmm.h"
+#include "semiring_ops.h"
 #include "spgemm.h"
 #include "spmm.h"
 #include "spmv.h"
@@ -27,7 +28,9 @@ Tensor spmm(const Tensor& crow, const Tensor& col, const MaybeTensor& perm, cons
   if (batch.terms == 0) return torch::stable::zero_(out);
   if (out.numel() == 0) return out;
   const Pieces pieces(n_rows, col.numel(), k * batch.terms);
-  const Tensor carries = torch::stable::new_empty(values, {batch.results, pieces.count, k});
+  // The first piece carries nothing, and is often the only one.
+  const int64_t carried = pieces.count > 1 ? pieces.count : 0;
+  const Tensor carries = carried ? torch::stable::new_empty(values, {batch.results, carried, k}) : out;
   dispatch(values, pattern, [&]<typename T, typename I, typename P>(T, I, P) {
     const Csr<I, P> a = pattern.view<I, P>();
     Spmm<T, I, P> first{a, left.data<T>(), right.data<T>(), k, batch.terms, left.step, right.step};
@@ -147,6 +150,18 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "spgemm(Tensor a_crow, Tensor a_col, Tensor? a_perm, Tensor b_crow, Tensor b_col, "
       "Tensor? b_perm, Tensor bt_crow, Tensor bt_col, Tensor? bt_perm, Tensor c_crow, "
       "Tensor c_col, Tensor? c_perm, Tensor a_values, Tensor b_values, bool reduce) -> Tensor");
+  m.def(
+      "extremum(Tensor crow, Tensor col, Tensor? perm, Tensor values, Tensor x, int n_cols, "
+      "bool largest, bool add) -> (Tensor, Tensor)");
+  m.def(
+      "log_sum_exp(Tensor crow, Tensor col, Tensor? perm, Tensor values, Tensor x, int n_cols, "
+      "bool add) -> Tensor");
+  m.def(
+      "contract_rows(Tensor crow, Tensor col, Tensor? perm, Tensor values, Tensor x, Tensor y, "
+      "Tensor entries, Tensor dense, int n_cols, bool transposed, bool soft, bool add) -> Tensor");
+  m.def(
+      "contract_entries(Tensor crow, Tensor col, Tensor? perm, Tensor values, Tensor x, Tensor y, "
+      "Tensor q, Tensor r, int n_cols, bool soft, bool add) -> Tensor");
   m.def("transpose_structure(Tensor crow, Tensor col, int n_cols) -> (Tensor, Tensor, Tensor)");
   m.def("mirrored_entries(Tensor crow, Tensor col) -> Tensor");
   m.def(
@@ -165,6 +180,10 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("spmm", TORCH_BOX(&sparsetorch::spmm));
   m.impl("sddmm", TORCH_BOX(&sparsetorch::sddmm));
   m.impl("spgemm", TORCH_BOX(&sparsetorch::spgemm));
+  m.impl("extremum", TORCH_BOX(&sparsetorch::extremum));
+  m.impl("log_sum_exp", TORCH_BOX(&sparsetorch::log_sum_exp));
+  m.impl("contract_rows", TORCH_BOX(&sparsetorch::contract_rows));
+  m.impl("contract_entries", TORCH_BOX(&sparsetorch::contract_entries));
   m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
   m.impl("mirrored_entries", TORCH_BOX(&sparsetorch::mirrored_entries));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));

@@ -26,7 +26,7 @@ void dispatch_size(int64_t bytes, F&& f) {
 inline Tensor permute(const Tensor& values, const Tensor& perm, bool inverse) {
   const int64_t n = perm.numel();
   const Operand from(values, values, 2, n);
-  const Tensor order = torch::stable::contiguous(perm);
+  const Tensor order = as_contiguous(perm);
   STD_TORCH_CHECK(order.is_cpu() && order.dim() == 1, "perm must be one row on the CPU");
   Tensor out = make_output(values, {values.size(0), n});
   const int64_t batch = values.size(0);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "csr.h"
+#include "scalar.h"
 #include "vector.h"
 
 namespace sparsetorch {
@@ -18,22 +19,35 @@ struct Sddmm {
   int64_t v_step;
 };
 
+// Sum of u_j v_j, without conjugates.
 template <typename T>
 inline T dot(const T* u, const T* v, int64_t k) {
-  constexpr int W = kWidth<T>;
-  if (k < W) {
+  using R = Real<T>;
+  constexpr int W = kWidth<R>, kStep = W / kParts<T>;
+  if (k < kStep) {
     T total = 0;
     for (int64_t j = 0; j < k; ++j) total += u[j] * v[j];
     return total;
   }
-  Vec<T, W> acc[2] = {};
+  Vec<R, W> acc[2] = {}, crossed[2] = {};
+  const auto add = [&](int which, int64_t j) {
+    const Vec<R, W> left = load<R, W>(reals(u + j)), right = load<R, W>(reals(v + j));
+    acc[which] += left * right;
+    if constexpr (kIsComplex<T>) crossed[which] += left * swapped<R, W>(right);
+  };
   int64_t j = 0;
-  for (; j + 2 * W <= k; j += 2 * W) {
-    acc[0] += load<T, W>(u + j) * load<T, W>(v + j);
-    acc[1] += load<T, W>(u + j + W) * load<T, W>(v + j + W);
+  for (; j + 2 * kStep <= k; j += 2 * kStep) {
+    add(0, j);
+    add(1, j + kStep);
   }
-  if (j + W <= k) acc[0] += load<T, W>(u + j) * load<T, W>(v + j), j += W;
-  T total = sum<T, W>(acc[0] + acc[1]);
+  if (j + kStep <= k) add(0, j), j += kStep;
+  T total;
+  if constexpr (kIsComplex<T>) {
+    total = T(sum<R, W>(with_signs<R, W>(acc[0] + acc[1], false)),
+              sum<R, W>(crossed[0] + crossed[1]));
+  } else {
+    total = sum<R, W>(acc[0] + acc[1]);
+  }
   for (; j < k; ++j) total += u[j] * v[j];
   return total;
 }
@@ -50,7 +64,7 @@ void sddmm_piece(const Sddmm<T, I, P>& p, const Cut& from, const Cut& to, T* out
         const int64_t col = p.a.col[e];
         if constexpr (!kOneColumn) {  // a row of v comes from anywhere: ask for it early
           const int64_t soon = p.a.col[std::min(e + 40, p.a.nnz - 1)];
-          for (int64_t j = 0; j < p.k; j += kWidth<T>) __builtin_prefetch(v + soon * p.k + j);
+          for (int64_t j = 0; j < p.k; j += 64 / sizeof(T)) __builtin_prefetch(v + soon * p.k + j);
         }
         const T product = kOneColumn ? *u_row * v[col] : dot(u_row, v + col * p.k, p.k);
         T& target = out[p.a.place(e)];

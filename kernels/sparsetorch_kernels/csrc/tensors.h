@@ -8,21 +8,19 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/complex.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 #include "csr.h"
+#include "scalar.h"
 
 namespace sparsetorch {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
-template <typename T>
-using Complex = c10::complex<T>;
 
 // Calls f(I{}) with the C++ type of the indices.
 template <typename F>
@@ -33,6 +31,11 @@ void dispatch_index(const Tensor& index, F&& f) {
   type == ScalarType::Long ? f(int64_t{}) : f(int32_t{});
 }
 
+// The tensor itself where it is contiguous: to ask PyTorch for a copy costs a call by name.
+inline Tensor as_contiguous(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
 // The tensors of a CSR pattern. Rows and columns may be numbered in int32 where entries, which crow
 // and perm count, need int64.
 struct Pattern {
@@ -40,8 +43,8 @@ struct Pattern {
   MaybeTensor perm;
 
   Pattern(const Tensor& crow_, const Tensor& col_, const MaybeTensor& perm_)
-      : crow(torch::stable::contiguous(crow_)), col(torch::stable::contiguous(col_)) {
-    if (perm_) perm = torch::stable::contiguous(*perm_);
+      : crow(as_contiguous(crow_)), col(as_contiguous(col_)) {
+    if (perm_) perm = as_contiguous(*perm_);
     STD_TORCH_CHECK(crow.is_cpu() && col.is_cpu(), "the pattern must be on the CPU");
     STD_TORCH_CHECK(crow.scalar_type() == col.scalar_type() || crow.scalar_type() == ScalarType::Long,
                     "crow must have the dtype of col, or be int64");
@@ -67,6 +70,15 @@ void dispatch_pattern(const Pattern& pattern, F&& f) {
   dispatch_index(pattern.col, [&]<typename I>(I) { mixed ? f(I{}, int64_t{}) : f(I{}, I{}); });
 }
 
+// Calls f(I{}) where rows, columns and entries are all counted in one type, as `layout.uniform`
+// has them: kernels of many variants are compiled for two types of indices, not three.
+template <typename F>
+void dispatch_uniform(const Pattern& pattern, F&& f) {
+  STD_TORCH_CHECK(pattern.crow.scalar_type() == pattern.col.scalar_type(),
+                  "crow and col must have one dtype");
+  dispatch_index(pattern.col, f);
+}
+
 // Calls f(T{}) with the C++ type of real values.
 template <typename F>
 void dispatch_real(const Tensor& values, F&& f) {
@@ -88,7 +100,7 @@ void dispatch_field(const Tensor& values, F&& f) {
 // Calls f(T{}, I{}, P{}), T being the C++ type of the values.
 template <typename F>
 void dispatch(const Tensor& values, const Pattern& pattern, F&& f) {
-  dispatch_real(values, [&](auto t) {
+  dispatch_field(values, [&](auto t) {
     dispatch_pattern(pattern, [&](auto i, auto p) { f(t, i, p); });
   });
 }
@@ -100,7 +112,7 @@ struct Operand {
   int64_t step;  // from one batch to the next; 0 where the only one serves all
 
   Operand(const Tensor& t, const Tensor& like, int64_t dim, int64_t first, int64_t second = 1)
-      : tensor(torch::stable::contiguous(t)), batch(t.size(0)), step(first * second) {
+      : tensor(as_contiguous(t)), batch(t.size(0)), step(first * second) {
     STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == like.scalar_type() && t.dim() == dim &&
                         t.size(1) == first && (dim == 2 || t.size(2) == second),
                     "an operand does not fit the pattern");

@@ -4,8 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
+#include "scalar.h"
 #include "spmv.h"
 
 namespace sparsetorch {
@@ -62,9 +62,6 @@ inline TriangleRow triangle_row(const Csr<I>& a, int64_t row) {
     return {first + stored, last, stored ? first : -1};
   }
 }
-
-template <typename T>
-inline constexpr bool kIsComplex = !std::is_floating_point_v<T>;
 
 // Division by the diagonal, which every later row waits for: a product with the reciprocal, which
 // is computed meanwhile, where the reciprocal is as precise as the quotient.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 namespace sparsetorch {
 
@@ -39,6 +40,28 @@ inline T sum(const Vec<T, N>& v) {
     std::memcpy(half, &v, sizeof(v));
     return sum<T, N / 2>(half[0] + half[1]);
   }
+}
+
+// Complex numbers lie in vectors as pairs of lanes, real before imaginary. The two exchanged:
+template <typename T, int N>
+inline Vec<T, N> swapped(const Vec<T, N>& v) {
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  return [&]<int... I>(std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, (I ^ 1)...);
+  }(std::make_integer_sequence<int, N>{});
+#else  // GCC before 12
+  decltype(v == v) order;
+  for (int lane = 0; lane < N; ++lane) order[lane] = lane ^ 1;
+  return __builtin_shuffle(v, order);
+#endif
+}
+
+// With the sign of every second lane, from the first or the second, changed.
+template <typename T, int N>
+inline Vec<T, N> with_signs(const Vec<T, N>& v, bool first) {
+  Vec<T, N> signs;
+  for (int lane = 0; lane < N; ++lane) signs[lane] = (lane % 2 == 0) == first ? -1 : 1;
+  return v * signs;
 }
 
 }  // namespace sparsetorch

@@ -1,0 +1,1 @@
+"""Products in other semirings: reductions of messages by their extremum or log-sum-exp."""
