@@ -24,7 +24,7 @@ lint: $(INSTALLED) ## check style and types (ruff, pyright)
 	$(BIN)/pyright
 
 bench: compiler-needed $(INSTALLED) ## time the sparse kernels beside their peers, correctness first
-	for script in bench_csr bench_memory bench_triangular bench_direct; do \
+	for script in bench_csr bench_memory bench_triangular bench_direct bench_semiring; do \
 		SPARSETORCH_NATIVE=require $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; echo; \
 	done
 

@@ -19,7 +19,7 @@ from matrices import poisson, power_law
 RUNS = [  # script, arguments, rows
     (bench_csr, "--grid 6 --nodes 40", 2 * len(bench_csr.CASES)),
     (bench_triangular, "--grid 6 --nodes 40", 2 * len(bench_triangular.CASES)),
-    (bench_direct, "--sizes 6x5 3x3x4", 2 * 8),
+    (bench_direct, "--sizes 6x5 3x3x4", 2 * 10),
 ]
 
 
