@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 Where = str | Callable[..., Any]
-Parts = Mapping[Where, Any]
+Parts = Mapping[Any, Any]  # keys are Where: a Mapping's keys may not be of a narrower type
 # What problems call their conditions, and the list of `Conditions` that each goes to.
 LISTS = {"dirichlet": "dirichlet", "neumann": "neumann", "robin": "robin", "impedance": "robin"}
 
