@@ -89,7 +89,7 @@ def peclet(mesh: Any, coefficient: Any = 1.0, velocity: Any = (1.0, 0.0)) -> np.
 
 
 def supg_weights(space: Space, coefficient: Any, w: np.ndarray) -> np.ndarray:
-    """tau = h / (2 |w|) max(0, 1 - 1 / Pe), (m, q): Brooks and Hughes (1982), equation 3.3.2."""
+    """tau = h / (2 |w|) max(0, 1 - 1 / Pe), (m, q): the critical approximation of Brooks and Hughes (1982)."""
     number, length, speed = _peclet(space, coefficient, w)
     strong = number > 1
     share = 1 - 1 / np.where(strong, number, 1)

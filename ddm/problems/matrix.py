@@ -151,6 +151,6 @@ def _dominant(A: sp.csr_array) -> bool:
     """Whether rows are diagonally dominant, and some row of each component strictly."""
     diagonal = A.diagonal().real
     excess = 2 * diagonal - np.asarray(abs(A).sum(axis=1)).ravel()
-    n_parts, part = connected_components(A, directed=False)
+    n_parts, part = connected_components(abs(A), directed=False)  # of complex A it drops parts
     strict = np.bincount(part, weights=excess > 1e-10 * diagonal, minlength=n_parts)
     return bool((excess >= -1e-12 * diagonal).all() and (strict > 0).all())
