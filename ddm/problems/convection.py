@@ -13,7 +13,7 @@ from ddm.problems.problem import Problem
 from ddm.problems.singular import Singular
 from ddm.problems.space import Space, discretize
 from ddm.problems.system import Discrete, add_flux, problem_of
-from ddm.problems.values import on_elements, tensor
+from ddm.problems.values import on_elements, real, tensor
 
 
 def convection_diffusion(
@@ -56,8 +56,8 @@ def convection_diffusion(
         raise ValueError(f"stabilisation: expected 'auto' or 'none', got {stabilisation!r}")
     space = discretize(mesh, degree)
     parts = conditions(mesh, dirichlet=dirichlet, neumann=neumann, robin=robin)
-    w = on_elements(velocity, space.x, "velocity", (mesh.dim(),))
-    f = on_elements(source, space.x, "source")
+    w = real(on_elements(velocity, space.x, "velocity", (mesh.dim(),)), "velocity")
+    f = real(on_elements(source, space.x, "source"), "source")
     tau = np.zeros(w.shape[1:])
     if stabilisation == "auto":
         tau = supg_weights(space, coefficient, w)
@@ -89,7 +89,10 @@ def peclet(mesh: Any, coefficient: Any = 1.0, velocity: Any = (1.0, 0.0)) -> np.
 
 
 def supg_weights(space: Space, coefficient: Any, w: np.ndarray) -> np.ndarray:
-    """tau = h / (2 |w|) max(0, 1 - 1 / Pe), (m, q): the critical approximation of Brooks and Hughes (1982)."""
+    """tau = h / (2 |w|) max(0, 1 - 1 / Pe), (m, q).
+
+    The critical approximation of Brooks and Hughes (1982): none where Pe is at most 1.
+    """
     number, length, speed = _peclet(space, coefficient, w)
     strong = number > 1
     share = 1 - 1 / np.where(strong, number, 1)

@@ -12,7 +12,7 @@ from ddm.problems.problem import Problem
 from ddm.problems.singular import Singular
 from ddm.problems.space import Space, discretize
 from ddm.problems.system import Discrete, add_flux, problem_of
-from ddm.problems.values import Source, on_elements, tensor
+from ddm.problems.values import Source, on_elements, real, tensor
 
 
 def poisson(mesh: Any, source: Source | float = 1.0, **options: Any) -> Problem:
@@ -71,7 +71,7 @@ def diffusion(
     space = discretize(mesh, degree)
     parts = conditions(mesh, dirichlet=dirichlet, neumann=neumann, robin=robin)
     matrices = diffusion_matrices(space, coefficient) + reaction_matrices(space, reaction)
-    f = on_elements(source, space.x, "source")
+    f = real(on_elements(source, space.x, "source"), "source")
     load = space.load(lambda v, w: f * v)
     add_flux(space, parts, matrices, load)
     discrete = Discrete(space, matrices, load, parts, np.ones((space.basis.N, 1)), "spd")
@@ -100,7 +100,7 @@ def reaction_matrices(space: Space, reaction: Any) -> np.ndarray | float:
     """
     if not callable(reaction) and not np.any(reaction):
         return 0.0
-    c = on_elements(reaction, space.x, "reaction")
-    if np.iscomplexobj(c) or (c < 0).any():
-        raise ValueError(f"reaction: expected real values of at least 0, got {c.min():g}")
+    c = real(on_elements(reaction, space.x, "reaction"), "reaction")
+    if (c < 0).any():
+        raise ValueError(f"reaction: expected values of at least 0, got {c.min():g}")
     return space.matrices(lambda u, v, w: c * u * v)

@@ -12,7 +12,7 @@ from ddm.problems.problem import Problem
 from ddm.problems.singular import Singular
 from ddm.problems.space import discretize
 from ddm.problems.system import Discrete, add_flux, problem_of
-from ddm.problems.values import on_elements, positive
+from ddm.problems.values import on_elements, positive, real
 
 
 def elasticity(
@@ -69,7 +69,7 @@ def elasticity(
         lambda u, v, w: 2 * mu * ddot(sym_grad(u), sym_grad(v)) + lam * div(u) * div(v)
     )
     force = on_elements(np.zeros(d) if source is None else source, space.x, "source", (d,))
-    load = space.load(lambda v, w: dot(force, v))
+    load = space.load(lambda v, w: dot(real(force, "source"), v))
     add_flux(space, parts, matrices, load)
     modes = rigid_body_modes(space.points.T)
     discrete = Discrete(space, matrices, load, parts, modes, "spd")
@@ -83,7 +83,7 @@ def lame(x: np.ndarray, young: Any, poisson_ratio: Any) -> tuple[np.ndarray, np.
         ValueError: E not positive, nu not between -1 and 0.5.
     """
     E = positive(on_elements(young, x, "young"), "young")
-    nu = on_elements(poisson_ratio, x, "poisson_ratio")
+    nu = real(on_elements(poisson_ratio, x, "poisson_ratio"), "poisson_ratio")
     if not ((nu > -1) & (nu < 0.5)).all():
         raise ValueError(
             f"poisson_ratio: expected values between -1 and 0.5, got {nu.min():g} to {nu.max():g}"

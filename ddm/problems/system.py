@@ -13,7 +13,7 @@ from ddm.problems.boundary import Conditions
 from ddm.problems.problem import Elements, Kind, Problem
 from ddm.problems.singular import Singular, settle
 from ddm.problems.space import Space
-from ddm.problems.values import evaluate
+from ddm.problems.values import evaluate, real
 
 
 def add_flux(space: Space, parts: Conditions, K: np.ndarray, load: np.ndarray) -> None:
@@ -43,6 +43,11 @@ def _mass(space: Space, facets: np.ndarray, alpha: Any, dtype: Any) -> tuple[Any
         weight = np.asarray(alpha)[basis.tind, None]
     else:
         weight = evaluate(alpha, np.asarray(basis.global_coordinates()), "robin: alpha")
+    if np.issubdtype(dtype, np.floating) and (real(weight, "robin: alpha") < 0).any():
+        raise ValueError(
+            f"robin: expected alpha of at least 0, got {weight.min():g}: the matrix would not be "
+            "known to be definite"
+        )
     form = BilinearForm(lambda u, v, w: weight * _inner(u, v), dtype=dtype.type)
     return basis.tind, form.elemental(basis).tolocal().swapaxes(1, 2)
 
@@ -58,7 +63,8 @@ def _flux(space: Space, facets: np.ndarray, g: Any, name: str, dtype: Any) -> np
         g = np.zeros(shape)
 
     def form(v: Any, w: Any) -> Any:
-        return _inner(evaluate(g, np.asarray(w.x), name, shape), v)
+        values = evaluate(g, np.asarray(w.x), name, shape)
+        return _inner(values if np.issubdtype(dtype, np.complexfloating) else real(values, name), v)
 
     return LinearForm(form, dtype=dtype.type).assemble(space.on_facets(facets))
 
@@ -80,8 +86,8 @@ def prescribed(space: Space, parts: Conditions, dtype: Any) -> tuple[np.ndarray,
         for component, found in enumerate(_components(value, space.points[:, nodes], size)):
             if found is None:
                 continue
-            if np.iscomplexobj(found) and not np.issubdtype(dtype, np.complexfloating):
-                raise ValueError("dirichlet: complex values for a real problem")
+            if np.issubdtype(dtype, np.floating):
+                real(found, "dirichlet")
             fixed[nodes * size + component] = True
             values[nodes * size + component] = found
     return fixed, values

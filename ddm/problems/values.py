@@ -44,29 +44,37 @@ def evaluate(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) 
 
 def on_elements(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     """The same at quadrature points (d, m, q), where an array (m, *shape) is a value an element."""
-    if not callable(value):
-        array = np.asarray(value)
-        if array.shape == (x.shape[1], *shape):
-            return evaluate(
-                lambda *_: np.moveaxis(array, 0, -1)[..., None] + 0 * x[0], x, name, shape
-            )
-        if array.ndim > len(shape):
-            raise ValueError(
-                f"{name}: expected one value of shape {shape}, or an array of shape "
-                f"{(x.shape[1], *shape)}: one an element; got shape {array.shape}"
-            )
-    return evaluate(value, x, name, shape)
+    array = None if callable(value) else np.asarray(value)
+    if array is None or array.ndim <= len(shape):
+        return evaluate(value, x, name, shape)
+    if array.shape != (x.shape[1], *shape):
+        raise ValueError(
+            f"{name}: expected one value of shape {shape}, or an array of shape "
+            f"{(x.shape[1], *shape)}: one an element; got shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: some of its values are not finite")
+    return np.broadcast_to(np.moveaxis(array, 0, -1)[..., None], (*shape, *x.shape[1:]))
+
+
+def real(values: np.ndarray, name: str) -> np.ndarray:
+    """The same values, which are real.
+
+    Raises:
+        ValueError: they are complex.
+    """
+    if np.iscomplexobj(values):
+        raise ValueError(f"{name}: expected real values, got {values.dtype}")
+    return values
 
 
 def positive(values: np.ndarray, name: str) -> np.ndarray:
-    """The same values (m, q), all positive.
+    """The same values (m, q), all real and positive.
 
     Raises:
         ValueError: naming the first element with one that is not.
     """
-    if np.iscomplexobj(values):
-        raise ValueError(f"{name}: expected real values, got {values.dtype}")
-    if (values <= 0).any():
+    if (real(values, name) <= 0).any():
         first = int(np.flatnonzero((values <= 0).any(axis=-1))[0])
         raise ValueError(
             f"{name}: expected positive values, got {values[first].min():g} in element {first}"
@@ -82,14 +90,16 @@ def tensor(value: Any, x: np.ndarray, name: str) -> np.ndarray:
     """
     d, m = x.shape[:2]
     found = np.asarray(value(*x) if callable(value) else value)
-    matrices = (d, d, *x.shape[1:]) if callable(value) else (d, d)
-    if found.shape not in (matrices, (m, d, d)):
+    one = (d, d, *x.shape[1:]) if callable(value) else (d, d)
+    if found.shape not in (one, (m, d, d)):
         return positive(on_elements(value, x, name), name)
-    K = on_elements(value, x, name, (d, d))
-    if np.iscomplexobj(K):
-        raise ValueError(f"{name}: expected real values, got {K.dtype}")
-    if abs(K - K.swapaxes(0, 1)).max() > 1e-12 * abs(K).max():
+    K = real(on_elements(value, x, name, (d, d)), name)
+    # One tensor, or one an element, has one set of eigenvalues, not one a quadrature point.
+    different = (
+        found if callable(value) else np.moveaxis(found.reshape(-1, 1, d, d), (0, 1), (2, 3))
+    )
+    if abs(different - different.swapaxes(0, 1)).max() > 1e-12 * abs(different).max():
         raise ValueError(f"{name}: expected symmetric tensors")
-    smallest = np.linalg.eigvalsh(np.moveaxis(K, (0, 1), (-2, -1)))[..., 0]
+    smallest = np.linalg.eigvalsh(np.moveaxis(different, (0, 1), (-2, -1)))[..., 0]
     positive(smallest, f"{name}: eigenvalues of the tensor")
     return K
