@@ -74,7 +74,7 @@ def convection_diffusion(
     )
     load = space.load(lambda v, _: f * (v + tau * dot(w, v.grad)))
     add_flux(space, parts, matrices, load)
-    discrete = Discrete(space, matrices, load, parts, np.ones((space.basis.N, 1)), "general")
+    discrete = Discrete(space, matrices, load, parts, np.ones((space.size, 1)), "general")
     return problem_of(discrete, singular=singular, keep_elements=keep_elements)
 
 

@@ -74,7 +74,7 @@ def diffusion(
     f = real(on_elements(source, space.x, "source"), "source")
     load = space.load(lambda v, w: f * v)
     add_flux(space, parts, matrices, load)
-    discrete = Discrete(space, matrices, load, parts, np.ones((space.basis.N, 1)), "spd")
+    discrete = Discrete(space, matrices, load, parts, np.ones((space.size, 1)), "spd")
     return problem_of(discrete, singular=singular, keep_elements=keep_elements)
 
 

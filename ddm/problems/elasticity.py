@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from skfem.helpers import ddot, div, dot, sym_grad
 
 from ddm.problems.boundary import Parts, conditions
 from ddm.problems.problem import Problem
 from ddm.problems.singular import Singular
-from ddm.problems.space import discretize
+from ddm.problems.space import Space, discretize
 from ddm.problems.system import Discrete, add_flux, problem_of
 from ddm.problems.values import on_elements, positive, real
 
@@ -65,15 +64,39 @@ def elasticity(
     mu, lam = lame(space.x, young, poisson_ratio)
     if d == 2 and plane == "stress":
         lam = 2 * mu * lam / (2 * mu + lam)
-    matrices = space.matrices(
-        lambda u, v, w: 2 * mu * ddot(sym_grad(u), sym_grad(v)) + lam * div(u) * div(v)
-    )
+    matrices = stiffness(space, mu, lam)
     force = on_elements(np.zeros(d) if source is None else source, space.x, "source", (d,))
-    load = space.load(lambda v, w: dot(real(force, "source"), v))
+    load = np.stack([space.load(lambda v, w, f=f: f * v) for f in real(force, "source")], axis=1)
+    load = load.ravel()
     add_flux(space, parts, matrices, load)
     modes = rigid_body_modes(space.points.T)
     discrete = Discrete(space, matrices, load, parts, modes, "spd")
     return problem_of(discrete, singular=singular, keep_elements=keep_elements)
+
+
+def stiffness(space: Space, mu: np.ndarray, lam: np.ndarray) -> np.ndarray:
+    """Element matrices of `2 mu eps(u) : eps(v) + lambda div u div v`, (m, k d, k d).
+
+    From the gradients g_a of the scalar functions a, the block of a and b is the integral of
+    `lambda g_a g_b^T + mu g_b g_a^T + mu (g_a . g_b) I`.
+
+    Args:
+        space: with d unknowns a node.
+        mu: (m, q) at the quadrature points.
+        lam: the same.
+    """
+    gradients = [np.asarray(function[0].grad) for function in space.basis.basis]  # (d, m, q)
+    k, d = len(gradients), space.mesh.dim()
+    K = np.zeros((space.mesh.nelements, k, d, k, d))
+    for b, g_b in enumerate(gradients):
+        by_mu, by_lam = (g_b * (weight * space.basis.dx) for weight in (mu, lam))
+        for a in range(b + 1):
+            shear = np.einsum("imq,jmq->mij", by_mu, gradients[a])
+            block = shear + np.einsum("imq,jmq->mij", gradients[a], by_lam)
+            block += np.trace(shear, axis1=1, axis2=2)[:, None, None] * np.eye(d)
+            K[:, a, :, b, :] = block
+            K[:, b, :, a, :] = block.swapaxes(1, 2)
+    return K.reshape(len(K), k * d, k * d)
 
 
 def lame(x: np.ndarray, young: Any, poisson_ratio: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -69,5 +69,5 @@ def helmholtz(
     waves = [(facets, (alpha, g)) for facets, g in parts.robin]
     parts = replace(parts, robin=waves)
     add_flux(space, parts, matrices, load)
-    discrete = Discrete(space, matrices, load, parts, np.ones((space.basis.N, 1)), "symmetric")
+    discrete = Discrete(space, matrices, load, parts, np.ones((space.size, 1)), "symmetric")
     return problem_of(discrete, singular=None, keep_elements=keep_elements)

@@ -36,7 +36,8 @@ class Space:
     Attributes:
         mesh: triangles or tetrahedra.
         block_size: components of a value.
-        basis: scikit-fem's, with quadrature points.
+        basis: scikit-fem's for one component, with quadrature points: that of all components
+            would hold d^2 times the numbers, most of them zero.
         points: (d, nodes): the vertices, then the midpoints of edges for P2.
     """
 
@@ -51,26 +52,35 @@ class Space:
         return np.asarray(self.basis.global_coordinates())
 
     @property
+    def size(self) -> int:
+        """Number of degrees of freedom, boundary included."""
+        return self.basis.N * self.block_size
+
+    @property
     def dofs(self) -> np.ndarray:
-        """Degrees of freedom of each element, boundary included, (m, k)."""
-        return self.basis.element_dofs.T
+        """Degrees of freedom of each element, boundary included, (m, k), node by node."""
+        nodes = self.basis.element_dofs.T.astype(np.int64)
+        blocks = nodes[:, :, None] * self.block_size + np.arange(self.block_size)
+        return blocks.reshape(len(nodes), -1)
 
     def matrices(self, form: Callable[..., Any], dtype: type = np.float64) -> np.ndarray:
-        """Element matrices (m, k, k) of a form of (u, v, w): rows test, columns trial functions."""
+        """Element matrices of a scalar form of (u, v, w), (m, k, k): rows test, columns trial."""
         return BilinearForm(form, dtype=dtype).elemental(self.basis).tolocal().swapaxes(1, 2)
 
     def load(self, form: Callable[..., Any], dtype: type = np.float64) -> np.ndarray:
-        """Load vector of a form of (v, w)."""
+        """Load vector of a scalar form of (v, w), (nodes,)."""
         return LinearForm(form, dtype=dtype).assemble(self.basis)
 
     def on_facets(self, facets: np.ndarray) -> Any:
-        """scikit-fem's basis on facets."""
-        return FacetBasis(self.mesh, self.basis.elem, facets=facets)
+        """scikit-fem's basis of all components on facets."""
+        element = self.basis.elem
+        if self.block_size > 1:
+            element = ElementVector(element, self.block_size)
+        return FacetBasis(self.mesh, element, facets=facets)
 
     def nodes_of(self, facets: np.ndarray) -> np.ndarray:
         """Nodes on facets."""
-        dofs = self.basis.get_dofs(facets).flatten()
-        return np.unique(dofs // self.block_size)
+        return np.unique(self.basis.get_dofs(facets).flatten())
 
 
 def discretize(mesh: Any, degree: int = 1, block_size: int = 1) -> Space:
@@ -84,10 +94,7 @@ def discretize(mesh: Any, degree: int = 1, block_size: int = 1) -> Space:
         raise TypeError(f"mesh: expected a MeshTri or a MeshTet, got {type(mesh).__name__}")
     if degree not in (1, 2):
         raise ValueError(f"degree: expected 1 or 2, got {degree}")
-    element = ELEMENTS[mesh.dim(), degree]()
-    if block_size > 1:
-        element = ElementVector(element, block_size)
-    basis = Basis(mesh, element)
-    points = np.asarray(basis.doflocs)[:, ::block_size].copy()
+    basis = Basis(mesh, ELEMENTS[mesh.dim(), degree]())
+    points = np.asarray(basis.doflocs).copy()
     points[:, : mesh.nvertices] = mesh.p
     return Space(mesh, block_size, basis, points)

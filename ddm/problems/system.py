@@ -79,8 +79,8 @@ def prescribed(space: Space, parts: Conditions, dtype: Any) -> tuple[np.ndarray,
         ValueError: values of another shape or not finite.
     """
     size = space.block_size
-    fixed = np.zeros(space.basis.N, dtype=bool)
-    values = np.zeros(space.basis.N, dtype=dtype)
+    fixed = np.zeros(space.size, dtype=bool)
+    values = np.zeros(space.size, dtype=dtype)
     for facets, value in parts.dirichlet:
         nodes = space.nodes_of(facets)
         for component, found in enumerate(_components(value, space.points[:, nodes], size)):

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from manufactured import cube, solved, square
-from skfem import Basis, BilinearForm, ElementTriP1, MeshTri
+from skfem import Basis, BilinearForm, ElementTriP1, ElementVector, MeshTri
+from skfem.helpers import ddot, div, sym_grad
 
 from ddm.problems import (
     convection_diffusion,
@@ -17,6 +18,7 @@ from ddm.problems import (
     poisson,
     rigid_body_modes,
 )
+from ddm.problems.space import ELEMENTS
 
 ROLLERS = {"left": (0.0, None), "bottom": (None, 0.0)}
 ROBIN = {"right": (2.0, 1.0)}
@@ -93,6 +95,22 @@ def test_the_matrix_is_that_of_scikit_fem():
     theirs = form.assemble(Basis(mesh, ElementTriP1())).toarray()
     inside = problem.interior
     assert np.allclose(problem.A.toarray(), theirs[np.ix_(inside, inside)], atol=1e-13)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("mesh", [square(4), cube(2)], ids=["2D", "3D"])
+def test_the_elastic_matrix_is_that_of_scikit_fem(mesh, degree):
+    """With a Poisson ratio that varies, from the textbook form."""
+    ratio = np.random.default_rng(0).uniform(-0.3, 0.45, mesh.nelements)
+    problem = elasticity(mesh, 2.0, ratio, degree=degree, dirichlet={}, singular="nullspace")
+    element = ElementVector(ELEMENTS[mesh.dim(), degree]())
+    mu = (1 / (1 + ratio))[:, None]
+    lam = 2 * mu * (ratio / (1 - 2 * ratio))[:, None]
+    form = BilinearForm(
+        lambda u, v, w: 2 * mu * ddot(sym_grad(u), sym_grad(v)) + lam * div(u) * div(v)
+    )
+    theirs = form.assemble(Basis(mesh, element))
+    assert abs(problem.A - theirs).max() < 1e-13 * abs(theirs).max()
 
 
 def test_a_jump_of_a_million_is_met_exactly():
