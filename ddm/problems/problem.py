@@ -34,12 +34,12 @@ class Elements:
         if chosen is not None:
             dofs, matrices = dofs[chosen], matrices[chosen]
         k = dofs.shape[1]
-        small = dofs.T.astype(np.int32 if n < 2**31 else np.int64)  # (k, m)
-        row = np.broadcast_to(small[None, :], (k, *small.shape)).ravel()
-        col = np.broadcast_to(small[:, None], (k, *small.shape)).ravel()
-        data = matrices.transpose(2, 1, 0).ravel()
-        kept = (row >= 0) & (col >= 0)
-        return sp.csr_array(sp.coo_array((data[kept], (row[kept], col[kept])), shape=(n, n)))
+        small = dofs.astype(np.int32 if n < 2**31 else np.int64)
+        row, col, data = np.repeat(small, k), np.tile(small, k).ravel(), matrices.ravel()
+        if (small < 0).any():
+            kept = (row >= 0) & (col >= 0)
+            row, col, data = row[kept], col[kept], data[kept]
+        return sp.csr_array(sp.coo_array((data, (row, col)), shape=(n, n)))
 
 
 @dataclass(frozen=True)
