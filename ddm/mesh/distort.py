@@ -36,7 +36,8 @@ def distort(mesh: Any, jitter: float, stretch: float, seed: int) -> Any:
     np.minimum.at(shortest, b, length)
     inside = mesh.interior_nodes()
     p = mesh.p.copy()
-    p[:, inside] += jitter * shortest[inside] * _in_ball(rng, dim, len(inside))
+    direction, radius = _in_ball(rng, dim, len(inside))
+    p[:, inside] += jitter * shortest[inside] * radius * direction
     if dim == 2:
         angle = rng.uniform(0, np.pi)
         axis = np.array([np.cos(angle), np.sin(angle)])
@@ -51,11 +52,11 @@ def distort(mesh: Any, jitter: float, stretch: float, seed: int) -> Any:
     return moved
 
 
-def _in_ball(rng: np.random.Generator, dim: int, count: int) -> np.ndarray:
-    """Uniform points in the unit disk or ball, (dim, count)."""
+def _in_ball(rng: np.random.Generator, dim: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform points in the unit disk or ball: directions (dim, count) and radii (count,)."""
     if dim == 2:
         angle = rng.uniform(0, 2 * np.pi, count)
         radius = np.sqrt(rng.uniform(0, 1, count))
-        return radius * np.stack([np.cos(angle), np.sin(angle)])
+        return np.stack([np.cos(angle), np.sin(angle)]), radius
     direction = rng.standard_normal((3, count))
-    return np.cbrt(rng.uniform(0, 1, count)) * direction / np.linalg.norm(direction, axis=0)
+    return direction / np.linalg.norm(direction, axis=0), np.cbrt(rng.uniform(0, 1, count))

@@ -64,7 +64,7 @@ def diffusion(
         keep_elements: whether the problem holds its element matrices (memory: k^2 numbers each).
 
     Raises:
-        TypeError: not such a mesh.
+        TypeError: not such a mesh, or values that are no numbers.
         ValueError: coefficients that are not positive or not finite, parts of the boundary that
             are not there or overlap, no interior node, or a singular matrix.
     """
@@ -98,7 +98,7 @@ def reaction_matrices(space: Space, reaction: Any) -> np.ndarray | float:
     Raises:
         ValueError: a negative c.
     """
-    if not callable(reaction) and not np.any(reaction):
+    if np.ndim(reaction) == 0 and not callable(reaction) and reaction == 0:
         return 0.0
     c = real(on_elements(reaction, space.x, "reaction"), "reaction")
     if (c < 0).any():

@@ -98,6 +98,8 @@ def _components(value: Any, x: np.ndarray, size: int) -> list[np.ndarray | None]
     if size == 1 or callable(value):
         found = evaluate(value, x, "dirichlet", (size,) if size > 1 else ())
         return list(found.reshape(size, -1))
+    if value is None:
+        raise ValueError(f"dirichlet: expected {size} components, got None; leave the part out")
     listed = [value] * size if isinstance(value, int | float) else list(value)
     if len(listed) != size:
         raise ValueError(f"dirichlet: expected {size} components, got {value!r}")

@@ -10,6 +10,13 @@ import numpy as np
 Source = Callable[..., Any]
 
 
+def _numbers(value: Any, name: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{name}: expected numbers or a function that gives some, got {value!r}")
+    return array
+
+
 def evaluate(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     """A constant, or a function of the coordinates, at points.
 
@@ -24,11 +31,12 @@ def evaluate(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) 
         (*shape, *points).
 
     Raises:
+        TypeError: no numbers.
         ValueError: another shape, or values that are not finite.
     """
     points = x.shape[1:]
     whole = (*shape, *points)
-    found = np.asarray(value(*x) if callable(value) else value)
+    found = _numbers(value(*x) if callable(value) else value, name)
     if not callable(value) and found.shape == shape:
         found = found.reshape(shape + (1,) * len(points))
     elif found.shape not in (whole, shape + (1,) * len(points), ()) or (shape and found.ndim == 0):
@@ -44,7 +52,7 @@ def evaluate(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) 
 
 def on_elements(value: Any, x: np.ndarray, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     """The same at quadrature points (d, m, q), where an array (m, *shape) is a value an element."""
-    array = None if callable(value) else np.asarray(value)
+    array = None if callable(value) else _numbers(value, name)
     if array is None or array.ndim <= len(shape):
         return evaluate(value, x, name, shape)
     if array.shape != (x.shape[1], *shape):
@@ -89,7 +97,7 @@ def tensor(value: Any, x: np.ndarray, name: str) -> np.ndarray:
         ValueError: not positive, or a tensor that is not symmetric positive definite.
     """
     d, m = x.shape[:2]
-    found = np.asarray(value(*x) if callable(value) else value)
+    found = _numbers(value(*x) if callable(value) else value, name)
     one = (d, d, *x.shape[1:]) if callable(value) else (d, d)
     if found.shape not in (one, (m, d, d)):
         return positive(on_elements(value, x, name), name)

@@ -144,6 +144,13 @@ def test_bad_arguments_are_named(options, message):
     refuses(lambda: diffusion(square(5), **options), message)
 
 
+@pytest.mark.parametrize("name", ["coefficient", "source", "reaction", "dirichlet"])
+@pytest.mark.parametrize("value", ["one", lambda x, y: None, np.array([None])])
+def test_values_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(TypeError, match=f"{name}: expected numbers or a function that gives some"):
+        diffusion(square(5), **{name: value})
+
+
 def test_values_that_are_no_mapping_and_meshes_that_are_none_are_refused():
     number: Any = 1.0
     refuses(lambda: diffusion(square(5), neumann=number), "neumann: expected a map", TypeError)
@@ -162,6 +169,7 @@ def test_values_that_are_no_mapping_and_meshes_that_are_none_are_refused():
         (lambda: elasticity(square(5), plane=OTHER), "plane: expected 'strain' or 'stress'"),
         (lambda: elasticity(square(5), source=(1.0,)), r"source: expected shape \(2,\)"),
         (lambda: elasticity(square(5), dirichlet={"left": (1.0,)}), "dirichlet: expected 2 comp"),
+        (lambda: elasticity(square(5), dirichlet={"left": None}), "dirichlet: .*got None"),
         (lambda: elasticity(square(5), neumann={"left": 1.0}), r"neumann: expected shape \(2,\)"),
         (lambda: helmholtz(square(5), 0.0), "wavenumber: expected positive values"),
         (lambda: helmholtz(square(5), 1.0, absorption=-1.0), "absorption: expected a number of"),
