@@ -17,24 +17,60 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddm.comparison import compare
     from ddm.learned import InterfaceNet
-    from ddm.mesh import load_mesh, mesh_domain, random_mesh, save_mesh
+    from ddm.mesh import (
+        load_mesh,
+        mesh_box,
+        mesh_cad,
+        mesh_domain,
+        mesh_hull,
+        random_mesh,
+        random_solid,
+        save_mesh,
+    )
     from ddm.partition import Decomposition, decompose
-    from ddm.problems import Problem, poisson
+    from ddm.problems import (
+        Elements,
+        Problem,
+        convection_diffusion,
+        diffusion,
+        elasticity,
+        from_matrix,
+        graph_laplacian,
+        helmholtz,
+        load_petsc,
+        poisson,
+        random_problem,
+        rigid_body_modes,
+    )
     from ddm.schwarz import Schwarz, robin
     from ddm.setup import Setup, set_up
 
 __all__ = [
     "Decomposition",
+    "Elements",
     "InterfaceNet",
     "Problem",
     "Schwarz",
     "Setup",
     "compare",
+    "convection_diffusion",
     "decompose",
+    "diffusion",
+    "elasticity",
+    "from_matrix",
+    "graph_laplacian",
+    "helmholtz",
     "load_mesh",
+    "load_petsc",
+    "mesh_box",
+    "mesh_cad",
     "mesh_domain",
+    "mesh_hull",
     "poisson",
     "random_mesh",
+    "random_problem",
+    "random_solid",
+    "rigid_body_modes",
     "robin",
     "save_mesh",
     "set_up",
@@ -43,9 +79,31 @@ __all__ = [
 _MODULES = {
     "comparison": ("compare",),
     "learned": ("InterfaceNet",),
-    "mesh": ("load_mesh", "mesh_domain", "random_mesh", "save_mesh"),
+    "mesh": (
+        "load_mesh",
+        "mesh_box",
+        "mesh_cad",
+        "mesh_domain",
+        "mesh_hull",
+        "random_mesh",
+        "random_solid",
+        "save_mesh",
+    ),
     "partition": ("Decomposition", "decompose"),
-    "problems": ("Problem", "poisson"),
+    "problems": (
+        "Elements",
+        "Problem",
+        "convection_diffusion",
+        "diffusion",
+        "elasticity",
+        "from_matrix",
+        "graph_laplacian",
+        "helmholtz",
+        "load_petsc",
+        "poisson",
+        "random_problem",
+        "rigid_body_modes",
+    ),
     "schwarz": ("Schwarz", "robin"),
     "setup": ("Setup", "set_up"),
 }

@@ -56,7 +56,7 @@ def test_a_missing_file_is_not_found(tmp_path, name):
 def test_a_file_without_triangles_is_refused(tmp_path):
     path = tmp_path / "lines.vtu"
     meshio.Mesh(np.eye(3), [("line", np.array([[0, 1], [1, 2]]))]).write(path)
-    with pytest.raises(ValueError, match="has no triangles; its cell types: line"):
+    with pytest.raises(ValueError, match="has no triangles or tetrahedra; its cell types: line"):
         load_mesh(path)
 
 

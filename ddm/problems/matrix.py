@@ -1,0 +1,156 @@
+"""Problems from a user's own matrix, or from a file of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import scipy.io
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from ddm.problems.graph import positions_of, vector
+from ddm.problems.petsc_binary import is_petsc_binary, load_petsc
+from ddm.problems.problem import Kind, Problem
+from ddm.problems.singular import Singular, settle
+
+
+def from_matrix(
+    A: Any,
+    b: np.ndarray | None = None,
+    *,
+    coordinates: np.ndarray | None = None,
+    block_size: int = 1,
+    near_nullspace: np.ndarray | None = None,
+    kind: Kind | None = None,
+    singular: Singular = "refuse",
+) -> Problem:
+    """A problem from a SciPy matrix, or a Matrix Market, `.npz` or PETSc binary file.
+
+    Args:
+        A: (n, n) SciPy sparse matrix, or the path of a file. A vector in a PETSc file becomes b.
+        b: (n,) right-hand side; None draws normal numbers (seed 0).
+        coordinates: (n, d) positions of the unknowns, if there are any.
+        block_size: unknowns a node, numbered node by node.
+        near_nullspace: (n, k); None: constants, for each component of a block. For elasticity
+            pass `rigid_body_modes` of the nodes.
+        kind: see `Problem`. None finds out whether A is symmetric, and calls it "spd" where that
+            follows from its rows: positive diagonal, diagonally dominant, strictly so in some row
+            of each connected component.
+        singular: what to do where the near null space holds null vectors: see
+            `ddm.problems.singular.settle`.
+
+    The matrix becomes float64 or complex128, both exact for narrower types.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: not a SciPy matrix or path, or entries that are no numbers.
+        ValueError: not square, empty, entries that are not finite, zero rows or columns, arrays
+            that do not fit, a `kind` that A contradicts, or a singular A.
+    """
+    if isinstance(A, str | Path):
+        A, b = _read(Path(A), b)
+    matrix = _checked(A)
+    n = matrix.shape[0]
+    if block_size < 1 or n % block_size:
+        raise ValueError(f"block_size: expected a divisor of {n}, got {block_size}")
+    if near_nullspace is None:
+        modes = np.kron(np.ones((n // block_size, 1)), np.eye(block_size))
+    else:
+        modes = np.asarray(near_nullspace)
+        if modes.ndim != 2 or len(modes) != n or not np.isfinite(modes).all():
+            raise ValueError(
+                f"near_nullspace: expected finite values of shape ({n}, k), got {modes.shape}"
+            )
+    right = np.random.default_rng(0).standard_normal(n) if b is None else vector(b, n, "b")
+    if np.iscomplexobj(right) and not np.iscomplexobj(matrix.data):
+        raise TypeError("b: complex, but A is real; convert A with .astype(complex)")
+    problem = Problem(
+        matrix,
+        right.astype(matrix.dtype),
+        None,
+        np.arange(n // block_size),
+        positions=positions_of(coordinates, n),
+        block_size=block_size,
+        near_nullspace=modes,
+        kind=_kind(matrix, kind),
+    )
+    return settle(problem, singular)
+
+
+def _read(path: Path, b: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+    if not path.is_file():
+        raise FileNotFoundError(f"A: no file {path}")
+    if is_petsc_binary(path):
+        objects = load_petsc(path)
+        matrices = [item for item in objects if sp.issparse(item)]
+        vectors = [item for item in objects if not sp.issparse(item)]
+        if len(matrices) != 1:
+            raise ValueError(f"A: expected one matrix in {path}, found {len(matrices)}")
+        return matrices[0], vectors[0] if b is None and vectors else b  # type: ignore[return-value]
+    try:
+        found = sp.load_npz(path) if path.suffix == ".npz" else scipy.io.mmread(path)
+    except Exception as error:  # the readers raise whatever they meet in a damaged file
+        raise ValueError(
+            f"A: {path} is neither a Matrix Market, nor a SciPy .npz, nor a PETSc binary file "
+            f"({error})"
+        ) from error
+    if not sp.issparse(found):
+        raise ValueError(f"A: {path} holds a dense array; expected a sparse matrix")
+    return found, b
+
+
+def _checked(A: Any) -> sp.csr_array:
+    if not sp.issparse(A):
+        raise TypeError(
+            f"A: expected a SciPy sparse matrix or a path, got {type(A).__name__}; a dense array "
+            "becomes one by scipy.sparse.csr_array(A)"
+        )
+    if not (np.issubdtype(A.dtype, np.number) or A.dtype == np.bool_):
+        raise TypeError(f"A: expected numbers, got {A.dtype}")
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
+        raise ValueError(f"A: expected a square matrix with rows, got shape {A.shape}")
+    A = A.tocsr()
+    A.check_format(full_check=True)
+    matrix = sp.csr_array(A, dtype=np.result_type(A.dtype, np.float64), copy=True)
+    matrix.sum_duplicates()
+    if not np.isfinite(matrix.data).all():
+        raise ValueError("A: some entries are not finite")
+    for axis, name in ((1, "row"), (0, "column")):
+        empty = np.flatnonzero(np.asarray(abs(matrix).sum(axis=axis)).ravel() == 0)
+        if len(empty):
+            raise ValueError(
+                f"A: {name} {empty[0]} is zero ({len(empty)} in all), so A is singular; drop such "
+                "unknowns"
+            )
+    return matrix
+
+
+def _kind(A: sp.csr_array, claimed: Kind | None) -> Kind:
+    if claimed not in (None, *get_args(Kind)):
+        raise ValueError(f"kind: expected one of {get_args(Kind)} or None, got {claimed!r}")
+    scale = 1e-12 * abs(A).max()
+    symmetric = abs(A - A.T).max() <= scale
+    hermitian = symmetric if not np.iscomplexobj(A.data) else abs(A - A.conj().T).max() <= scale
+    diagonal = A.diagonal()
+    upward = hermitian and (diagonal.real > 0).all()
+    if (claimed == "spd" and not upward) or (claimed == "symmetric" and not symmetric):
+        raise ValueError(
+            f"kind: A is not {claimed}: it is {'' if symmetric else 'not '}symmetric, and its "
+            f"smallest diagonal entry is {diagonal.real.min():g}"
+        )
+    if claimed is not None:
+        return claimed
+    if upward and _dominant(A):
+        return "spd"
+    return "symmetric" if symmetric else "general"
+
+
+def _dominant(A: sp.csr_array) -> bool:
+    """Whether rows are diagonally dominant, and some row of each component strictly."""
+    diagonal = A.diagonal().real
+    excess = 2 * diagonal - np.asarray(abs(A).sum(axis=1)).ravel()
+    n_parts, part = connected_components(abs(A), directed=False)  # of complex A it drops parts
+    strict = np.bincount(part, weights=excess > 1e-10 * diagonal, minlength=n_parts)
+    return bool((excess >= -1e-12 * diagonal).all() and (strict > 0).all())

@@ -1,0 +1,97 @@
+"""Singular systems: found, and then refused, grounded, or solved on the complement of the kernel.
+
+A system is found to be singular through its near null space: pure Neumann problems, graph
+Laplacians, and elastic bodies that nothing holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from ddm.problems.problem import Elements, Problem
+
+Singular = Literal["refuse", "ground", "nullspace"]
+TOLERANCE = 1e-10  # of A z against abs(A) abs(z), in each row
+
+
+def null_vectors(A: sp.csr_array, modes: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (n, j) of the vectors in the span of `modes` that A maps to rounding."""
+    n = A.shape[0]
+    Z = scipy.linalg.orth(modes)
+    if n == 0 or Z.shape[1] == 0:
+        return np.zeros((n, 0))
+    bound = abs(A) @ abs(Z).max(axis=1)
+    residual = (A @ Z) / np.where(bound > 0, bound, 1)[:, None]
+    _, sizes, right = np.linalg.svd(residual, full_matrices=False)
+    return Z @ right[sizes <= TOLERANCE * np.sqrt(n)].conj().T
+
+
+def settle(problem: Problem, singular: Singular) -> Problem:
+    """The same problem if its matrix is regular; else what `singular` says.
+
+    Args:
+        problem: with a near null space.
+        singular: "refuse"; "ground": as many unknowns as there are null vectors become zero, by
+            equations without couplings; "nullspace": the null vectors go into the problem and out
+            of b, for methods that take a null space, or CG, which needs no more than such a b.
+
+    Raises:
+        ValueError: a singular matrix that is refused; a null space asked of one that is not
+            symmetric; another `singular`.
+    """
+    if singular not in ("refuse", "ground", "nullspace"):
+        raise ValueError(f"singular: expected 'refuse', 'ground' or 'nullspace', got {singular!r}")
+    assert problem.near_nullspace is not None
+    null = null_vectors(problem.A, problem.near_nullspace)
+    if null.shape[1] == 0:
+        return problem
+    if singular == "refuse":
+        raise ValueError(
+            f"the matrix is singular: it has {null.shape[1]} null vector(s), such as constants or "
+            "rigid motions that no boundary condition fixes; prescribe values somewhere, or choose "
+            "singular='ground' (fix as many unknowns) or singular='nullspace'"
+        )
+    if singular == "ground":
+        return ground(problem, null)
+    if problem.kind == "general":
+        raise ValueError(
+            "singular: 'nullspace' needs a symmetric matrix, whose left null vectors are the same; "
+            "choose 'ground'"
+        )
+    left = null.conj() if problem.kind == "symmetric" else null  # null vectors of A^H
+    b = problem.b - left @ (left.conj().T @ problem.b)
+    hermitian = problem.kind == "spd" and np.iscomplexobj(problem.A.data)
+    return replace(problem, b=b, nullspace=null, kind="general" if hermitian else "symmetric")
+
+
+def ground(problem: Problem, null: np.ndarray) -> Problem:
+    """The problem with one unknown a null vector fixed to zero, chosen to be independent.
+
+    The solution is that of the singular system which is zero there, if b is in A's range; else
+    the fixed unknowns take up what is missing.
+    """
+    pivots = scipy.linalg.qr(null.T, mode="r", pivoting=True)[-1]
+    pins = np.zeros(len(problem.b), dtype=bool)
+    pins[pivots[: null.shape[1]]] = True
+    A = problem.A.copy()
+    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+    A.data[(pins[row] | pins[A.indices]) & (row != A.indices)] = 0
+    A.eliminate_zeros()
+    elements = problem.elements
+    if elements is not None:
+        held = pins[elements.dofs] & (elements.dofs >= 0)
+        off = (held[:, :, None] | held[:, None, :]) & ~np.eye(held.shape[1], dtype=bool)
+        elements = Elements(elements.dofs, np.where(off, 0, elements.matrices))
+    modes = problem.near_nullspace
+    return replace(
+        problem,
+        A=A,
+        b=np.where(pins, 0, problem.b),
+        elements=elements,
+        near_nullspace=None if modes is None else np.where(pins[:, None], 0, modes),
+    )
