@@ -15,6 +15,7 @@ from small_problems import laplacian
 from ddm.coarse import partition_of_unity, smooth
 from ddm.partition import decompose, partition
 from ddm.petsc import Operator, export, load
+from ddm.problems.petsc_binary import load_petsc
 from ddm.schwarz import Schwarz, robin
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
@@ -192,3 +193,24 @@ def test_more_processes_than_subdomains_are_refused(files, tmp_path):
     folder, _ = files
     with pytest.raises(AssertionError, match="expected at most 2 processes, one for each"):
         run([folder / "system.npz", tmp_path / "two.npz"], 3)
+
+
+WRITE = """
+import sys, numpy as np
+from petsc4py import PETSc
+with np.load(sys.argv[1]) as f:
+    n = len(f["b"])
+    csr = f["indptr"].astype(PETSc.IntType), f["indices"].astype(PETSc.IntType), f["data"]
+    A = PETSc.Mat().createAIJ((n, n), csr=csr, comm=PETSc.COMM_SELF)
+A.view(PETSc.Viewer().createBinary(sys.argv[2], "w", comm=PETSc.COMM_SELF))
+"""
+
+
+def test_matrices_that_petsc_wrote_are_read(files, tmp_path):
+    python, environment = petsc()
+    folder, _ = files
+    command = [python, "-c", WRITE, str(folder / "system.npz"), str(tmp_path / "A.petsc")]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    (read,) = load_petsc(tmp_path / "A.petsc")
+    assert not isinstance(read, np.ndarray)
+    assert (read != A).nnz == 0
