@@ -19,7 +19,7 @@ def robin(
 
     `L_pp = -(1 - theta) outside_p`: theta = 1 leaves the Dirichlet condition of RAS, theta = 0
     gives the Neumann condition of a matrix with zero row sums. A complex theta, for a complex
-    dtype, is an absorbing condition (Helmholtz).
+    dtype, is an absorbing condition (Helmholtz); the sign of its imaginary part is that of A's.
 
     Raises:
         ValueError: theta, or its real part, is negative or not finite.

@@ -50,7 +50,11 @@ def recursive(
     Raises:
         ValueError: an argument out of its range.
     """
-    for name, value in (("subdomain", subdomain), ("sweeps", sweeps), ("size", direct_up_to)):
+    for name, value in (
+        ("subdomain", subdomain),
+        ("sweeps", sweeps),
+        ("direct_up_to", direct_up_to),
+    ):
         if value != int(value) or value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value}")
     if near_nullspace is None:
@@ -67,7 +71,8 @@ def recursive(
         d = decompose(host, owner, overlap)
         if d.n_subdomains >= size:
             return CoarseSolver(A0)
-        P0 = smooth(nicolaides(d, vectors).to(A0.device, A0.dtype), A0, smoothing)
+        P0 = nicolaides(d, vectors, weights="owned").to(A0.device, A0.dtype)
+        P0 = smooth(P0, A0, smoothing)
         coarser = recursive(
             P0, vectors, direct_up_to=direct_up_to, subdomain=subdomain, overlap=overlap,
             smoothing=smoothing, form=form, levels=levels, sweeps=sweeps,

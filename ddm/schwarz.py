@@ -101,8 +101,8 @@ class Schwarz:
             )
         if levels == "symmetric" and form == "restricted":
             raise ValueError(
-                "levels: a V-cycle of restricted sweeps is indefinite and diverges in general; take "
-                "form='additive' or 'symmetric'"
+                "levels: a V-cycle of restricted sweeps is indefinite and diverges in general; "
+                "take form='additive' or 'symmetric'"
             )
         d.check_pattern(A.pattern)
         self.A, self.decomposition = A, d

@@ -6,11 +6,11 @@ geneo                 local eigenvectors that one-level methods are slow on
 smooth                damped Jacobi steps on the columns of any of them
 """
 
-from ddm.coarse.geneo import geneo
 from ddm.coarse.neumann import algebraic_neumann, assembled_neumann
 from ddm.coarse.nicolaides import check_coarse, nicolaides, partition_of_unity
 from ddm.coarse.smoothing import OMEGA, smooth
 from ddm.coarse.solver import CoarseSolver
+from ddm.coarse.spectral import geneo
 
 __all__ = [
     "OMEGA",

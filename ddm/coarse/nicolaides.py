@@ -30,28 +30,38 @@ def partition_of_unity(
 
 
 def nicolaides(
-    decomposition: Decomposition, near_nullspace: np.ndarray, *, rtol: float = RANK_TOLERANCE
+    decomposition: Decomposition,
+    near_nullspace: np.ndarray,
+    *,
+    weights: str = "shared",
+    rtol: float = RANK_TOLERANCE,
 ) -> CSRTensor:
     """Prolongation with columns `R_i^T D_i R_i B`, orthonormal within a subdomain; (n, columns).
 
-    D_i are the weights of `partition_of_unity`, so that the span of P holds B. Directions in which
+    D_i are the weights of a partition of unity, so that the span of P holds B. Directions in which
     a subdomain's columns are dependent are dropped (rotations on a part of one node).
 
     Args:
         decomposition: of the matrix.
         near_nullspace: B, (n, k) float64 or complex128: constants for diffusion, rigid-body modes
             for elasticity.
+        weights: "shared", those of `partition_of_unity`, or "owned", one on the owned unknowns and
+            zero on the ring: columns of different subdomains are then orthogonal, however far
+            subdomains overlap.
         rtol: smallest singular value that is kept, of columns scaled to one.
 
     Raises:
         TypeError: `near_nullspace` is not an array of float64 or complex128.
-        ValueError: not (n, k) with k >= 1, not finite, or zero on some subdomain.
+        ValueError: not (n, k) with k >= 1, not finite, or zero on some subdomain; other weights.
 
     Nicolaides (1987), SIAM J. Numer. Anal. 24; Toselli and Widlund (2005), chapter 3.
     """
     d = decomposition
     B = check_vectors("near_nullspace", near_nullspace, d.n)
-    columns = torch.from_numpy(B[d.node] / d.multiplicity[d.node][:, None])  # (N, k)
+    if weights not in ("shared", "owned"):
+        raise ValueError(f"weights: expected 'shared' or 'owned', got {weights!r}")
+    unity = 1.0 / d.multiplicity[d.node] if weights == "shared" else d.own
+    columns = torch.from_numpy(B[d.node] * unity[:, None])  # (N, k)
     subdomain = torch.from_numpy(d.subdomain)
     norms = _segment_sums(columns.abs() ** 2, subdomain, d.n_subdomains).sqrt()  # (S, k)
     scaled = columns / norms.where(norms > 0, 1)[subdomain]
@@ -68,20 +78,24 @@ def nicolaides(
         )
     turned = directions / squares.where(keep, 1).sqrt()[:, None, :]
     local = torch.einsum("nk,nkj->nj", scaled, turned[subdomain])  # (N, k), some to be dropped
-    return prolongation_of(d, local, keep)
+    return prolongation_of(d, local, keep, torch.from_numpy(unity > 0))
 
 
-def prolongation_of(d: Decomposition, local: Tensor, keep: Tensor) -> CSRTensor:
+def prolongation_of(
+    d: Decomposition, local: Tensor, keep: Tensor, rows: Tensor | None = None
+) -> CSRTensor:
     """Prolongation whose columns are the kept local vectors, (n, number of kept ones).
 
     Args:
         d: the decomposition.
         local: (N, k), vector j of every subdomain in column j.
         keep: (S, k) bool.
+        rows: (N,) bool, the local unknowns that have entries; None is all.
     """
     number = (keep.flatten().cumsum(0) - 1).view(keep.shape)  # column of P of each (subdomain, j)
     subdomain = torch.from_numpy(d.subdomain)
-    where, vector = torch.nonzero(keep[subdomain], as_tuple=True)
+    kept = keep[subdomain] if rows is None else keep[subdomain] & rows[:, None]
+    where, vector = torch.nonzero(kept, as_tuple=True)
     return CSRTensor.from_coo(
         torch.from_numpy(d.node)[where],
         number[subdomain[where], vector],

@@ -56,7 +56,8 @@ def _inverse_blocks(A: CSRTensor, size: int) -> CSRTensor:
     crow = torch.arange(0, n * size + 1, size, device=A.device)
     first = torch.arange(n, device=A.device) // size * size
     col = (first[:, None] + torch.arange(size, device=A.device)).flatten()
-    return CSRTensor(Pattern.trusted(crow, col, (n, n)), inverses.flatten())
+    index = A.pattern.col.dtype
+    return CSRTensor(Pattern.trusted(crow.to(index), col.to(index), (n, n)), inverses.flatten())
 
 
 @torch.no_grad()

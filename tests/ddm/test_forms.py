@@ -1,5 +1,6 @@
 """Every form of one level with every combination of two, against dense matrices, and in CG."""
 
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -65,11 +66,10 @@ def test_is_the_formula_of_the_literature(name, form, levels, solver):
     x = random_matrix(d.n, 3).to(A.dtype)
     if A.dtype.is_complex:
         x = x + 1j * random_matrix(d.n, 3, seed=1)
-    options = {"rtol": 1e-8, "atol": 1e-9}
-    torch.testing.assert_close(got.apply(x), M @ x, **options)
-    torch.testing.assert_close(got.apply(x[:, 0]), M @ x[:, 0], **options)
-    # The transpose of a V-cycle in dense form is that of a matrix with another inverse.
-    torch.testing.assert_close(got.apply_transposed(x), M.T @ x, **options)
+    close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-9)
+    close(got.apply(x), M @ x)
+    close(got.apply(x[:, 0]), M @ x[:, 0])
+    close(got.apply_transposed(x), M.T @ x)
     operator = got.as_linear_operator()
     assert np.allclose(operator.matmat(x.numpy()), (M @ x).numpy())
     assert np.allclose(operator.rmatvec(x[:, 0].numpy()), (M.mH @ x[:, 0]).numpy())

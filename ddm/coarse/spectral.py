@@ -20,11 +20,13 @@ Dolean, Jolivet and Nataf (2015), An Introduction to Domain Decomposition Method
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddm.coarse.neumann import algebraic_neumann
+from ddm.coarse.neumann import algebraic_neumann, is_symmetric
 from ddm.coarse.nicolaides import prolongation_of
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
@@ -33,6 +35,7 @@ from sparsetorch.linalg import SolveError, factorized
 
 DENSE_UP_TO = 128
 """Up to this many unknowns in every subdomain, all eigenpairs are found densely."""
+TOLERANCE, MAXITER = 1e-7, 60
 SHIFT = 1e-2  # of shift-and-invert: N_i may be singular, N_i + SHIFT D_i A_i D_i is not
 
 
@@ -69,6 +72,8 @@ def geneo(
     if count is not None and (count != int(count) or count < 1):
         raise ValueError(f"count: expected a positive integer, got {count}")
     d.check_pattern(A.pattern)
+    if not is_symmetric(A):
+        raise ValueError("A: GenEO takes symmetric matrices; take nicolaides for others")
     if neumann is None:
         neumann = algebraic_neumann(A, d)
     if tuple(neumann.shape) != (len(d.node), len(d.node)):
@@ -98,7 +103,7 @@ def local_eigenpairs(
 
     With w = D_i v the pencil is (D_i^-1 N_i D_i^-1, A_i); w is A_i-orthonormal.
     """
-    block = Pattern.trusted(
+    block = Pattern(
         torch.from_numpy(d.block_crow),
         torch.from_numpy(d.block_col),
         (len(d.node), len(d.node)),
@@ -158,7 +163,8 @@ def _iterated(
 ) -> tuple[Tensor, Tensor]:
     """All subdomains at once by subspace iteration with shift-and-invert."""
     try:
-        factors = factorized(N + A * SHIFT, "cholesky")
+        shifted = N + A * SHIFT
+        factors = factorized((shifted + shifted.T) * 0.5, "cholesky")  # but for rounding the same
     except SolveError as error:
         raise ValueError(_indefinite("some subdomain")) from error
     wanted = min(count or 6, int(d.sizes.max()))
@@ -172,18 +178,25 @@ def _iterated(
         wanted = min(2 * wanted, int(d.sizes.max()))
 
 
-def _subspace(d, N, A, solve, k, wanted, limit, tolerance=1e-7, maxiter=60):
+def _subspace(
+    d: Decomposition,
+    N: CSRTensor,
+    A: CSRTensor,
+    solve: Callable[[Tensor], Tensor],
+    k: int,
+    wanted: int,
+    limit: float,
+) -> tuple[Tensor, Tensor]:
+    """Subspace iteration with k vectors until `wanted` eigenvalues, up to 2 limit, stand still."""
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(len(d.node), k, generator=generator, dtype=torch.float64).to(A.dtype)
-    before = None
-    for _ in range(maxiter):
+    before = torch.full((d.n_subdomains, wanted), float("nan"), dtype=A.dtype)
+    values = before
+    for _ in range(MAXITER):
         values, X = _rayleigh_ritz(d, N, A, solve(A @ X))
         checked = values[:, :wanted].clamp(max=2 * limit)
-        if before is not None and bool(
-            ((checked - before).abs() <= tolerance * (SHIFT + checked)).logical_or(
-                checked == before
-            ).all()
-        ):  # fmt: skip
+        still = (checked - before).abs() <= TOLERANCE * (SHIFT + checked)
+        if bool((still | (checked == before)).all()):  # equal infinities, too
             break
         before = checked
     return values, X
