@@ -1,6 +1,6 @@
 """Two-level domain decomposition for partial differential equations, classical and learned.
 
-    mesh -> problems -> partition -> coarse, local -> schwarz    classical methods
+    mesh -> problems -> partition -> coarse, interface, local -> schwarz -> multilevel    classical
     features -> learned                                          MG-GNN's interface values and P
     setup, rates, comparison, table, plot                           using and measuring them
     losses, data, lightning                                      training
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddm.comparison import compare
+    from ddm.interface import robin
     from ddm.learned import InterfaceNet
     from ddm.mesh import load_mesh, mesh_domain, random_mesh, save_mesh
     from ddm.partition import Decomposition, decompose
     from ddm.problems import Problem, poisson
-    from ddm.schwarz import Schwarz, robin
+    from ddm.schwarz import Schwarz
     from ddm.setup import Setup, set_up
 
 __all__ = [
@@ -41,11 +42,12 @@ __all__ = [
 
 _MODULES = {
     "comparison": ("compare",),
+    "interface": ("robin",),
     "learned": ("InterfaceNet",),
     "mesh": ("load_mesh", "mesh_domain", "random_mesh", "save_mesh"),
     "partition": ("Decomposition", "decompose"),
     "problems": ("Problem", "poisson"),
-    "schwarz": ("Schwarz", "robin"),
+    "schwarz": ("Schwarz",),
     "setup": ("Setup", "set_up"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
