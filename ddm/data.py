@@ -21,7 +21,7 @@ from ddm.partition import partition
 from ddm.problems import poisson
 from ddm.setup import Setup, set_up
 
-FORMAT = 1  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+FORMAT = 2  # raised when what a seed gives changes, so that old files are not mistaken for new ones
 
 
 @dataclass(frozen=True)

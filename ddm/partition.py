@@ -76,9 +76,9 @@ def partition(
 ) -> np.ndarray:
     """Owner of each unknown, (n,) integers 0 .. S-1; each part is connected and not empty.
 
-    A part that the partitioner left in several pieces becomes several parts, pieces of less than a
-    quarter of the mean size join a neighbour, and empty parts disappear, so that S can differ a
-    little from `n_parts`. Where the graph of A is not connected, see `ddm.pieces.repair`, which
+    A part that the partitioner left in several pieces becomes several parts, those pieces of less
+    than a quarter of the mean size join a neighbour, and empty parts disappear, so that S can
+    differ a little from `n_parts`. Where the graph of A is not connected, see `ddm.pieces.repair`, which
     does the same for a partition of your own.
 
     Args:
@@ -104,7 +104,8 @@ def partition(
     graph = node_graph(A, block_size)
     owner = PARTITIONERS[method](graph, n_parts, seed)
     mean = n_nodes / n_parts
-    return np.repeat(repaired_parts(graph, owner, SMALLEST * mean, mean), block_size)
+    repaired = repaired_parts(graph, owner, SMALLEST * mean, mean, keep=True)
+    return np.repeat(repaired, block_size)
 
 
 @dataclass(frozen=True)

@@ -130,15 +130,24 @@ def check_owner(owner: np.ndarray, n: int, block_size: int) -> np.ndarray:
 
 
 def repaired_parts(
-    graph: sp.csr_array, owner: np.ndarray, smallest: float, mean: float
+    graph: sp.csr_array, owner: np.ndarray, smallest: float, mean: float, *, keep: bool = False
 ) -> np.ndarray:
-    """What `repair` makes of a graph of nodes, (n_nodes,)."""
+    """What `repair` makes of a graph of nodes, (n_nodes,).
+
+    With `keep` a part that was connected stays one, however small it is.
+    """
     part = pieces(graph, owner)
+    stays = np.zeros(len(owner), dtype=bool)
+    if keep:
+        owner_of = np.empty(part.max() + 1, dtype=np.int64)
+        owner_of[part] = owner
+        stays = np.bincount(owner_of)[owner] == 1
     coo = sp.coo_array(graph)
     while True:
         size = np.bincount(part)
         a, b = part[coo.row], part[coo.col]
-        leaving = (a != b) & (size[a] < smallest)
+        fixed = np.bincount(part, weights=stays) > 0
+        leaving = (a != b) & (size[a] < smallest) & ~fixed[a]
         if not leaving.any():
             break
         part = _merged(_towards_most(a[leaving], b[leaving], len(size)), size)[part]

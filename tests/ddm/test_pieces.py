@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from small_problems import laplacian, random_matrix
 
 from ddm.coarse import partition_of_unity
-from ddm.partition import decompose, partition
+from ddm.partition import PARTITIONERS, decompose, partition
 from ddm.pieces import node_graph, repair
 from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
@@ -42,6 +42,14 @@ def test_pieces_are_split_and_small_ones_join_the_part_that_they_meet_most():
     assert repair(sp.csr_array(star), np.array([0, 0, 0, 1, 2, 2]), smallest=2).tolist() == [
         0, 0, 0, 0, 1, 1,
     ]  # fmt: skip
+
+
+def test_a_partitioner_may_make_small_parts_but_not_small_pieces(monkeypatch):
+    parts = np.array([0] * 20 + [1] + [2] * 9 + [0] + [2] * 9)
+    monkeypatch.setitem(PARTITIONERS, "metis", lambda *_: parts)
+    owner = partition(line(40), 3)
+    assert np.bincount(owner).tolist() == [20, 1, 9, 10]  # part 0 has lost its second piece
+    assert repair(line(40), parts).max() == 2
 
 
 def test_small_pieces_join_each_other_where_they_must():
