@@ -78,8 +78,8 @@ def partition(
 
     A part that the partitioner left in several pieces becomes several parts, those pieces of less
     than a quarter of the mean size join a neighbour, and empty parts disappear, so that S can
-    differ a little from `n_parts`. Where the graph of A is not connected, see `ddm.pieces.repair`, which
-    does the same for a partition of your own.
+    differ a little from `n_parts`. Where the graph of A is not connected, see
+    `ddm.pieces.repair`, which does the same for a partition of your own.
 
     Args:
         A: (n, n) SciPy CSR array, real or complex.
