@@ -239,9 +239,9 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On the CPU the sparse factorization is set up 3 to 30 times faster, and applied 1.1 to 3 times
-    faster, for subdomains of 26 to 325 unknowns (benchmarks/bench_local.py); dense inverses are for
-    gradients and for CUDA.
+    On the CPU the sparse factorization is set up more than 6 times faster for subdomains of 27
+    unknowns, 25 times for those of 108, and applied about as fast (benchmarks/bench_local.py):
+    dense inverses are for gradients and for CUDA.
 
     Raises:
         ValueError: another `kind`, or "sparse" on another device than the CPU.

@@ -17,14 +17,17 @@ class NullSpace:
     """An orthonormal basis of the null space of A and of A^H, (n, k).
 
     Raises:
-        TypeError: not a tensor or array.
+        TypeError: not a tensor or array, or complex for a real A.
         ValueError: not (n, k) with independent columns, or A or A^H does not annihilate them.
     """
 
     def __init__(self, A: CSRTensor, vectors: Tensor | np.ndarray) -> None:
         if not isinstance(vectors, Tensor | np.ndarray):
             raise TypeError(f"nullspace: expected a tensor, got {type(vectors).__name__}")
-        basis = torch.as_tensor(vectors).to(A.device, A.dtype)
+        basis = torch.as_tensor(vectors)
+        if basis.is_complex() and not A.dtype.is_complex:
+            raise TypeError(f"nullspace: expected real vectors for {A.dtype}, got {basis.dtype}")
+        basis = basis.to(A.device, A.dtype)
         if basis.ndim != 2 or basis.shape[0] != A.shape[0] or basis.shape[1] < 1:
             raise ValueError(
                 f"nullspace: expected shape ({A.shape[0]}, k), got {tuple(basis.shape)}"

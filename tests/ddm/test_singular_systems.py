@@ -106,6 +106,8 @@ def test_null_spaces_that_are_none_are_refused():
     n = d.n
     with pytest.raises(TypeError, match="nullspace: expected a tensor, got list"):
         Schwarz(A, d, nullspace=[1.0])  # type: ignore
+    with pytest.raises(TypeError, match=r"nullspace: expected real vectors for torch\.float64"):
+        Schwarz(A, d, nullspace=null * 1j)
     for wrong in (np.ones(n), np.ones((n - 1, 1)), np.ones((n, 0))):
         with pytest.raises(ValueError, match=rf"nullspace: expected shape \({n}, k\)"):
             Schwarz(A, d, nullspace=wrong)
@@ -118,6 +120,21 @@ def test_null_spaces_that_are_none_are_refused():
     skew = sp.csr_array(dense * (1 + np.arange(n)[:, None]))  # rows sum to zero, columns do not
     with pytest.raises(ValueError, match=r"nullspace: A\^H does not annihilate it"):
         Schwarz(CSRTensor.from_scipy(skew), d, nullspace=null)
+
+
+def test_a_hermitian_matrix_with_complex_null_vectors():
+    phase = torch.exp(1j * random_matrix(PROBLEMS["diffusion"].A.shape[0], 1)[:, 0])
+    real, d, _ = parts("diffusion")
+    A = real.to(torch.complex128).scale_rows(phase).scale_cols(phase.conj())
+    P = nicolaides(d, phase.numpy()[:, None])
+    method = Schwarz(A, d, P=P, form="additive", levels="balanced", nullspace=phase[:, None])
+    eye = torch.eye(d.n, dtype=A.dtype)
+    M = method.apply(eye)
+    torch.testing.assert_close(M, M.mH)
+    torch.testing.assert_close(method.apply_transposed(eye), M.T)
+    assert float((M @ phase).abs().max()) < 1e-9
+    b = A @ (random_matrix(d.n, 1)[:, 0] * phase)
+    assert cg(A, b, preconditioner=method, rtol=1e-10, maxiter=100).converged
 
 
 def test_a_coarse_matrix_with_a_known_null_space():
