@@ -43,15 +43,15 @@ def main() -> None:
         for owned in (8, 16, 32, 64, 128):
             d = decompose(A, partition(A, A.shape[0] // owned, method=method))
             values = torch.from_numpy(A.data)[torch.from_numpy(d.block_source)]
-            r = torch.rand(A.shape[0], 1, dtype=torch.float64)
+            r = torch.rand(len(d.node), 1, dtype=torch.float64)
             dense, sparse = DenseBlocks(d), SparseBlocks(d)
             inverses, lu = dense.factor(values), sparse.factor(values)
-            torch.testing.assert_close(dense.apply(inverses, r), sparse.apply(lu, r))
+            torch.testing.assert_close(dense.solve(inverses, r), sparse.solve(lu, r))
             factor = ratio(
                 partial(dense.factor, values), partial(sparse.factor, values), args.repeat
             )
             apply = ratio(
-                partial(dense.apply, inverses, r), partial(sparse.apply, lu, r), 5 * args.repeat
+                partial(dense.solve, inverses, r), partial(sparse.solve, lu, r), 5 * args.repeat
             )
             table.add(
                 partitioner=method,

@@ -1,6 +1,6 @@
 """Two-level domain decomposition for partial differential equations, classical and learned.
 
-    mesh -> problems -> partition -> coarse, local -> schwarz    classical methods
+    mesh -> problems -> partition -> coarse, interface, local -> schwarz -> multilevel    classical
     features -> learned                                          MG-GNN's interface values and P
     setup, rates, comparison, table, plot                           using and measuring them
     losses, data, lightning                                      training
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddm.comparison import compare
+    from ddm.interface import robin
     from ddm.learned import InterfaceNet
     from ddm.mesh import (
         load_mesh,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         random_problem,
         rigid_body_modes,
     )
-    from ddm.schwarz import Schwarz, robin
+    from ddm.schwarz import Schwarz
     from ddm.setup import Setup, set_up
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
 
 _MODULES = {
     "comparison": ("compare",),
+    "interface": ("robin",),
     "learned": ("InterfaceNet",),
     "mesh": (
         "load_mesh",
@@ -104,7 +106,7 @@ _MODULES = {
         "random_problem",
         "rigid_body_modes",
     ),
-    "schwarz": ("Schwarz", "robin"),
+    "schwarz": ("Schwarz",),
     "setup": ("Setup", "set_up"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -21,7 +21,8 @@ from ddm.partition import partition
 from ddm.problems import poisson
 from ddm.setup import Setup, set_up
 
-FORMAT = 1  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+FORMAT = 2  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+STREAM = 1  # of random numbers: another one gives other meshes
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Recipe:
     def draw(self, index: int) -> tuple[sp.csr_array, np.ndarray]:
         """Matrix and owner of mesh `index`."""
         seed = self.seed + index
-        rng = np.random.default_rng([seed, FORMAT])
+        rng = np.random.default_rng([seed, STREAM])
         n_nodes, size = (
             math.exp(rng.uniform(math.log(a), math.log(b))) for a, b in (self.nodes, self.subdomain)
         )

@@ -2,20 +2,21 @@
 
 Both are made from a decomposition alone (`factor` then takes the values of its block-diagonal
 pattern), so that the layout is worked out once for many sets of values. Neither loops over
-subdomains. Applied, they give `sum_i Rt_i^T A_i^-1 R_i r`: restrict to the overlapping subdomain,
-solve, keep the owned part. Each unknown has one owner, so both ends are gathers.
+subdomains. They map local right-hand sides (N, k), by subdomain and then by node, to solutions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ddm.partition import Decomposition
+from ddm.size_classes import size_classes
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.dense_inverse import inverses
 from sparsetorch.linalg import Factorization, SolveError, factorized
@@ -24,19 +25,37 @@ from sparsetorch.linalg import Factorization, SolveError, factorized
 class LocalSolver(Protocol):
     """A layout of local matrices: values in, factors out, factors applied."""
 
-    def factor(self, values: Tensor) -> object:
+    def factor(self, values: Tensor) -> Any:
         """Factor the local matrices given by block values, (block nnz,)."""
         ...
 
-    def apply(self, factors: object, r: Tensor, transpose: bool = False) -> Tensor:
-        """`sum_i Rt_i^T A_i^-1 R_i r`, or its transpose: r (n, k) -> (n, k)."""
+    def solve(self, factors: Any, r: Tensor, transpose: bool = False) -> Tensor:
+        """`A_i^-1 r_i`, or `A_i^-T r_i`, for all subdomains: (N, k) -> (N, k)."""
         ...
 
 
-class DenseBlocks:
-    """Local matrices padded with the identity to one size m and inverted as a batch, (S, m, m).
+@dataclass(frozen=True)
+class Batch:
+    """The subdomains of one size class, padded to m unknowns.
 
-    Differentiable in the values and in r.
+    subdomain: (S,). local: (S m,) the local unknown in each slot, any where there is padding.
+    entry: block entries that these subdomains hold. position: their place in the flat (S, m, m).
+    padding: places of the ones on the diagonal of the padding.
+    """
+
+    shape: tuple[int, int, int]
+    subdomain: np.ndarray
+    local: Tensor
+    entry: Tensor
+    position: Tensor
+    padding: Tensor
+
+
+class DenseBlocks:
+    """Local matrices in batches by size class, padded with the identity, and inverted.
+
+    The sides of two subdomains of a class differ by a factor of 1.41 at most. Differentiable in the
+    values and in r.
     """
 
     def __init__(
@@ -44,63 +63,97 @@ class DenseBlocks:
     ) -> None:
         self.decomposition = decomposition
         d = decomposition
-        sizes = d.sizes
-        self.shape = (d.n_subdomains, int(sizes.max()), int(sizes.max()))
-        m = self.shape[1]
-        within = np.arange(len(d.node)) - (np.cumsum(sizes) - sizes)[d.subdomain]
-        slot = d.subdomain * m + within
-        # The inverse does not couple padding with the rest: what padding gathers has no effect.
-        node = np.zeros(self.shape[0] * m, dtype=np.int64)
-        node[slot] = d.node
-        owner_slot = np.empty(d.n, dtype=np.int64)
-        owner_slot[d.node[d.own]] = slot[d.own]
-        position = slot[d.block_row] * m + within[d.block_col]
-        padding = np.setdiff1d(np.arange(self.shape[0] * m), slot, assume_unique=True)
-
-        def tensor(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(x)).to(device)
-
-        self.node, self.slot = tensor(node), tensor(slot)
-        self.local_node = tensor(d.node)
-        self.owner_slot, self.position = tensor(owner_slot), tensor(position)
-        self.padding = tensor(padding * m + padding % m)
+        starts = np.cumsum(d.sizes) - d.sizes
+        within = np.arange(len(d.node)) - starts[d.subdomain]
+        slot = np.empty(len(d.node), dtype=np.int64)
+        self.batches: list[Batch] = []
+        first = 0
+        for subdomains, m in size_classes(d.sizes):
+            batch = _batch(d, subdomains, m, starts, within, device)
+            held = np.isin(d.subdomain, subdomains)
+            rank = np.searchsorted(subdomains, d.subdomain[held])
+            slot[held] = first + rank * m + within[held]
+            first += len(subdomains) * m
+            self.batches.append(batch)
+        self.slot = torch.from_numpy(slot).to(device)
 
     def to(self, device: torch.device | str) -> DenseBlocks:
         """The same layout on a device."""
         return DenseBlocks(self.decomposition, device)
 
-    def factor(self, values: Tensor) -> Tensor:
-        """Inverses (S, m, m) of the local matrices with the given block values.
+    def factor(self, values: Tensor) -> list[Tensor]:
+        """Inverses (S, m, m) of the local matrices of each class with the given block values.
 
         Raises:
             ValueError: a local matrix is singular.
         """
-        flat = values.new_zeros(self.shape[0] * self.shape[1] * self.shape[2])
-        flat = flat.index_put((self.padding,), values.new_ones(()))
-        blocks = flat.index_put((self.position,), values).view(self.shape)
-        inverse, _ = inverses(blocks)
-        m = self.shape[1]
-        blown_up = blown_up_by(
-            lambda b: torch.bmm(inverse.detach(), b.view(-1, m, 1)).view(-1),
-            blocks.detach().diagonal(dim1=1, dim2=2).reshape(-1),
-        )
-        if len(blown_up):
-            raise ValueError(_singular(f"of subdomain {int(blown_up[0]) // m}"))
-        return inverse
+        return [_inverted(batch, values) for batch in self.batches]
 
-    def apply(self, factors: Tensor, r: Tensor, transpose: bool = False) -> Tensor:
-        """Apply inverses to r (n, k) -> (n, k); transposed with `transpose`."""
-        n_subdomains, m, _ = self.shape
-        if not transpose:
-            z = torch.bmm(factors, r.index_select(0, self.node).view(n_subdomains, m, -1))
-            return z.view(n_subdomains * m, -1).index_select(0, self.owner_slot)
-        owned = r.new_zeros(n_subdomains * m, r.shape[1]).index_put((self.owner_slot,), r)
-        z = torch.bmm(factors.mT, owned.view(n_subdomains, m, -1)).view(n_subdomains * m, -1)
-        return torch.zeros_like(r).index_add(0, self.local_node, z[self.slot])
+    def solve(self, factors: list[Tensor], r: Tensor, transpose: bool = False) -> Tensor:
+        """Apply inverses to r (N, k) -> (N, k); transposed with `transpose`."""
+        solutions = []
+        for batch, inverse in zip(self.batches, factors):
+            padded = r.index_select(0, batch.local).view(*batch.shape[:2], -1)
+            solution = torch.bmm(inverse.mT if transpose else inverse, padded)
+            solutions.append(solution.flatten(0, 1))
+        return torch.cat(solutions).index_select(0, self.slot)
+
+
+def _batch(
+    d: Decomposition,
+    subdomains: np.ndarray,
+    m: int,
+    starts: np.ndarray,
+    within: np.ndarray,
+    device: torch.device | str | None,
+) -> Batch:
+    slots = np.arange(m)
+    real = slots < d.sizes[subdomains][:, None]
+    # The inverse does not couple padding with the rest: what padding gathers has no effect.
+    local = np.where(real, starts[subdomains][:, None] + slots, 0)
+    entry = np.flatnonzero(np.isin(d.subdomain[d.block_row], subdomains))
+    row, col = d.block_row[entry], d.block_col[entry]
+    rank = np.searchsorted(subdomains, d.subdomain[row])
+    position = (rank * m + within[row]) * m + within[col]
+    batch, slot = np.nonzero(~real)
+    padding = (batch * m + slot) * m + slot
+
+    def tensor(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x)).to(device)
+
+    return Batch(
+        shape=(len(subdomains), m, m),
+        subdomain=subdomains,
+        local=tensor(local.ravel()),
+        entry=tensor(entry),
+        position=tensor(position),
+        padding=tensor(padding),
+    )
+
+
+def _inverted(batch: Batch, values: Tensor) -> Tensor:
+    count, m, _ = batch.shape
+    flat = values.new_zeros(count * m * m)
+    flat = flat.index_put((batch.padding,), values.new_ones(()))
+    blocks = flat.index_put((batch.position,), values.index_select(0, batch.entry))
+    blocks = blocks.view(batch.shape)
+    inverse, _ = inverses(blocks)
+    blown_up = blown_up_by(
+        lambda b: torch.bmm(inverse.detach(), b.view(-1, m, 1)).view(-1),
+        blocks.detach().diagonal(dim1=1, dim2=2).reshape(-1),
+    )
+    if len(blown_up):
+        which = batch.subdomain[int(blown_up[0]) // m]
+        raise ValueError(_singular(f"of subdomain {which}"))
+    return inverse
 
 
 class SparseBlocks:
-    """All local matrices in one block-diagonal sparse LU, on the host. Not differentiable."""
+    """All local matrices in one block-diagonal sparse factorization, on the host.
+
+    Cholesky or L D L^T where all local matrices are symmetric, else LU, see
+    `sparsetorch.linalg.factorized`. Not differentiable.
+    """
 
     def __init__(self, decomposition: Decomposition) -> None:
         d = decomposition
@@ -108,13 +161,10 @@ class SparseBlocks:
         self.pattern = Pattern.trusted(
             torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col), (size, size)
         )
-        self.node, self.subdomain = torch.from_numpy(d.node), d.subdomain
-        local = np.empty(d.n, dtype=np.int64)
-        local[d.node[d.own]] = np.flatnonzero(d.own)
-        self.owner_local = torch.from_numpy(local)
+        self.subdomain = d.subdomain
 
     def to(self, device: torch.device | str) -> SparseBlocks:
-        """This layout; SuperLU runs on the host alone.
+        """This layout; sparse factorizations run on the host alone.
 
         Raises:
             ValueError: another device than the CPU.
@@ -126,7 +176,7 @@ class SparseBlocks:
         return self
 
     def factor(self, values: Tensor) -> Factorization:
-        """Sparse LU of the block-diagonal matrix with the given values, (block nnz,).
+        """Factors of the block-diagonal matrix with the given values, (block nnz,).
 
         Raises:
             ValueError: a local matrix is singular.
@@ -141,19 +191,14 @@ class SparseBlocks:
             raise ValueError(_singular(f"of subdomain {self.subdomain[int(blown_up[0])]}"))
         return factors
 
-    def apply(self, factors: Factorization, r: Tensor, transpose: bool = False) -> Tensor:
-        """Apply the factorization to r (n, k) -> (n, k); transposed with `transpose`.
+    def solve(self, factors: Factorization, r: Tensor, transpose: bool = False) -> Tensor:
+        """Apply the factorization to r (N, k) -> (N, k); transposed with `transpose`.
 
         Raises:
             ValueError: r requires a gradient.
         """
         refuse_gradient("local", r)
-        if not transpose:
-            return factors.solve(r[self.node])[self.owner_local]
-        owned = r.new_zeros(len(self.node), r.shape[1])
-        owned[self.owner_local] = r
-        z = factors.solve(owned, transpose=True)
-        return torch.zeros_like(r).index_add(0, self.node, z)
+        return factors.solve(r, transpose=transpose)
 
 
 def refuse_gradient(solver: str, r: Tensor) -> None:
@@ -175,16 +220,17 @@ def blown_up_by(solve: Callable[[Tensor], Tensor], diagonal: Tensor) -> Tensor:
     diagonal's square root, so that neither units nor jumps of coefficients count.
     """
     generator = torch.Generator().manual_seed(0)
-    b = torch.rand(len(diagonal), generator=generator, dtype=diagonal.dtype).to(diagonal.device)
+    b = torch.rand(len(diagonal), generator=generator, dtype=diagonal.abs().dtype)
     scale = diagonal.abs().sqrt()
-    grown = (scale * solve(scale * b)).abs()
+    grown = scale * solve((scale * b.to(diagonal.device)).to(diagonal.dtype)).abs()
     return torch.nonzero(~(grown < 0.1 / torch.finfo(b.dtype).eps))[:, 0]  # NaN, too
 
 
 def _singular(which: str) -> str:
     return (
         f"interface: the local matrix {which} is singular; raise the Robin weight theta above 0 "
-        "there, or give the matrix a Dirichlet boundary"
+        "there, give the matrix a Dirichlet boundary, or, if the subdomain holds every unknown, "
+        "take more subdomains"
     )
 
 
@@ -193,10 +239,9 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On two cores the sparse factorization is applied 1 to 10 times faster and set up 2 to 13 times
-    faster, but for METIS subdomains of less than some 30 unknowns, which inverses take three
-    quarters of its time to set up (benchmarks/bench_local.py); the dense inverses are for gradients
-    and for CUDA.
+    On the CPU the sparse factorization is set up more than 6 times faster for subdomains of 27
+    unknowns, 25 times for those of 108, and applied about as fast (benchmarks/bench_local.py):
+    dense inverses are for gradients and for CUDA.
 
     Raises:
         ValueError: another `kind`, or "sparse" on another device than the CPU.

@@ -1,4 +1,4 @@
-"""Split the unknowns into subdomains: Lloyd aggregation or METIS, connected, then with overlap."""
+"""Split the unknowns into subdomains: Lloyd aggregation or METIS, repaired, then with overlap."""
 
 from __future__ import annotations
 
@@ -10,87 +10,42 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from ddm.extras import extra
+from ddm.pieces import (
+    SMALLEST,
+    check_block_size,
+    check_entries,
+    check_owner,
+    node_graph,
+    pieces,
+    repaired_parts,
+)
 from sparsetorch import Pattern
 
 
-def check_entries(A: sp.csr_array) -> None:
-    """Refuse a matrix that has no subdomains or whose local matrices cannot be solved with.
+def lloyd(graph: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
+    """Owner of each node, (n,), by PyAMG's Lloyd aggregation with unit distances.
 
-    Raises:
-        TypeError: `A` is not a SciPy CSR array or matrix, or complex.
-        ValueError: `A` is not square, holds NaN or infinity, or has an empty row.
+    As in Taghibakhshi et al. (2023), section 4. Sizes vary by a factor of 3 and more. Nodes that no
+    centre reaches are one more part.
     """
-    if not (sp.issparse(A) and A.format == "csr"):
-        what = f"format {A.format}" if sp.issparse(A) else type(A).__name__
-        raise TypeError(
-            f"A: expected a SciPy CSR array, got {what}; scipy.sparse.csr_array makes one"
-        )
-    if A.dtype.kind == "c":
-        raise TypeError(f"A: expected real entries, got {A.dtype}")
-    if A.ndim != 2 or A.shape[0] != A.shape[1]:
-        raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
-    if A.shape[0] == 0:
-        raise ValueError("A: it has no rows")
-    if not np.isfinite(A.data).all():
-        raise ValueError("A: some entries are NaN or infinite")
-    empty = np.flatnonzero(np.diff(A.indptr) == 0)
-    if len(empty):
-        raise ValueError(
-            f"A: {len(empty)} empty rows, the first is row {empty[0]}; remove these unknowns "
-            "or put a one on their diagonal"
-        )
+    n = graph.shape[0]
+    centers = np.random.default_rng(seed).choice(n, n_parts, replace=False)
+    clusters, _ = extra("pyamg.graph").lloyd_cluster(sp.csr_matrix(graph), centers.astype(np.int32))
+    owner = np.asarray(clusters, dtype=np.int64)
+    return np.where((owner < 0) | (owner >= n_parts), n_parts, owner)
 
 
-def check_matrix(A: sp.csr_array) -> None:
-    """Refuse a matrix that no Schwarz method can take.
+def metis(graph: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
+    """Owner of each node, (n,), by METIS's k-way partition: sizes within a few per cent.
 
-    Raises:
-        TypeError, ValueError: `A` fails `check_entries`, or its graph is disconnected.
-    """
-    check_entries(A)
-    n_parts, _ = connected_components(A, directed=False)
-    if n_parts > 1:
-        raise ValueError(
-            f"A: its graph has {n_parts} connected components; solve them one at a time "
-            "(scipy.sparse.csgraph.connected_components finds them)"
-        )
-
-
-def _adjacency(A: sp.csr_array) -> sp.csr_array:
-    """The symmetrised pattern of A without its diagonal, with unit weights."""
-    graph = sp.csr_array((np.ones(A.nnz), A.indices, A.indptr), shape=A.shape)
-    graph = sp.csr_array(graph + graph.T)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    graph.data[:] = 1.0
-    graph.sort_indices()
-    return graph
-
-
-def lloyd(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
-    """Owner of each unknown, (n,), by PyAMG's Lloyd aggregation with unit distances.
-
-    As in Taghibakhshi et al. (2023), section 4. Sizes vary by a factor of 3 and more.
-    """
-    graph = sp.csr_matrix(_adjacency(A))
-    centers = np.random.default_rng(seed).choice(A.shape[0], n_parts, replace=False)
-    clusters, _ = extra("pyamg.graph").lloyd_cluster(graph, centers.astype(np.int32))
-    return np.asarray(clusters, dtype=np.int64)
-
-
-def metis(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
-    """Owner of each unknown, (n,), by METIS's k-way partition: sizes within a few per cent.
-
-    With less than some 30 unknowns a part, k-way partitions can be in many pieces; then the owner
-    is that of METIS's recursive bisection, if it is in fewer.
+    With less than some 30 nodes a part, k-way partitions can be in many pieces; then the owner is
+    that of METIS's recursive bisection, if it is in fewer.
     """
     pymetis = extra("pymetis")
-    graph = _adjacency(A)
     if n_parts == 1:
-        return np.zeros(A.shape[0], dtype=np.int64)
+        return np.zeros(graph.shape[0], dtype=np.int64)
     pointers: Any = graph.indptr
     neighbours: Any = graph.indices
     best, fewest = np.empty(0), np.inf
@@ -102,9 +57,9 @@ def metis(A: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
             recursive=recursive,
         )
         owner = np.asarray(owner, dtype=np.int64)
-        pieces = _pieces(A, owner).max() + 1
-        if abs(pieces - n_parts) < fewest:
-            best, fewest = owner, abs(pieces - n_parts)
+        count = pieces(graph, owner).max() + 1
+        if abs(count - n_parts) < fewest:
+            best, fewest = owner, abs(count - n_parts)
         if fewest == 0:
             break
     return best
@@ -116,36 +71,41 @@ PARTITIONERS: dict[str, Callable[[sp.csr_array, int, int], np.ndarray]] = {
 }
 
 
-def _pieces(A: sp.csr_array, owner: np.ndarray) -> np.ndarray:
-    """Connected piece of a part that holds each unknown, (n,)."""
-    graph = sp.coo_array(A)
-    inside = owner[graph.row] == owner[graph.col]
-    ones = np.ones(int(inside.sum()))
-    within = sp.coo_array((ones, (graph.row[inside], graph.col[inside])), shape=A.shape)
-    return connected_components(within, directed=False)[1]
-
-
-def partition(A: sp.csr_array, n_parts: int, *, method: str = "metis", seed: int = 0) -> np.ndarray:
+def partition(
+    A: sp.csr_array, n_parts: int, *, method: str = "metis", seed: int = 0, block_size: int = 1
+) -> np.ndarray:
     """Owner of each unknown, (n,) integers 0 .. S-1; each part is connected and not empty.
 
-    A part that the partitioner left in several pieces becomes several parts, and an empty one
-    disappears, so that S can differ a little from `n_parts`.
+    A part that the partitioner left in several pieces becomes several parts, those pieces of less
+    than a quarter of the mean size join a neighbour, and empty parts disappear, so that S can
+    differ a little from `n_parts`. Where the graph of A is not connected, see
+    `ddm.pieces.repair`, which does the same for a partition of your own.
+
+    Args:
+        A: (n, n) SciPy CSR array, real or complex.
+        n_parts: number of parts wanted.
+        method: "metis" or "lloyd".
+        seed: of the partitioner.
+        block_size: unknowns at a node, numbered node by node; nodes are not split.
 
     Raises:
-        ValueError: `A` fails `check_matrix`, an unknown `method`, or `n_parts` not in 1 .. n.
+        TypeError, ValueError: `A` fails `check_entries`, an unknown `method`, a `block_size` that
+            does not divide n, or `n_parts` not in 1 .. n / block_size.
     """
-    check_matrix(A)
-    n = A.shape[0]
-    if n_parts != int(n_parts) or not 1 <= n_parts <= n:
+    check_entries(A)
+    n_nodes = check_block_size(block_size, A.shape[0])
+    if n_parts != int(n_parts) or not 1 <= n_parts <= n_nodes:
+        what = "unknowns" if block_size == 1 else "nodes"
         raise ValueError(
-            f"n_parts: expected an integer from 1 to {n}, the number of unknowns, got {n_parts}"
+            f"n_parts: expected an integer from 1 to {n_nodes}, the number of {what}, got {n_parts}"
         )
     if method not in PARTITIONERS:
         raise ValueError(f"method: expected one of {sorted(PARTITIONERS)}, got {method!r}")
-    owner = PARTITIONERS[method](A, n_parts, seed)
-    # Pieces in the order of (owner, piece), so that parts keep the partitioner's numbering.
-    _, owner = np.unique(owner * np.int64(n) + _pieces(A, owner), return_inverse=True)
-    return owner.astype(np.int64)
+    graph = node_graph(A, block_size)
+    owner = PARTITIONERS[method](graph, n_parts, seed)
+    mean = n_nodes / n_parts
+    repaired = repaired_parts(graph, owner, SMALLEST * mean, mean, keep=True)
+    return np.repeat(repaired, block_size)
 
 
 @dataclass(frozen=True)
@@ -167,6 +127,7 @@ class Decomposition:
             rows without duplicates, as `CSRTensor.from_scipy` leaves it.
         outside: (N,) sum of |a_ij| over the neighbours j that lie outside the subdomain.
         indptr, indices: the pattern of A, with sorted rows.
+        block_size: unknowns at a node of the mesh; overlap has been grown by nodes.
     """
 
     owner: np.ndarray
@@ -181,6 +142,7 @@ class Decomposition:
     outside: np.ndarray
     indptr: np.ndarray
     indices: np.ndarray
+    block_size: int = 1
 
     @property
     def n(self) -> int:
@@ -242,52 +204,53 @@ class Decomposition:
         return np.flatnonzero(ring[self.block_row] & ring[self.block_col])
 
 
-def decompose(A: sp.csr_array, owner: np.ndarray, overlap: int = 1) -> Decomposition:
+def decompose(
+    A: sp.csr_array, owner: np.ndarray, overlap: int = 1, *, block_size: int = 1
+) -> Decomposition:
     """Grow each part of `owner` by `overlap` graph layers and lay out the local matrices.
+
+    Args:
+        A: (n, n) SciPy CSR array, real or complex.
+        owner: (n,) part of each unknown, by `partition` or your own.
+        overlap: layers of the graph of nodes.
+        block_size: unknowns at a node, numbered node by node.
 
     Raises:
         TypeError, ValueError: `A` fails `check_entries`.
-        ValueError: `owner` is not (n,) integers with parts 0 .. S-1 all present, or `overlap` is
-            below 1.
+        ValueError: `owner` is not (n,) integers with parts 0 .. S-1 all present, or splits a node;
+            `overlap` is not an integer of at least 1.
     """
     check_entries(A)
     A = sp.csr_array(A, copy=True)
     A.sum_duplicates()
     n = A.shape[0]
-    owner = np.asarray(owner)
-    if owner.shape != (n,) or owner.dtype.kind not in "iu":
-        raise ValueError(f"owner: expected ({n},) integers, got {owner.shape} {owner.dtype}")
-    if owner.min() < 0 or (np.bincount(owner) == 0).any():
-        raise ValueError("owner: expected parts 0 .. S-1, each with at least one unknown")
-    if overlap < 1:
+    check_block_size(block_size, n)
+    node_owner = check_owner(owner, n, block_size)
+    empty = np.flatnonzero(np.bincount(node_owner) == 0)
+    if len(empty):
+        raise ValueError(
+            "owner: expected parts 0 .. S-1, each with at least one unknown; part "
+            f"{empty[0]} is empty, np.unique(owner, return_inverse=True)[1] numbers them anew"
+        )
+    if overlap != int(overlap) or overlap < 1:
         raise ValueError(f"overlap: expected at least 1 layer, got {overlap}")
-    n_parts = int(owner.max()) + 1
-    graph = _adjacency(A)
-    members = sp.csr_array((np.ones(n), (owner, np.arange(n))), shape=(n_parts, n))
-    reach = members.copy()  # counts from which the layer of each (subdomain, node) follows
-    for _ in range(overlap):
-        members = sp.csr_array(members + members @ graph)
-        members.data[:] = 1.0
-        reach = sp.csr_array(reach + members)
-    reach.sort_indices()
-    subdomain = np.repeat(np.arange(n_parts), np.diff(reach.indptr))
-    node = reach.indices.astype(np.int64)
-    layer = (overlap + 1 - reach.data).astype(np.int64)
+    subdomain, node, layer = _grown(node_graph(A, block_size), node_owner, int(overlap))
+    if block_size > 1:
+        subdomain, layer = np.repeat(subdomain, block_size), np.repeat(layer, block_size)
+        node = (node[:, None] * block_size + np.arange(block_size)).ravel()
 
     # Expand each local unknown's row of A and look its columns up among the local unknowns.
     counts = np.diff(A.indptr)[node]
     starts = np.cumsum(counts) - counts
     row = np.repeat(np.arange(len(node)), counts)
     source = A.indptr[node][row] + (np.arange(len(row)) - starts[row])
-    keys = subdomain * np.int64(n) + node
-    wanted = subdomain[row] * np.int64(n) + A.indices[source]
-    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    inside = keys[found] == wanted
+    found = find_local(subdomain, node, subdomain[row], A.indices[source], n)
+    inside = found >= 0
     outside = np.bincount(row[~inside], weights=abs(A.data[source[~inside]]), minlength=len(node))
     crow = np.concatenate([[0], np.cumsum(np.bincount(row[inside], minlength=len(node)))])
     return Decomposition(
-        owner=owner,
-        overlap=overlap,
+        owner=np.asarray(owner),
+        overlap=int(overlap),
         subdomain=subdomain,
         node=node,
         own=layer == 0,
@@ -298,4 +261,30 @@ def decompose(A: sp.csr_array, owner: np.ndarray, overlap: int = 1) -> Decomposi
         outside=outside,
         indptr=A.indptr,
         indices=A.indices,
+        block_size=int(block_size),
     )
+
+
+def _grown(
+    graph: sp.csr_array, owner: np.ndarray, overlap: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Subdomain, node and layer of each local node, by subdomain and then by node."""
+    n, n_parts = len(owner), int(owner.max()) + 1
+    members = sp.csr_array((np.ones(n), (owner, np.arange(n))), shape=(n_parts, n))
+    reach = members.copy()  # counts from which the layer of each (subdomain, node) follows
+    for _ in range(overlap):
+        members = sp.csr_array(members + members @ graph)
+        members.data[:] = 1.0
+        reach = sp.csr_array(reach + members)
+    reach.sort_indices()
+    subdomain = np.repeat(np.arange(n_parts), np.diff(reach.indptr))
+    return subdomain, reach.indices.astype(np.int64), (overlap + 1 - reach.data).astype(np.int64)
+
+
+def find_local(
+    subdomain: np.ndarray, node: np.ndarray, in_subdomain: np.ndarray, wanted: np.ndarray, n: int
+) -> np.ndarray:
+    """Local unknown of each wanted (subdomain, node) pair, -1 where the subdomain lacks it."""
+    keys, look_up = subdomain * np.int64(n) + node, in_subdomain * np.int64(n) + wanted
+    found = np.minimum(np.searchsorted(keys, look_up), len(keys) - 1)
+    return np.where(keys[found] == look_up, found, -1)

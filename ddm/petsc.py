@@ -81,9 +81,17 @@ def export(method: Schwarz, path: str | Path) -> None:
     """Write a restricted Schwarz method, one- or two-level, to an .npz file for `load`.
 
     Raises:
-        ValueError: values that are not finite.
+        ValueError: another form of Schwarz method, complex values, or some that are not finite.
     """
     d, P = method.decomposition, method.P
+    two_levels = P is not None
+    if method.form != "restricted" or (two_levels and method.levels != "multiplicative"):
+        raise ValueError(
+            "method: expected form='restricted' and levels='multiplicative', got "
+            f"{method.form!r} and {method.levels!r}"
+        )
+    if method.A.dtype.is_complex or method.null is not None:
+        raise ValueError("method: expected a real matrix without null space")
     values = np.zeros(len(d.interface))
     if method.interface is not None:
         values = method.interface.detach().cpu().double().numpy()

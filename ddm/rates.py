@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from ddm.interface import robin, robin_between
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.partition import Decomposition
-from ddm.schwarz import Schwarz, robin
+from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
 
 THETAS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 1.0)
@@ -60,16 +62,32 @@ def best_theta(
     factor: float = 1e-8,
     candidates: Sequence[float] = THETAS,
     local: str | DenseBlocks | SparseBlocks = "auto",
+    neumann: CSRTensor | None = None,
+    **options: Any,
 ) -> float:
     """The constant Robin weight that needs the fewest stationary iterations on this very matrix.
 
     Each candidate iterates until it reduces random errors by `factor`, or is no longer the best.
+    Weights depend little on the number of subdomains, so that a small mesh of the same kind, with
+    subdomains of the same size, serves for a large one.
+
+    Args:
+        A: (n, n).
+        decomposition: of A.
+        P: prolongation; None is one level.
+        factor: reduction asked for.
+        candidates: weights.
+        local: layout of the local matrices.
+        neumann: Neumann matrices, for weights of `robin_between` instead of `robin`.
+        options: of `Schwarz`, such as form and levels.
     """
     best, fewest = candidates[0], 500
     for theta in candidates:
-        method = Schwarz(
-            A, decomposition, interface=robin(decomposition, theta, A.dtype), P=P, local=local
-        )
+        if neumann is None:
+            interface = robin(decomposition, theta, A.dtype)
+        else:
+            interface = robin_between(A, decomposition, neumann, theta)
+        method = Schwarz(A, decomposition, interface=interface, P=P, local=local, **options)
         count = iterations_to_reduce(method, factor, maxiter=fewest)
         if count < fewest:
             best, fewest = theta, count

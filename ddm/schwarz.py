@@ -1,69 +1,79 @@
-"""One- and two-level restricted Schwarz methods with interface values and a coarse space.
+"""One- and two-level Schwarz methods with interface values and a coarse space.
 
-One level (restricted additive Schwarz, optimized if L is not zero):
+One level, with V_i and W_i by form (`ddm.transfer`):
 
-    M = sum_i Rt_i^T (R_i A R_i^T + L_i)^-1 R_i
+    F = sum_i R_i^T V_i (R_i A R_i^T + L_i)^-1 W_i R_i
 
-R_i restricts to the overlapping subdomain i, Rt_i to what it owns. Two levels, coarse after fine:
+    restricted   V_i owned, W_i = I       RAS; ORAS if L is not zero
+    additive     V_i = W_i = I            AS; symmetric
+    symmetric    V_i = W_i = D_i          SORAS, with the partition of unity D_i
 
-    I - M2 A = (I - P A0^-1 P^T A)(I - M A),     A0 = P^T A P
+R_i restricts to the overlapping subdomain i. Two levels, with `Q = P (P^H A P)^-1 P^H`:
 
-Cai and Sarkis (1999); St-Cyr, Gander and Thomas (2007); Taghibakhshi et al. (2023), section 3.
+    multiplicative   F + Q - Q A F                  coarse after fine; A-DEF2
+    adef1            F + Q - F A Q                  coarse before fine; A-DEF1
+    additive         F + Q
+    balanced         (I - Q A) F (I - A Q) + Q      BNN
+    symmetric        I - M A = (I - w F A)(I - Q A)(I - w F A), a V-cycle with damping w
+
+Cai and Sarkis (1999); St-Cyr, Gander and Thomas (2007); Haferssas, Jolivet and Nataf (2017) for
+SORAS; Tang, Nabben, Vuik and Erlangga (2009), J. Sci. Comput. 39, for the names of two levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from ddm.coarse import check_coarse
-from ddm.local import DenseBlocks, SparseBlocks, blown_up_by, local_solver, refuse_gradient
+from ddm.coarse.nicolaides import check_coarse
+from ddm.coarse.solver import CoarseFactory, CoarseSolver
+from ddm.interface import robin
+from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition
+from ddm.transfer import Form, transfer
 from sparsetorch import CSRTensor
-from sparsetorch.linalg import Factorization, SolveError, factorized
 
-# Coarse matrices up to this size are inverted densely: cheap, and differentiable.
-DENSE_COARSE_UP_TO = 512
+__all__ = ["Levels", "Schwarz", "robin"]
 
-
-def robin(decomposition: Decomposition, theta: float, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Interface values of the Robin condition with one weight, (len(decomposition.interface),).
-
-    `L_pp = -(1 - theta) outside_p`: theta = 1 leaves the Dirichlet condition of RAS, theta = 0
-    gives the Neumann condition of a matrix with zero row sums.
-
-    Raises:
-        ValueError: theta is negative or not finite.
-    """
-    if not 0 <= theta < float("inf"):
-        raise ValueError(f"theta: expected a weight of at least 0, got {theta}")
-    d = decomposition
-    row, col = d.block_row[d.interface], d.block_col[d.interface]
-    return torch.from_numpy((row == col) * -(1 - theta) * d.outside[row]).to(dtype)
+Levels = Literal["multiplicative", "adef1", "additive", "balanced", "symmetric"]
+Sweep = Callable[[Tensor], Tensor]
 
 
 class Schwarz:
     """A Schwarz preconditioner: `M r` by `apply`, `T e = (I - M A) e` by `propagate`.
 
     Args:
-        A: (n, n) matrix.
+        A: (n, n) matrix, real or complex.
         decomposition: of A.
         interface: values added to the local matrices at `decomposition.interface`; None adds none.
         P: (n, S) prolongation of the coarse space; None leaves one level.
+        form: "restricted", "additive" or "symmetric", see above.
+        levels: "multiplicative", "adef1", "additive", "balanced" or "symmetric", see above.
+        damping: w of levels="symmetric"; None is the inverse of the largest eigenvalue of F A,
+            estimated by the power method.
         local: "dense" (differentiable), "sparse", "auto", or a layout made by `local_solver`.
-        coarse: "dense" (differentiable), "sparse" or "auto".
+        coarse: "dense" (differentiable), "sparse", "auto", or a function that makes a method for
+            the coarse matrix, such as `ddm.multilevel.recursive` returns.
+        factor_dtype: of the local factors, such as torch.float32 for a float64 matrix; None is A's.
+        nullspace: (n, k) basis of the null space of a singular, symmetric or Hermitian A; M then
+            acts on its orthogonal complement, so that Krylov methods solve consistent systems.
 
     With both solvers dense, which "auto" picks where a gradient is required, `apply` and
     `propagate` are differentiable in `interface`, `P.values` and their argument.
 
+    In CG use a method whose `is_symmetric` is true, for A and interface values that are symmetric:
+    where the local matrices are positive definite it is positive definite too, and M A of
+    levels="symmetric" has eigenvalues up to 1.
+
     Raises:
         ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix; a sparse
-            solver where a gradient is required.
+            solver where a gradient is required; a `nullspace` that A does not annihilate.
     """
 
     def __init__(
@@ -73,53 +83,79 @@ class Schwarz:
         *,
         interface: Tensor | None = None,
         P: CSRTensor | None = None,
+        form: Form = "restricted",
+        levels: Levels = "multiplicative",
+        damping: float | None = None,
         local: str | DenseBlocks | SparseBlocks = "auto",
-        coarse: str = "auto",
+        coarse: str | CoarseFactory = "auto",
+        factor_dtype: torch.dtype | None = None,
+        nullspace: Tensor | np.ndarray | None = None,
     ) -> None:
         d = decomposition
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
-        d.check_pattern(A.pattern)
-        self.A = A
-        self.decomposition = d
-        self.interface = interface
-        values = A.values[torch.from_numpy(d.block_source).to(A.device)]
-        if interface is not None:
-            if interface.shape != (len(d.interface),):
-                raise ValueError(
-                    f"interface: expected shape ({len(d.interface)},), one value for each entry of "
-                    f"decomposition.interface, got {tuple(interface.shape)}"
-                )
-            if interface.dtype != A.dtype:
-                raise TypeError(
-                    f"interface: expected {A.dtype} like A, got {interface.dtype}; convert with .to"
-                )
-            where = torch.from_numpy(d.interface).to(A.device)
-            values = values.index_add(0, where, interface)
-        differentiable = torch.is_grad_enabled() and values.requires_grad
-        if local == "auto" and differentiable:
-            local = "dense"
-        self.local = local_solver(d, local, A.device) if isinstance(local, str) else local
-        if differentiable and isinstance(self.local, SparseBlocks):
+        if levels not in get_args(Levels):
             raise ValueError(
-                "local: sparse local solves have no gradient, but the local matrices require one; "
-                "use local='dense', or torch.no_grad()"
+                f"levels: expected one of {sorted(get_args(Levels))} (A-DEF2 is "
+                f"'multiplicative', BNN 'balanced'), got {levels!r}"
             )
-        self.factors = self.local.factor(values)
+        if levels == "symmetric" and form == "restricted":
+            raise ValueError(
+                "levels: a V-cycle of restricted sweeps is indefinite and diverges in general; "
+                "take form='additive' or 'symmetric'"
+            )
+        d.check_pattern(A.pattern)
+        self.A, self.decomposition, self.interface = A, d, interface
+        self.form, self.levels, self.damping = form, levels, 1.0
+        self.transfer = transfer(d, form, A.device)
+        values = _local_values(A, d, interface)
+        self.factor_dtype = _factor_dtype(A.dtype, factor_dtype)
+        self.local = _chosen_local(d, local, A.device, values)
+        self.factors = self.local.factor(values.to(self.factor_dtype))
+        self.null = None if nullspace is None else NullSpace(A, nullspace)
         self.P = P
         if P is not None:
             check_coarse(P, d.n)
-            self.coarse = CoarseSolver(P.T @ (A @ P), coarse)
+            if A.dtype.is_complex and not P.dtype.is_complex:
+                self.P = P = P.to(A.dtype)
+            null = None if self.null is None else self.null.coarse(P)
+            self.coarse = CoarseSolver(P.H @ (A @ P), coarse, null)
+        if P is not None and levels == "symmetric":
+            self.damping = self._damping(damping, values)
+
+    def _damping(self, asked: float | None, values: Tensor) -> float:
+        if asked is not None:
+            if not 0 < asked < float("inf"):
+                raise ValueError(f"damping: expected a positive number, got {asked}")
+            return asked
+        if torch.is_grad_enabled() and values.requires_grad:
+            raise ValueError("damping: its estimate has no gradient; give the number")
+        return 1 / _largest_eigenvalue(self._fine, self.A)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
         return (self.decomposition.n, self.decomposition.n)
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether M is symmetric, or Hermitian, for A and interface values that are."""
+        return self.form != "restricted" and (
+            self.P is None or self.levels in ("additive", "balanced", "symmetric")
+        )
+
+    def _fine(self, r: Tensor, transpose: bool = False) -> Tensor:
+        """`F r`, or `F^T r`."""
+        local = self.transfer.restrict(r, transpose).to(self.factor_dtype)
+        z = self.local.solve(self.factors, local, transpose)  # type: ignore[arg-type]
+        return self.transfer.prolong(z.to(r.dtype), transpose)
+
     def _correct(self, r: Tensor, transpose: bool = False) -> Tensor:
-        """Coarse correction `P A0^-1 P^T r`, (n, k) -> (n, k)."""
+        """Coarse correction `Q r = P A0^-1 P^H r`, or `Q^T r`: (n, k) -> (n, k)."""
         assert self.P is not None
-        return self.P @ self.coarse.solve(self.P.T @ r, transpose)
+        if transpose:
+            return self.P.conj() @ self.coarse.solve(self.P.T @ r, True)
+        return self.P @ self.coarse.solve(self.P.H @ r)
 
     def apply(self, r: Tensor) -> Tensor:
         """`M r` for r of shape (n,) or (n, k).
@@ -128,31 +164,58 @@ class Schwarz:
             ValueError: another shape, or r requires a gradient that a sparse solve does not record.
             TypeError: another dtype than that of A.
         """
-        self._check(r)
-        if r.dim() == 1:
-            return self.apply(r.unsqueeze(-1)).squeeze(-1)
-        z = self.local.apply(self.factors, r)  # type: ignore[arg-type]
-        if self.P is not None:
-            z = z + self._correct(r - self.A @ z)
-        return z
+        return self._apply(r, transpose=False)
 
     __call__ = apply
 
     def apply_transposed(self, r: Tensor) -> Tensor:
         """`M^T r` for r of shape (n,) or (n, k); raises like `apply`."""
-        self._check(r)
-        if r.dim() == 1:
-            return self.apply_transposed(r.unsqueeze(-1)).squeeze(-1)
-        if self.P is None:
-            return self.local.apply(self.factors, r, transpose=True)  # type: ignore[arg-type]
-        c = self._correct(r, transpose=True)
-        z = self.local.apply(self.factors, r - self.A.T @ c, transpose=True)  # type: ignore[arg-type]
-        return c + z
+        return self._apply(r, transpose=True)
 
     @property
     def T(self) -> Callable[[Tensor], Tensor]:
         """The transposed preconditioner: what `sparsetorch.linalg.solve` takes for its adjoint."""
         return self.apply_transposed
+
+    def _apply(self, r: Tensor, transpose: bool) -> Tensor:
+        self._check(r)
+        if r.dim() == 1:
+            return self._apply(r.unsqueeze(-1), transpose).squeeze(-1)
+        if self.null is None:
+            return self._combined(r, transpose)
+        z = self._combined(self.null.project(r, transpose), transpose)
+        return self.null.project(z, transpose)
+
+    def _combined(self, r: Tensor, transpose: bool) -> Tensor:
+        """`M r`, or `M^T r`, of both levels, for r (n, k)."""
+        if self.P is None:
+            return self._fine(r, transpose)
+        if self.levels == "additive":
+            return self._fine(r, transpose) + self._correct(r, transpose)
+        A = self.A.T if transpose else self.A
+        if self.levels == "balanced":
+            c = self._correct(r, transpose)
+            z = self._fine(r - A @ c, transpose)
+            return c + z - self._correct(A @ z, transpose)
+        first, *others = self._sweeps(transpose)
+        z = first(r)
+        for sweep in others:
+            z = z + sweep(r - A @ z)
+        return z
+
+    def _sweeps(self, transpose: bool) -> list[Sweep]:
+        """Approximate solves in turn, each for what the ones before it have left."""
+
+        def fine(r: Tensor) -> Tensor:
+            return self._fine(r, transpose) * self.damping
+
+        def coarse(r: Tensor) -> Tensor:
+            return self._correct(r, transpose)
+
+        if self.levels == "symmetric":
+            return [fine, coarse, fine]
+        coarse_last = (self.levels == "multiplicative") != transpose
+        return [fine, coarse] if coarse_last else [coarse, fine]
 
     def propagate(self, e: Tensor) -> Tensor:
         """`T e = (I - M A) e`, the error after one stationary iteration, for e (n,) or (n, k)."""
@@ -172,7 +235,7 @@ class Schwarz:
         def on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], np.ndarray]:
             def apply(r: np.ndarray) -> np.ndarray:
                 moved = torch.as_tensor(r, dtype=dtype, device=self.A.device)
-                return function(moved).detach().cpu().numpy()
+                return function(moved).detach().resolve_conj().cpu().numpy()
 
             return apply
 
@@ -180,47 +243,62 @@ class Schwarz:
         return operator(
             self.shape,
             matvec=on_arrays(self.apply),
-            rmatvec=on_arrays(self.apply_transposed),
+            rmatvec=on_arrays(lambda r: self.apply_transposed(r.conj()).conj()),
             matmat=on_arrays(self.apply),
             dtype=torch.empty(0, dtype=dtype).numpy().dtype,
         )
 
 
-class CoarseSolver:
-    """Solves with the coarse matrix: a dense inverse if small, else a sparse factorization."""
+@torch.no_grad()
+def _largest_eigenvalue(F: Sweep, A: CSRTensor, iterations: int = 30) -> float:
+    """The largest eigenvalue of F A by the power method: with 2 as the limit, near enough."""
+    generator = torch.Generator().manual_seed(0)
+    e = torch.randn(A.shape[0], 1, generator=generator, dtype=torch.float64).to(A.device, A.dtype)
+    size = 1.0
+    for _ in range(iterations):
+        e = F(A @ (e / e.norm()))
+        size = float(e.norm())
+    return size
 
-    def __init__(self, A0: CSRTensor, kind: str = "auto") -> None:
-        if kind not in ("auto", "dense", "sparse"):
-            raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
-        differentiable = torch.is_grad_enabled() and A0.values.requires_grad
-        if kind == "sparse" and differentiable:
-            raise ValueError(
-                "coarse: the sparse coarse solve has no gradient, but P or A requires one; use "
-                "coarse='dense', or torch.no_grad()"
-            )
-        small = A0.shape[0] <= DENSE_COARSE_UP_TO or A0.device.type != "cpu"
-        dense = kind == "dense" or (kind == "auto" and (small or differentiable))
-        self.inverse: Tensor | None = None
-        self.factors: Factorization | None = None
-        singular = (
-            f"P: the coarse matrix P^T A P, {tuple(A0.shape)}, is singular; columns of P must be "
-            "linearly independent (subdomains that overlap wholly give equal ones: take fewer, or "
-            "less overlap) and A nonsingular on their span"
+
+def _local_values(A: CSRTensor, d: Decomposition, interface: Tensor | None) -> Tensor:
+    """Values of `A_i + L_i`, (block nnz,)."""
+    values = A.values[torch.from_numpy(d.block_source).to(A.device)]
+    if interface is None:
+        return values
+    if interface.shape != (len(d.interface),):
+        raise ValueError(
+            f"interface: expected shape ({len(d.interface)},), one value for each entry of "
+            f"decomposition.interface, got {tuple(interface.shape)}"
         )
-        if dense:
-            self.inverse, _ = torch.linalg.inv_ex(A0.to_dense())
-        else:
-            try:
-                self.factors = factorized(A0.detach())
-            except SolveError as error:
-                raise ValueError(singular) from error
-        if len(blown_up_by(lambda r: self.solve(r[:, None])[:, 0], A0.detach().diagonal())):
-            raise ValueError(singular)
+    if interface.dtype != A.dtype:
+        raise TypeError(
+            f"interface: expected {A.dtype} like A, got {interface.dtype}; convert with .to"
+        )
+    return values.index_add(0, torch.from_numpy(d.interface).to(A.device), interface)
 
-    def solve(self, r: Tensor, transpose: bool = False) -> Tensor:
-        """`A0^-1 r`, or `A0^-T r`, for r (S, k)."""
-        if self.inverse is not None:
-            return (self.inverse.mT if transpose else self.inverse) @ r
-        assert self.factors is not None
-        refuse_gradient("coarse", r)
-        return self.factors.solve(r, transpose=transpose)
+
+def _factor_dtype(dtype: torch.dtype, asked: torch.dtype | None) -> torch.dtype:
+    if asked is None:
+        return dtype
+    allowed = (
+        (torch.complex64, torch.complex128) if dtype.is_complex else (torch.float32, torch.float64)
+    )
+    if asked not in allowed:
+        raise TypeError(f"factor_dtype: expected {allowed[0]} or {allowed[1]}, got {asked}")
+    return asked
+
+
+def _chosen_local(
+    d: Decomposition, local: str | DenseBlocks | SparseBlocks, device: torch.device, values: Tensor
+) -> DenseBlocks | SparseBlocks:
+    differentiable = torch.is_grad_enabled() and values.requires_grad
+    if local == "auto" and differentiable:
+        local = "dense"
+    chosen = local_solver(d, local, device) if isinstance(local, str) else local
+    if differentiable and isinstance(chosen, SparseBlocks):
+        raise ValueError(
+            "local: sparse local solves have no gradient, but the local matrices require one; "
+            "use local='dense', or torch.no_grad()"
+        )
+    return chosen

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ddm.coarse import partition_of_unity, smooth
 from ddm.features import SchwarzGraph, schwarz_graph
+from ddm.interface import robin
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose
-from ddm.schwarz import Schwarz, robin
+from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
 
 
@@ -103,6 +104,8 @@ def set_up(
     """
     if smoothing != int(smoothing) or smoothing < 0:
         raise ValueError(f"smoothing: expected a number of Jacobi steps, got {smoothing}")
+    if sp.issparse(A) and A.dtype.kind == "c":
+        raise TypeError(f"A: expected real entries, got {A.dtype}; ddm.Schwarz takes complex ones")
     decomposition = decompose(A, owner, overlap)
     matrix = CSRTensor.from_scipy(A, dtype=torch.float64)
     P = smooth(partition_of_unity(decomposition), matrix, smoothing)

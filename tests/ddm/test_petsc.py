@@ -134,6 +134,14 @@ def test_values_that_are_not_finite_are_not_written(tmp_path):
         export(M, tmp_path / "method.npz")
 
 
+def test_other_methods_are_not_written(tmp_path):
+    d = decompose(A, partition(A, 12))
+    P = partition_of_unity(d)
+    for options in ({"form": "additive"}, {"P": P, "levels": "adef1"}):
+        with pytest.raises(ValueError, match="expected form='restricted' and levels="):
+            export(Schwarz(MATRIX, d, **options), tmp_path / "method.npz")
+
+
 def test_reading_needs_no_pytorch():
     code = "import sys, ddm.petsc; assert not {'torch', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

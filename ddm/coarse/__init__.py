@@ -1,0 +1,25 @@
+"""Coarse spaces of two-level methods, as prolongations P (n, columns), and coarse solves.
+
+partition_of_unity    one vector a subdomain, rows sum to one (Nicolaides)
+nicolaides            the same times several near-null vectors, such as rigid-body modes
+geneo                 local eigenvectors that one-level methods are slow on
+smooth                damped Jacobi steps on the columns of any of them
+"""
+
+from ddm.coarse.neumann import algebraic_neumann, assembled_neumann
+from ddm.coarse.nicolaides import check_coarse, nicolaides, partition_of_unity
+from ddm.coarse.smoothing import OMEGA, smooth
+from ddm.coarse.solver import CoarseSolver
+from ddm.coarse.spectral import geneo
+
+__all__ = [
+    "OMEGA",
+    "CoarseSolver",
+    "algebraic_neumann",
+    "assembled_neumann",
+    "check_coarse",
+    "geneo",
+    "nicolaides",
+    "partition_of_unity",
+    "smooth",
+]

@@ -1,0 +1,112 @@
+"""Neumann matrices of the overlapping subdomains: the energy of what lies inside each.
+
+Those of all subdomains are one block-diagonal matrix (N, N), positive semidefinite, and summed over
+the subdomains they are at most k1 A, where k1 is the number of subdomains that hold one element (or
+one coupling). GenEO and Robin conditions are made from them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ddm.partition import Decomposition, find_local
+from sparsetorch import CSRTensor, Pattern
+
+
+def assembled_neumann(
+    decomposition: Decomposition, dofs: np.ndarray, matrices: np.ndarray
+) -> CSRTensor:
+    """Neumann matrices from the element matrices that lie inside each subdomain, (N, N).
+
+    Args:
+        decomposition: of the matrix that the elements add up to.
+        dofs: (m, k) integers, the unknowns of each element, -1 for eliminated ones.
+        matrices: (m, k, k), the element matrices.
+
+    Raises:
+        TypeError: `dofs` are not integers.
+        ValueError: shapes that do not fit, unknowns outside -1 .. n - 1, or matrices with NaN.
+    """
+    d = decomposition
+    _check_elements(dofs, matrices, d.n)
+    element, subdomain = _pairs(d, dofs)
+    unknowns = dofs[element]
+    local = find_local(d.subdomain, d.node, subdomain[:, None], np.maximum(unknowns, 0), d.n)
+    present = unknowns >= 0
+    whole = np.flatnonzero(((local >= 0) | ~present).all(axis=1))
+    local, present, element = local[whole], present[whole], element[whole]
+    both = present[:, :, None] & present[:, None, :]
+    row = np.broadcast_to(local[:, :, None], both.shape)[both]
+    col = np.broadcast_to(local[:, None, :], both.shape)[both]
+    size = len(d.node)
+    return CSRTensor.from_coo(
+        torch.from_numpy(row),
+        torch.from_numpy(col),
+        torch.from_numpy(np.ascontiguousarray(matrices[element][both])),
+        (size, size),
+    )
+
+
+def _check_elements(dofs: np.ndarray, matrices: np.ndarray, n: int) -> None:
+    if dofs.dtype.kind not in "iu":
+        raise TypeError(f"dofs: expected integers, got {dofs.dtype}")
+    if dofs.ndim != 2 or matrices.shape != (*dofs.shape, dofs.shape[1]):
+        raise ValueError(
+            "dofs, matrices: expected shapes (m, k) and (m, k, k), got "
+            f"{dofs.shape} and {matrices.shape}"
+        )
+    if dofs.size and not (dofs.min() >= -1 and dofs.max() < n):
+        raise ValueError(f"dofs: expected unknowns -1 .. {n - 1}, got {dofs.min()} .. {dofs.max()}")
+    if not np.isfinite(matrices).all():
+        raise ValueError("matrices: some entries are NaN or infinite")
+
+
+def _pairs(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Elements and the subdomains that hold their first unknown, as two flat arrays."""
+    some = np.flatnonzero((dofs >= 0).any(axis=1))
+    first = dofs[some, (dofs[some] >= 0).argmax(axis=1)]
+    by_node = d.subdomain[np.argsort(d.node, kind="stable")]
+    starts = np.cumsum(d.multiplicity) - d.multiplicity
+    counts = d.multiplicity[first]
+    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(some, counts), by_node[np.repeat(starts[first], counts) + step]
+
+
+def algebraic_neumann(A: CSRTensor, decomposition: Decomposition) -> CSRTensor:
+    """Neumann matrices of an M-matrix, from its entries alone, (N, N).
+
+    Such a matrix is a sum of couplings `-a_ij (e_i - e_j)(e_i - e_j)^T` and of row sums on the
+    diagonal, all of them positive semidefinite; each subdomain gets those that lie inside. Equal
+    to the assembled ones for linear elements on triangles, up to the couplings along the edge of a
+    subdomain.
+
+    Raises:
+        ValueError: A is not symmetric, has positive entries off the diagonal, or negative row sums.
+    """
+    d = decomposition
+    d.check_pattern(A.pattern)
+    matrix = A.detach().to("cpu")
+    refuse = "algebraic Neumann matrices need a symmetric M-matrix; give those of the elements"
+    if matrix.dtype.is_complex:
+        raise ValueError(f"A: {refuse}, got {matrix.dtype}")
+    row, col, values = matrix.pattern.row, matrix.pattern.col, matrix.values
+    size = float(values.abs().max())
+    tolerance = 1e-10 * size
+    if not is_symmetric(matrix):
+        raise ValueError(f"A: {refuse}; it is not symmetric")
+    if (values[row != col] > tolerance).any():
+        raise ValueError(f"A: {refuse}; it has positive entries off the diagonal")
+    if (matrix.sum(-1) < -tolerance).any():
+        raise ValueError(f"A: {refuse}; it has negative row sums")
+    local = values[torch.from_numpy(d.block_source)].clone()
+    diagonal = torch.from_numpy(d.block_row == d.block_col)
+    local[diagonal] -= torch.from_numpy(d.outside).to(local.dtype)
+    crow, col = torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col)
+    return CSRTensor(Pattern(crow, col, (len(d.node), len(d.node))), local)
+
+
+def is_symmetric(A: CSRTensor) -> bool:
+    """Whether A equals its transpose up to rounding."""
+    matrix = A.detach().to("cpu").to_scipy()
+    return bool(abs(matrix - matrix.T).max() <= 1e-10 * abs(matrix).max())

@@ -1,0 +1,141 @@
+"""The partition of unity times the vectors that A nearly annihilates, one subdomain at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddm.partition import Decomposition
+from sparsetorch import CSRTensor
+
+RANK_TOLERANCE = 1e-6
+"""Directions below this singular value, with unit columns, are dropped as dependent."""
+
+
+def partition_of_unity(
+    decomposition: Decomposition, dtype: torch.dtype = torch.float64
+) -> CSRTensor:
+    """Prolongation with one column a subdomain, (n, S): 1 / (number of subdomains that hold i).
+
+    Each row sums to one. Taghibakhshi et al. (2023), section 3; Nicolaides' coarse space.
+    """
+    weights = 1.0 / decomposition.multiplicity[decomposition.node]
+    return CSRTensor.from_coo(
+        torch.from_numpy(decomposition.node),
+        torch.from_numpy(decomposition.subdomain),
+        torch.from_numpy(weights).to(dtype),
+        (decomposition.n, decomposition.n_subdomains),
+    )
+
+
+def nicolaides(
+    decomposition: Decomposition,
+    near_nullspace: np.ndarray,
+    *,
+    weights: str = "shared",
+    rtol: float = RANK_TOLERANCE,
+) -> CSRTensor:
+    """Prolongation with columns `R_i^T D_i R_i B`, orthonormal within a subdomain; (n, columns).
+
+    D_i are the weights of a partition of unity, so that the span of P holds B. Directions in which
+    a subdomain's columns are dependent are dropped (rotations on a part of one node).
+
+    Args:
+        decomposition: of the matrix.
+        near_nullspace: B, (n, k) float64 or complex128: constants for diffusion, rigid-body modes
+            for elasticity.
+        weights: "shared", those of `partition_of_unity`, or "owned", one on the owned unknowns and
+            zero on the ring: columns of different subdomains are then orthogonal, however far
+            subdomains overlap.
+        rtol: smallest singular value that is kept, of columns scaled to one.
+
+    Raises:
+        TypeError: `near_nullspace` is not an array of float64 or complex128.
+        ValueError: not (n, k) with k >= 1, not finite, or zero on some subdomain; other weights.
+
+    Nicolaides (1987), SIAM J. Numer. Anal. 24; Toselli and Widlund (2005), chapter 3.
+    """
+    d = decomposition
+    B = check_vectors("near_nullspace", near_nullspace, d.n)
+    if weights not in ("shared", "owned"):
+        raise ValueError(f"weights: expected 'shared' or 'owned', got {weights!r}")
+    unity = 1.0 / d.multiplicity[d.node] if weights == "shared" else d.own
+    columns = torch.from_numpy(B[d.node] * unity[:, None])  # (N, k)
+    subdomain = torch.from_numpy(d.subdomain)
+    norms = _segment_sums(columns.abs() ** 2, subdomain, d.n_subdomains).sqrt()  # (S, k)
+    scaled = columns / norms.where(norms > 0, 1)[subdomain]
+    gram = _segment_sums(
+        scaled.conj()[:, :, None] * scaled[:, None, :], subdomain, d.n_subdomains
+    )  # (S, k, k)
+    squares, directions = torch.linalg.eigh(gram)
+    keep = squares > rtol**2 * squares[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
+    lost = torch.nonzero(~keep.any(1))[:, 0]
+    if len(lost):
+        raise ValueError(
+            f"near_nullspace: every vector is zero on subdomain {int(lost[0])} "
+            f"({len(lost)} subdomains in all)"
+        )
+    turned = directions / squares.where(keep, 1).sqrt()[:, None, :]
+    local = torch.einsum("nk,nkj->nj", scaled, turned[subdomain])  # (N, k), some to be dropped
+    return prolongation_of(d, local, keep, torch.from_numpy(unity > 0))
+
+
+def prolongation_of(
+    d: Decomposition, local: Tensor, keep: Tensor, rows: Tensor | None = None
+) -> CSRTensor:
+    """Prolongation whose columns are the kept local vectors, (n, number of kept ones).
+
+    Args:
+        d: the decomposition.
+        local: (N, k), vector j of every subdomain in column j.
+        keep: (S, k) bool.
+        rows: (N,) bool, the local unknowns that have entries; None is all.
+    """
+    number = (keep.flatten().cumsum(0) - 1).view(keep.shape)  # column of P of each (subdomain, j)
+    subdomain = torch.from_numpy(d.subdomain)
+    kept = keep[subdomain] if rows is None else keep[subdomain] & rows[:, None]
+    where, vector = torch.nonzero(kept, as_tuple=True)
+    return CSRTensor.from_coo(
+        torch.from_numpy(d.node)[where],
+        number[subdomain[where], vector],
+        local[where, vector],
+        (d.n, int(keep.sum())),
+    )
+
+
+def _segment_sums(x: Tensor, segment: Tensor, count: int) -> Tensor:
+    return x.new_zeros(count, *x.shape[1:]).index_add(0, segment, x)
+
+
+def check_vectors(name: str, vectors: np.ndarray, n: int) -> np.ndarray:
+    """Vectors as (n, k).
+
+    Raises:
+        TypeError: not an array of float64 or complex128.
+        ValueError: not (n, k) with k >= 1, or not finite.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.dtype not in (np.float64, np.complex128):
+        what = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise TypeError(f"{name}: expected a NumPy array of float64 or complex128, got {what}")
+    if vectors.ndim != 2 or vectors.shape[0] != n or vectors.shape[1] < 1:
+        raise ValueError(f"{name}: expected shape ({n}, k) with k >= 1, got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{name}: some entries are NaN or infinite")
+    return vectors
+
+
+def check_coarse(P: CSRTensor, n: int) -> None:
+    """Refuse a prolongation with the wrong number of rows, without columns, or with empty ones.
+
+    Raises:
+        ValueError: naming the shape or the column.
+    """
+    if P.shape[0] != n or not 1 <= P.shape[1] <= n:
+        raise ValueError(f"P: expected ({n}, S) with 1 <= S <= {n}, got {tuple(P.shape)}")
+    empty = np.flatnonzero(np.bincount(P.pattern.col.cpu().numpy(), minlength=P.shape[1]) == 0)
+    if len(empty):
+        raise ValueError(
+            f"P: column {empty[0]} is empty ({len(empty)} in all), so the coarse matrix is "
+            "singular; drop empty columns"
+        )

@@ -1,0 +1,106 @@
+"""More than two levels: the coarse problem is itself solved by a Schwarz method."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddm.coarse.nicolaides import nicolaides
+from ddm.coarse.smoothing import smooth
+from ddm.coarse.solver import CoarseFactory, CoarseMethod, CoarseSolver
+from ddm.nullspace import represented
+from ddm.partition import decompose, partition
+from ddm.schwarz import Form, Levels, Schwarz
+from sparsetorch import CSRTensor
+
+DIRECT_UP_TO = 20_000
+"""Coarse matrices up to this size are factorized by default."""
+
+
+def recursive(
+    P: CSRTensor,
+    near_nullspace: np.ndarray | None = None,
+    *,
+    direct_up_to: int = DIRECT_UP_TO,
+    subdomain: int = 64,
+    overlap: int = 1,
+    smoothing: int = 1,
+    form: Form = "restricted",
+    levels: Levels = "multiplicative",
+    sweeps: int = 2,
+) -> CoarseFactory:
+    """What `Schwarz(..., coarse=)` takes to solve a large coarse problem by a Schwarz method.
+
+    The coarse matrix is partitioned in its turn, its coarse space is what P makes of
+    `near_nullspace`, and so on until a matrix is small enough to be factorized. The coarse solve
+    becomes a linear approximation, a fixed number of stationary iterations from zero. For CG take
+    form="additive", levels="symmetric", which converges for every symmetric positive definite
+    matrix: 90,000 unknowns in 5,630 subdomains took 35 iterations with it and "balanced" outside
+    (28 with the exact coarse solve), but 74 with "balanced" inside.
+
+    Args:
+        P: the prolongation that is given to `Schwarz`.
+        near_nullspace: (n, k) that of the fine matrix; None is the constant.
+        direct_up_to: size of a matrix that is factorized.
+        subdomain: coarse unknowns that a subdomain owns.
+        overlap: of these subdomains.
+        smoothing: Jacobi steps on the coarse prolongation.
+        form, levels: of the coarse method.
+        sweeps: iterations of the coarse method in one solve.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+    for name, value in (
+        ("subdomain", subdomain),
+        ("sweeps", sweeps),
+        ("direct_up_to", direct_up_to),
+    ):
+        if value != int(value) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {value}")
+    if near_nullspace is None:
+        near_nullspace = np.ones((P.shape[0], 1))
+    fine = torch.from_numpy(near_nullspace).to(P.device, P.dtype)
+
+    def make(A0: CSRTensor) -> CoarseMethod:
+        size = A0.shape[0]
+        if size <= direct_up_to:
+            return CoarseSolver(A0)
+        vectors = represented(P.detach(), fine).cpu().numpy()
+        host = A0.detach().to("cpu").to_scipy()
+        owner = partition(host, max(2, round(size / subdomain)))
+        d = decompose(host, owner, overlap)
+        if d.n_subdomains >= size:
+            return CoarseSolver(A0)
+        P0 = nicolaides(d, vectors, weights="owned").to(A0.device, A0.dtype)
+        P0 = smooth(P0, A0, smoothing)
+        coarser = recursive(
+            P0, vectors, direct_up_to=direct_up_to, subdomain=subdomain, overlap=overlap,
+            smoothing=smoothing, form=form, levels=levels, sweeps=sweeps,
+        )  # fmt: skip
+        method = Schwarz(A0, d, P=P0, form=form, levels=levels, coarse=coarser)
+        return Repeated(method, sweeps)
+
+    return make
+
+
+class Repeated:
+    """A number of stationary iterations from zero, `(I - (I - M A)^k) A^-1`, as one operator."""
+
+    def __init__(self, method: Schwarz, times: int) -> None:
+        self.method, self.times = method, times
+
+    def apply(self, r: Tensor) -> Tensor:
+        """The last iterate for the right-hand side r (n, k)."""
+        z = self.method.apply(r)
+        for _ in range(self.times - 1):
+            z = z + self.method.apply(r - self.method.A @ z)
+        return z
+
+    def apply_transposed(self, r: Tensor) -> Tensor:
+        """The transposed operator's image of r (n, k)."""
+        z = self.method.apply_transposed(r)
+        for _ in range(self.times - 1):
+            z = z + self.method.apply_transposed(r - self.method.A.T @ z)
+        return z

@@ -1,0 +1,185 @@
+"""The graph of a matrix, and parts of it that are in pieces: split, attach, gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+SMALLEST = 0.25
+"""A piece below this fraction of the mean part is attached to a neighbour by default."""
+
+
+def check_entries(A: sp.csr_array) -> None:
+    """Refuse a matrix that has no subdomains or whose local matrices cannot be solved with.
+
+    Raises:
+        TypeError: `A` is not a SciPy CSR array or matrix.
+        ValueError: `A` is not square, holds NaN or infinity, or has an empty row.
+    """
+    if not (sp.issparse(A) and A.format == "csr"):
+        what = f"format {A.format}" if sp.issparse(A) else type(A).__name__
+        raise TypeError(
+            f"A: expected a SciPy CSR array, got {what}; scipy.sparse.csr_array makes one"
+        )
+    if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
+    if A.shape[0] == 0:
+        raise ValueError("A: it has no rows")
+    if not np.isfinite(A.data).all():
+        raise ValueError("A: some entries are NaN or infinite")
+    empty = np.flatnonzero(np.diff(A.indptr) == 0)
+    if len(empty):
+        raise ValueError(
+            f"A: {len(empty)} empty rows, the first is row {empty[0]}; remove these unknowns "
+            "or put a one on their diagonal"
+        )
+
+
+def check_block_size(block_size: int, n: int) -> int:
+    """The number of nodes of n unknowns, `block_size` of them at each node.
+
+    Raises:
+        ValueError: `block_size` is not a positive integer that divides n.
+    """
+    if block_size != int(block_size) or block_size < 1 or n % int(block_size):
+        raise ValueError(
+            f"block_size: expected a divisor of {n}, the number of unknowns, got {block_size}"
+        )
+    return n // int(block_size)
+
+
+def node_graph(A: sp.csr_array, block_size: int = 1) -> sp.csr_array:
+    """The symmetrised pattern of A between nodes, without the diagonal, with unit weights.
+
+    Unknown i belongs to node i // block_size. An explicit zero is a coupling.
+    """
+    n_nodes = A.shape[0] // block_size
+    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)) // block_size
+    graph = sp.csr_array(
+        sp.coo_array((np.ones(A.nnz), (row, A.indices // block_size)), shape=(n_nodes, n_nodes))
+    )
+    graph = sp.csr_array(graph + graph.T)
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    graph.data[:] = 1.0
+    graph.sort_indices()
+    return graph
+
+
+def pieces(graph: sp.csr_array, owner: np.ndarray) -> np.ndarray:
+    """The connected piece of a part that holds each node, (n,), in the order of the parts."""
+    coo = sp.coo_array(graph)
+    inside = owner[coo.row] == owner[coo.col]
+    ones = np.ones(int(inside.sum()))
+    within = sp.coo_array((ones, (coo.row[inside], coo.col[inside])), shape=graph.shape)
+    piece = connected_components(within, directed=False)[1]
+    return np.unique(owner.astype(np.int64) * len(owner) + piece, return_inverse=True)[1]
+
+
+def repair(
+    A: sp.csr_array, owner: np.ndarray, *, smallest: float | None = None, block_size: int = 1
+) -> np.ndarray:
+    """Parts without empty ones, each connected or made of whole components of the graph, (n,).
+
+    Each piece of a part becomes a part. Pieces of fewer than `smallest` nodes are attached to the
+    neighbour that they couple with most often. Where a piece has no neighbour, it is a component of
+    the graph, such as an unknown whose equation is that of a boundary value: small ones are
+    gathered in parts of the mean size. (A subdomain that holds a whole component solves for it
+    exactly, so that such parts need not be connected.)
+
+    Args:
+        A: (n, n) SciPy CSR array.
+        owner: (n,) integers of at least 0, the part of each unknown, which numbers may skip.
+        smallest: number of nodes; None is a quarter of the mean part, 1 attaches nothing.
+        block_size: unknowns at a node; a node belongs to one part.
+
+    Raises:
+        TypeError, ValueError: see `check_entries`; an argument does not fit.
+    """
+    check_entries(A)
+    n_nodes = check_block_size(block_size, A.shape[0])
+    node_owner = check_owner(owner, A.shape[0], block_size)
+    mean = n_nodes / len(np.unique(node_owner))
+    limit = SMALLEST * mean if smallest is None else smallest
+    repaired = repaired_parts(node_graph(A, block_size), node_owner, limit, mean)
+    return np.repeat(repaired, block_size)
+
+
+def check_owner(owner: np.ndarray, n: int, block_size: int) -> np.ndarray:
+    """The part of each node, (n / block_size,), of a partition of unknowns.
+
+    Raises:
+        ValueError: not (n,) integers of at least 0, or unknowns of one node in different parts.
+    """
+    owner = np.asarray(owner)
+    if owner.shape != (n,) or owner.dtype.kind not in "iu":
+        raise ValueError(f"owner: expected ({n},) integers, got {owner.shape} {owner.dtype}")
+    if owner.min() < 0:
+        raise ValueError(
+            f"owner: expected parts 0 .. S-1, got {owner.min()} for unknown {owner.argmin()}"
+        )
+    by_node = owner.reshape(-1, block_size)
+    split = np.flatnonzero((by_node != by_node[:, :1]).any(axis=1))
+    if len(split):
+        raise ValueError(
+            f"owner: the {block_size} unknowns of node {split[0]} belong to different parts "
+            f"({len(split)} nodes in all); partition nodes, np.repeat(parts, {block_size})"
+        )
+    return by_node[:, 0]
+
+
+def repaired_parts(
+    graph: sp.csr_array, owner: np.ndarray, smallest: float, mean: float, *, keep: bool = False
+) -> np.ndarray:
+    """What `repair` makes of a graph of nodes, (n_nodes,).
+
+    With `keep` a part that was connected stays one, however small it is.
+    """
+    part = pieces(graph, owner)
+    stays = np.zeros(len(owner), dtype=bool)
+    if keep:
+        owner_of = np.empty(part.max() + 1, dtype=np.int64)
+        owner_of[part] = owner
+        stays = np.bincount(owner_of)[owner] == 1
+    coo = sp.coo_array(graph)
+    while True:
+        size = np.bincount(part)
+        a, b = part[coo.row], part[coo.col]
+        fixed = np.bincount(part, weights=stays) > 0
+        leaving = (a != b) & (size[a] < smallest) & ~fixed[a]
+        if not leaving.any():
+            break
+        part = _merged(_towards_most(a[leaving], b[leaving], len(size)), size)[part]
+    alone = np.ones(len(size), dtype=bool)
+    alone[a[a != b]] = False
+    few = np.flatnonzero(alone & (size < smallest))
+    if len(few):
+        before = np.cumsum(size[few]) - size[few]
+        _, first, same = np.unique(before // mean, return_index=True, return_inverse=True)
+        group = np.arange(len(size))
+        group[few] = few[first][same]
+        part = np.unique(group[part], return_inverse=True)[1]
+    return part.astype(np.int64)
+
+
+def _towards_most(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """For each piece in `a` the piece in `b` that it meets most often, else itself, (count,)."""
+    pairs, often = np.unique(a.astype(np.int64) * count + b, return_counts=True)
+    order = np.lexsort((often, pairs // count))
+    towards = np.arange(count)
+    towards[pairs[order] // count] = pairs[order] % count  # the last assignment stays
+    return towards
+
+
+def _merged(towards: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """New number of each piece when each joins another one; the order is that of the largest."""
+    count = len(towards)
+    links = sp.coo_array((np.ones(count), (np.arange(count), towards)), shape=(count, count))
+    n_groups, group = connected_components(links, directed=False)
+    order = np.lexsort((-np.arange(count), size, group))
+    largest = np.empty(n_groups, dtype=np.int64)
+    largest[group[order]] = order
+    rank = np.empty(n_groups, dtype=np.int64)
+    rank[np.argsort(largest)] = np.arange(n_groups)
+    return rank[group]
