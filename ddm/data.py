@@ -145,5 +145,5 @@ class MeshDataset(Dataset[Setup]):
                 ) from error
             n = len(arrays["indptr"]) - 1
             A = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
-            self._setups[index] = set_up(A, arrays["owner"], local="dense", dtype=self.dtype)
+            self._setups[index] = set_up(A, arrays["owner"], dtype=self.dtype)
         return self._setups[index]

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddm.factors import KeptFactors
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.dense_inverse import inverses
-from sparsetorch.linalg import Factorization, SolveError, factorized
+from sparsetorch.linalg import SolveError
 
 
 class LocalSolver(Protocol):
@@ -152,62 +153,43 @@ class SparseBlocks:
     """All local matrices in one block-diagonal sparse factorization, on the host.
 
     Cholesky or L D L^T where all local matrices are symmetric, else LU, see
-    `sparsetorch.linalg.factorized`. Not differentiable.
+    `sparsetorch.linalg.factorized`. Differentiable in the values and in r, at the cost of a second
+    solve for each.
     """
 
     def __init__(self, decomposition: Decomposition) -> None:
-        d = decomposition
+        self.decomposition = d = decomposition
         size = len(d.node)
         self.pattern = Pattern.trusted(
             torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col), (size, size)
         )
-        self.subdomain = d.subdomain
 
-    def to(self, device: torch.device | str) -> SparseBlocks:
-        """This layout; sparse factorizations run on the host alone.
-
-        Raises:
-            ValueError: another device than the CPU.
-        """
+    def to(self, device: torch.device | str) -> SparseBlocks | DenseBlocks:
+        """This layout, or the dense one elsewhere: sparse factorizations run on the host alone."""
         if torch.device(device).type != "cpu":
-            raise ValueError(
-                f"device: sparse local solves run on the CPU, got {device}; use 'dense'"
-            )
+            return DenseBlocks(self.decomposition, device)
         return self
 
-    def factor(self, values: Tensor) -> Factorization:
+    def factor(self, values: Tensor) -> KeptFactors:
         """Factors of the block-diagonal matrix with the given values, (block nnz,).
 
         Raises:
             ValueError: a local matrix is singular.
         """
-        matrix = CSRTensor(self.pattern, values.detach())
+        matrix = CSRTensor(self.pattern, values)
         try:
-            factors = factorized(matrix)
+            kept = KeptFactors.of(matrix)
         except SolveError as error:
             raise ValueError(_singular("of some subdomain")) from error
-        blown_up = blown_up_by(factors.solve, matrix.diagonal())
+        blown_up = blown_up_by(kept.factors.solve, matrix.detach().diagonal())
         if len(blown_up):
-            raise ValueError(_singular(f"of subdomain {self.subdomain[int(blown_up[0])]}"))
-        return factors
+            subdomain = self.decomposition.subdomain[int(blown_up[0])]
+            raise ValueError(_singular(f"of subdomain {subdomain}"))
+        return kept
 
-    def solve(self, factors: Factorization, r: Tensor, transpose: bool = False) -> Tensor:
-        """Apply the factorization to r (N, k) -> (N, k); transposed with `transpose`.
-
-        Raises:
-            ValueError: r requires a gradient.
-        """
-        refuse_gradient("local", r)
-        return factors.solve(r, transpose=transpose)
-
-
-def refuse_gradient(solver: str, r: Tensor) -> None:
-    """Raise ValueError where a sparse solve would lose the gradient of its right-hand side."""
-    if torch.is_grad_enabled() and r.requires_grad:
-        raise ValueError(
-            f"{solver}: the sparse solve records no gradient, but r requires one; make the method "
-            f"with {solver}='dense', or detach r"
-        )
+    def solve(self, factors: KeptFactors, r: Tensor, transpose: bool = False) -> Tensor:
+        """Apply the factorization to r (N, k) -> (N, k); transposed with `transpose`."""
+        return factors.solve(r, transpose)
 
 
 @torch.no_grad()
@@ -251,5 +233,9 @@ def local_solver(
     if kind == "dense":
         return DenseBlocks(decomposition, device)
     if kind == "sparse":
-        return SparseBlocks(decomposition).to(device)
+        if torch.device(device).type != "cpu":
+            raise ValueError(
+                f"local: sparse local solves run on the CPU, got {device}; use 'dense'"
+            )
+        return SparseBlocks(decomposition)
     raise ValueError(f"local: expected 'auto', 'dense' or 'sparse', got {kind!r}")

@@ -57,23 +57,23 @@ class Schwarz:
         levels: "multiplicative", "adef1", "additive", "balanced" or "symmetric", see above.
         damping: w of levels="symmetric"; None is the inverse of the largest eigenvalue of F A,
             estimated by the power method.
-        local: "dense" (differentiable), "sparse", "auto", or a layout made by `local_solver`.
-        coarse: "dense" (differentiable), "sparse", "auto", or a function that makes a method for
-            the coarse matrix, such as `ddm.multilevel.recursive` returns.
+        local: "dense", "sparse", "auto", or a layout made by `local_solver`.
+        coarse: "dense", "sparse", "auto", or a function that makes a method for the coarse matrix,
+            such as `ddm.multilevel.recursive` returns.
         factor_dtype: of the local factors, such as torch.float32 for a float64 matrix; None is A's.
         nullspace: (n, k) basis of the null space of a singular, symmetric or Hermitian A; M then
             acts on its orthogonal complement, so that Krylov methods solve consistent systems.
 
-    With both solvers dense, which "auto" picks where a gradient is required, `apply` and
-    `propagate` are differentiable in `interface`, `P.values` and their argument.
+    `apply` and `propagate` are differentiable in `interface`, `P.values`, `A.values` and their
+    argument.
 
     In CG use a method whose `is_symmetric` is true, for A and interface values that are symmetric:
     where the local matrices are positive definite it is positive definite too, and M A of
     levels="symmetric" has eigenvalues up to 1.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix; a sparse
-            solver where a gradient is required; a `nullspace` that A does not annihilate.
+        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix; a
+            `nullspace` that A does not annihilate.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Schwarz:
         self.transfer = transfer(d, form, A.device)
         values = _local_values(A, d, interface)
         self.factor_dtype = _factor_dtype(A.dtype, factor_dtype)
-        self.local = _chosen_local(d, local, A.device, values)
+        self.local = local_solver(d, local, A.device) if isinstance(local, str) else local
         self.factors = self.local.factor(values.to(self.factor_dtype))
         self.null = None if nullspace is None else NullSpace(A, nullspace)
         self.P = P
@@ -161,7 +161,7 @@ class Schwarz:
         """`M r` for r of shape (n,) or (n, k).
 
         Raises:
-            ValueError: another shape, or r requires a gradient that a sparse solve does not record.
+            ValueError: another shape.
             TypeError: another dtype than that of A.
         """
         return self._apply(r, transpose=False)
@@ -287,18 +287,3 @@ def _factor_dtype(dtype: torch.dtype, asked: torch.dtype | None) -> torch.dtype:
     if asked not in allowed:
         raise TypeError(f"factor_dtype: expected {allowed[0]} or {allowed[1]}, got {asked}")
     return asked
-
-
-def _chosen_local(
-    d: Decomposition, local: str | DenseBlocks | SparseBlocks, device: torch.device, values: Tensor
-) -> DenseBlocks | SparseBlocks:
-    differentiable = torch.is_grad_enabled() and values.requires_grad
-    if local == "auto" and differentiable:
-        local = "dense"
-    chosen = local_solver(d, local, device) if isinstance(local, str) else local
-    if differentiable and isinstance(chosen, SparseBlocks):
-        raise ValueError(
-            "local: sparse local solves have no gradient, but the local matrices require one; "
-            "use local='dense', or torch.no_grad()"
-        )
-    return chosen

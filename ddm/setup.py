@@ -64,7 +64,7 @@ class Setup:
     def learned(self, net: InterfaceNet) -> Schwarz:
         """Two-level ORAS with a network's interface values and prolongation.
 
-        Differentiable in the network's parameters if the layout of the local matrices is dense.
+        Differentiable in the network's parameters.
         """
         return self.with_values(*net(self.inputs))
 

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddm.local import blown_up_by, refuse_gradient
+from ddm.factors import KeptFactors
+from ddm.local import blown_up_by
 from sparsetorch import CSRTensor, bmat
-from sparsetorch.linalg import Factorization, SolveError, factorized
+from sparsetorch.linalg import SolveError
 
 DENSE_UP_TO = 512
-"""Coarse matrices up to this size are inverted densely: cheap, and differentiable."""
+"""Coarse matrices up to this size are inverted densely: cheaper to apply."""
 
 
 class CoarseMethod(Protocol):
@@ -41,36 +42,29 @@ class CoarseSolver:
             those of the pseudo-inverse.
 
     Raises:
-        ValueError: another `kind`; A0 is singular beyond `null`; a sparse solver where a gradient
-            is required.
+        ValueError: another `kind`; A0 is singular beyond `null`.
     """
 
     def __init__(
         self, A0: CSRTensor, kind: str | CoarseFactory = "auto", null: Tensor | None = None
     ) -> None:
-        differentiable = torch.is_grad_enabled() and A0.values.requires_grad
         self.null = None if null is None or not null.shape[1] else torch.linalg.qr(null)[0]
         self.inverse: Tensor | None = None
-        self.factors: Factorization | None = None
+        self.factors: KeptFactors | None = None
         self.method: CoarseMethod | None = None
         if callable(kind):
             self.method = kind(A0)
             return
         if kind not in ("auto", "dense", "sparse"):
             raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
-        if kind == "sparse" and differentiable:
-            raise ValueError(
-                "coarse: the sparse coarse solve has no gradient, but P or A requires one; use "
-                "coarse='dense', or torch.no_grad()"
-            )
         small = A0.shape[0] <= DENSE_UP_TO or A0.device.type != "cpu"
-        dense = kind == "dense" or (kind == "auto" and (small or differentiable))
+        dense = kind == "dense" or (kind == "auto" and small)
         system = A0 if self.null is None else _bordered(A0, self.null)
         if dense:
             self.inverse, _ = torch.linalg.inv_ex(system.to_dense())
         else:
             try:
-                self.factors = factorized(system.detach())
+                self.factors = KeptFactors.of(system)
             except SolveError as error:
                 raise ValueError(_singular(A0)) from error
         if len(blown_up_by(lambda r: self.solve(r[:, None])[:, 0], A0.detach().diagonal())):
@@ -95,8 +89,7 @@ class CoarseSolver:
             x = (self.inverse.mT if transpose else self.inverse) @ r
         else:
             assert self.factors is not None
-            refuse_gradient("coarse", r)
-            x = self.factors.solve(r, transpose=transpose)
+            x = self.factors.solve(r, transpose)
         return x[:size] if borders else x
 
 

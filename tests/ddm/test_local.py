@@ -67,7 +67,7 @@ def test_the_factorization_suits_the_matrices():
     for given, kind in (
         (values, Cholesky), (values - 3.1 * on_diagonal, LDLT), (-values, LDLT), (skew, LU),
     ):  # fmt: skip
-        assert isinstance(blocks.factor(given), kind)
+        assert isinstance(blocks.factor(given).factors, kind)
 
 
 def test_one_singular_subdomain_is_named():

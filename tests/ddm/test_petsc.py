@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,7 @@ def test_values_that_are_not_finite_are_not_written(tmp_path):
 def test_other_methods_are_not_written(tmp_path):
     d = decompose(A, partition(A, 12))
     P = partition_of_unity(d)
+    options: Any
     for options in ({"form": "additive"}, {"P": P, "levels": "adef1"}):
         with pytest.raises(ValueError, match="expected form='restricted' and levels="):
             export(Schwarz(MATRIX, d, **options), tmp_path / "method.npz")

@@ -57,13 +57,17 @@ def test_a_network_in_float32_serves_a_matrix_in_float64():
     torch.testing.assert_close(method.apply(r), setup.classical(0.5).apply(r), rtol=1e-6, atol=0)
 
 
-def test_a_network_with_gradients_needs_dense_local_solves():
-    setup = small_setup(local="auto")
-    net = InterfaceNet(width=8, layers=1)
-    with pytest.raises(ValueError, match="local: sparse local solves have no gradient"):
-        setup.learned(net)
-    with torch.no_grad():
-        setup.learned(net)
+def test_a_network_has_the_same_gradients_by_sparse_and_by_dense_local_solves():
+    gradients = []
+    for local in ("sparse", "dense"):
+        torch.manual_seed(0)
+        net = InterfaceNet(width=8, layers=1)
+        setup = small_setup(local=local)
+        r = random_matrix(setup.decomposition.n, 2)
+        setup.learned(net).propagate(r).square().sum().backward()
+        gradients.append([p.grad for p in net.parameters() if p.grad is not None])
+    assert any(bool(g.any()) for g in gradients[0])
+    torch.testing.assert_close(*gradients)
 
 
 def test_moving_to_where_it_is_does_nothing():
