@@ -56,6 +56,7 @@ class Problem:
     maxiter: int
     tol: float
     adjoint_rtol: float | None
+    size: float = 1.0  # what the matrix that was given has been divided by
     inverse: list[Inverse] = field(default_factory=list)
 
     @property
@@ -89,7 +90,8 @@ class Problem:
                 mirrors = "conjugate mirrors" if values.is_complex() else "mirrors"
                 raise ValueError(
                     f"{name}: expected a {kind(A)} matrix, got entries that differ from their "
-                    f"{mirrors} by {float(asymmetry):.1e}{self._instead(values)}"
+                    f"{mirrors} by {float(asymmetry / largest):.1e} of the largest"
+                    f"{self._instead(values)}"
                 )
 
     def symmetric(self, values: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class Problem:
         asked = (self.v0, self.k, self.which, self.ncv, self.tol, self.maxiter)
         found = thick_restart(multiply, *asked, mass and mass.multiply)
         if not found.converged:
-            self._fail(found.V, None, [float(found.residuals.max())])
+            self._fail(found.V, None, [float(found.residuals.max()) * self.size])
         w = found.w if self.sigma is None else self.sigma + 1 / found.w
         return torch.from_numpy(w).to(S.values.real), found.V
 

@@ -19,6 +19,7 @@ v_i that keeps that component real.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import Bordered, real_products
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate
 from sparsetorch.linalg.eigenproblem import (
     Gaps,
@@ -129,7 +131,11 @@ def eigsh(
         RuntimeError: derivatives that do not exist, as said above.
     """
     problem = _checked(A, k, sigma, which, v0, ncv, maxiter, tol, adjoint_rtol)
+    size = unit_scale(A.values)  # ARPACK takes what is far below 1 for zero
+    problem = replace(problem, sigma=None if sigma is None else sigma / size, size=size)
+    A = A / size
     w, V = _Eigsh.apply(A.values, problem) if M is None else generalized_eigsh(A, M, problem)
+    w = w * size
     if not return_eigenvectors:
         return w
     return w, (V * phases(V) if V.is_complex() else V)
