@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
-from sparsetorch.precond.jacobi import check_square
+from sparsetorch.precond.jacobi import check_square, copied
 from sparsetorch.precond.pytrees import register
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
@@ -111,7 +111,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         )
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
-    A = A.detach()
+    A = copied(A.detach())
     if not bool(A.values.isfinite().all()):
         raise ValueError("A: expected finite values, got NaN or infinity")
     zeros = torch.nonzero(A.map(torch.abs).sum(-1) == 0)[:, 0]

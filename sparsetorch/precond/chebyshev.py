@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
-from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.jacobi import Jacobi, copied
 from sparsetorch.precond.pytrees import register
 
 
@@ -57,8 +57,8 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
     upper end must not be below the eigenvalues of D^-1 A; by default the smallest and largest of
     them, estimated by up to 100 steps of Lanczos, but not below largest / (2 (degree + 1)^2): an
     interval too wide for the degree loses more on it than conjugate gradients need for the few
-    eigenvalues that it leaves out. Applied outside a solver it is differentiable in `A.values` and
-    r, the bounds held fixed.
+    eigenvalues that it leaves out. Applied outside a solver it is differentiable in `A.values`,
+    which are copied, and r, the bounds held fixed.
 
     Raises:
         ValueError: A is a batch or not square, its diagonal has a zero, degree is negative, bounds
@@ -69,7 +69,7 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
     bounds = _estimated(A, jacobi, degree) if bounds is None else checked_bounds(bounds)
-    return Chebyshev(A, jacobi.inverse_diagonal, degree, bounds)
+    return Chebyshev(copied(A), jacobi.inverse_diagonal, degree, bounds)
 
 
 @torch.no_grad()
