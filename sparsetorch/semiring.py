@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsetorch import algebra
 from sparsetorch.csr import CSRTensor
 from sparsetorch.reductions import check_ordered
+from sparsetorch_kernels import HALF
 from sparsetorch_kernels import spmm as plus_times
 
 Reduce = Literal["sum", "mean", "min", "max", "logsumexp"]
@@ -28,7 +29,8 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         A: (*batch, n, m).
         X: (*batch, m, k); batches broadcast.
         reduce: "sum", "mean" (over stored entries), "min", "max" or "logsumexp". Where a minimum or
-            maximum is reached several times, the gradient is shared equally.
+            maximum is reached several times, the gradient is shared equally. A mean in half
+            precision is computed in float32 and rounded once.
         combine: "mul" for `a_ij x_j`, "add" for `a_ij + x_j`.
 
     Returns:
@@ -47,6 +49,8 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         raise ValueError(f"combine: expected 'mul' or 'add', got {combine!r}")
     algebra.check_dense("X", A._sparse, X, -2, A.pattern.shape[1])
     algebra.broadcast("X", A.values.shape[:-1], X.shape[:-2])
+    if reduce == "mean" and A.dtype in HALF:  # the sum may overflow where the mean does not
+        return spmm(A.to(torch.float32), X.float(), reduce, combine).to(A.dtype)
     if reduce in ("sum", "mean"):
         total = algebra.matmat(A._sparse, X) if combine == "mul" else _sum_of_sums(A, X)
         return total if reduce == "sum" else total / _lengths(A).unsqueeze(-1)
