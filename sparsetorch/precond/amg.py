@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square, copied
@@ -117,18 +118,19 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
     zeros = torch.nonzero(A.map(torch.abs).sum(-1) == 0)[:, 0]
     if len(zeros):
         raise ValueError(f"A: {len(zeros)} rows are zero, the first of them row {int(zeros[0])}")
-    *fine, coarsest = _hierarchy(A, kind, options)
+    size = unit_scale(A.values)  # PyAMG compares squares of entries, which have to be in range
+    *fine, coarsest = _hierarchy(A / size, kind, options)
     levels: list[Level] = []
     for level in fine:
-        here = _like(A, level.A) if levels else A
+        here = _like(A, level.A) * size if levels else A
         smoother = _smoother(here, degree)
         levels.append(Level(here, smoother, _like(A, level.R), _like(A, level.P)))
     if coarsest.A.shape[0] > DENSE_SIZE:  # nothing is coupled strongly enough to be coarsened
-        return Multigrid(levels, _smoother(_like(A, coarsest.A), degree))
+        return Multigrid(levels, _smoother(_like(A, coarsest.A) * size, degree))
     # What is singular is so only up to rounding.
     rounding = torch.finfo(A.dtype).eps * max(100, coarsest.A.shape[0])
     inverse = np.linalg.pinv(coarsest.A.toarray(), rcond=rounding)
-    return Multigrid(levels, torch.from_numpy(inverse).to(A.values))
+    return Multigrid(levels, torch.from_numpy(inverse).to(A.values) / size)
 
 
 def _hierarchy(A: CSRTensor, kind: Kind, options: dict[str, Any]) -> list[Any]:
