@@ -20,6 +20,7 @@ from sparsetorch.linalg.columns import Callback, in_range, rescaled
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
 from sparsetorch.linalg.krylov import (
     GROWTH_LIMIT,
+    INSTEAD,
     Operator,
     Preconditioner,
     check_right_hand_side,
@@ -31,6 +32,7 @@ from sparsetorch.linalg.krylov import (
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 
 
 def block_cg(
@@ -65,6 +67,7 @@ def block_cg(
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
     """
+    refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype

@@ -43,7 +43,7 @@ from sparsetorch.linalg.generalized import generalized_eigsh
 from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_point
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import WANTED
-from sparsetorch.structure import plain
+from sparsetorch.structure import plain, refuse_compiled
 from sparsetorch_kernels import nestable, sddmm
 
 Which = Literal["LM", "SM", "LA", "SA", "BE"]
@@ -130,6 +130,7 @@ def eigsh(
         TypeError: A is not a CSRTensor of single or double precision, or M not one like it.
         RuntimeError: derivatives that do not exist, as said above.
     """
+    refuse_compiled("eigsh")
     problem = _checked(A, k, sigma, which, v0, ncv, maxiter, tol, adjoint_rtol)
     size = unit_scale(A.values)  # ARPACK takes what is far below 1 for zero
     problem = replace(problem, sigma=None if sigma is None else sigma / size, size=size)

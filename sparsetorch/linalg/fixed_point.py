@@ -31,6 +31,7 @@ from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable
 
 Map = Callable[..., Tensor]
@@ -72,6 +73,7 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
             gradient and is not among `params`; an option out of range.
         TypeError: z0 is not a tensor of single or double precision, or a parameter is not a tensor.
     """
+    refuse_compiled("fixed_point")
     _check(f, z0, params)
     if isinstance(f, nn.Module):
         f, params = _functional(f, params)

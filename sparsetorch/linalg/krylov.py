@@ -23,12 +23,15 @@ from sparsetorch.linalg.columns import (
 )
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, SOLVABLE, names, rounded, widened
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 
 Operator = Callable[[Tensor], Tensor]
 
 # Conjugate gradients may raise the residual by up to the square root of the condition number on
 # the way; what grows beyond this is not on a way to anything.
 GROWTH_LIMIT = 1e8
+
+INSTEAD = "use sparsetorch.linalg.solve(A, b, method), which does"
 
 
 class Applicable(Protocol):
@@ -109,6 +112,7 @@ def run(
     only be rounding. any_units: whether the iteration does the same for A and for a multiple of it,
     which then takes the place of an A whose squares leave the range of the dtype.
     """
+    refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype

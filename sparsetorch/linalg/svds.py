@@ -19,7 +19,7 @@ from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
 from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.stacking import bmat
-from sparsetorch.structure import outside_transforms, plain
+from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 
 Which = Literal["LM", "SM"]
 Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
@@ -86,6 +86,7 @@ def svds(
             of several equal ones, or a matrix that is not on the CPU.
         TypeError: A is not a CSRTensor of single or double precision.
     """
+    refuse_compiled("svds")
     if not isinstance(A, CSRTensor) or A.dtype not in DEFAULT_RTOL:
         got = A.dtype if isinstance(A, CSRTensor) else type(A).__name__
         raise TypeError(f"A: expected a CSRTensor of {names(DEFAULT_RTOL)}, got {got}")

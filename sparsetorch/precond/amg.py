@@ -20,6 +20,7 @@ from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square, copied
 from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import refuse_compiled
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
 DENSE_SIZE = 1000
@@ -100,6 +101,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         TypeError: A is not a CSRTensor of one of these dtypes, or is complex and the kind, or an
             option, is for real matrices in PyAMG.
     """
+    refuse_compiled("amg")
     check_square(A)
     if A.dtype not in DEFAULT_RTOL:
         raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")

@@ -26,7 +26,7 @@ from sparsetorch.pattern import Pattern
 from sparsetorch.precond.hermitian import lower_triangle
 from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.small_problems import Group, Problems, grouped
-from sparsetorch.structure import expand_ranges, finding_structure
+from sparsetorch.structure import expand_ranges, finding_structure, refuse_compiled
 from sparsetorch.triangles import triangle
 
 
@@ -63,7 +63,7 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
             dependent that a column of M is not unique; the first such column is named.
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
-    pattern = _checked(A, pattern)
+    pattern = _checked("spai", A, pattern)
     groups = _kept(A.pattern, pattern, "least squares", _least_squares)
     values = A.values.new_zeros(pattern.nnz)
     for group in groups:
@@ -90,7 +90,7 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
             row is named.
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
-    pattern = _checked(A, pattern)
+    pattern = _checked("fsai", A, pattern)
     check_diagonal("fsai", "A", A.pattern)
     check_diagonal("fsai", "pattern", pattern)
     lower, part = triangle(pattern, lower=True), lower_triangle(A)
@@ -113,7 +113,8 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
     return FSAI(CSRTensor(lower.pattern, G))
 
 
-def _checked(A: CSRTensor, pattern: Pattern | None) -> Pattern:
+def _checked(name: str, A: CSRTensor, pattern: Pattern | None) -> Pattern:
+    refuse_compiled(name)
     check_square(A)
     if A.dtype not in DEFAULT_RTOL:
         raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")

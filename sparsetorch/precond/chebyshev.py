@@ -13,6 +13,7 @@ from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
 from sparsetorch.precond.jacobi import Jacobi, copied
 from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import refuse_compiled
 
 
 class Chebyshev:
@@ -74,6 +75,7 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
 
 @torch.no_grad()
 def _estimated(A: CSRTensor, jacobi: Jacobi, degree: int) -> Bounds:
+    refuse_compiled("chebyshev without bounds")
     floor = 0.5 / (degree + 1) ** 2
     if A.shape[0] == 0:
         return floor, 1.0
