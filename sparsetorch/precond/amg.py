@@ -18,9 +18,9 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
-from sparsetorch.precond.jacobi import check_square, copied
+from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
-from sparsetorch.structure import refuse_compiled
+from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
 DENSE_SIZE = 1000
@@ -92,7 +92,8 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
     ones by default, which a complex matrix may well not.
 
     The set-up runs on the CPU in double precision and gives the same result each time.
-    Differentiable in r but not in `A.values`, which are copied.
+    Differentiable in r but not in `A.values`, which are copied: inside `torch.func.grad` it takes
+    part as a constant. Under `torch.vmap` over matrices it is refused.
 
     Raises:
         ImportError: PyAMG is not installed.
@@ -114,7 +115,17 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         )
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
-    A = copied(A.detach())
+    with outside_transforms():
+        values = plain(A.values).detach().clone()
+        if values.ndim > 1:
+            raise ValueError(
+                "A: amg sets up one hierarchy, and torch.vmap maps over several matrices; make it "
+                "outside of vmap, of one matrix or of each"
+            )
+        return _set_up(A.with_values(values), kind, degree, options)
+
+
+def _set_up(A: CSRTensor, kind: Kind, degree: int, options: dict[str, Any]) -> Multigrid:
     if not bool(A.values.isfinite().all()):
         raise ValueError("A: expected finite values, got NaN or infinity")
     zeros = torch.nonzero(A.map(torch.abs).sum(-1) == 0)[:, 0]
