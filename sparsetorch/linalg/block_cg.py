@@ -18,6 +18,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import Callback, in_range, rescaled
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.linalg.krylov import (
     GROWTH_LIMIT,
     INSTEAD,
@@ -27,7 +28,6 @@ from sparsetorch.linalg.krylov import (
     check_tolerances,
     checked_operator,
     divided,
-    in_full_precision,
     matrix_scale,
     starting_point,
 )

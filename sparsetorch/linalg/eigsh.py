@@ -39,6 +39,7 @@ from sparsetorch.linalg.eigenproblem import (
     phases,
     remedy,
 )
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.generalized import generalized_eigsh
 from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_point
 from sparsetorch.linalg.solvers import product
@@ -190,6 +191,7 @@ class _Eigsh(torch.autograd.Function):
     """(w, V) from values."""
 
     @staticmethod
+    @full_precision
     def forward(values: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return problem.solve(values)
@@ -202,6 +204,7 @@ class _Eigsh(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor | None):
         values, w, V = ctx.saved_tensors
         problem: Problem = ctx.problem
@@ -224,6 +227,7 @@ class _Eigsh(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, d_values: Tensor, _: None):
         values, w, V = ctx.saved_tensors
         problem: Problem = ctx.problem

@@ -28,6 +28,7 @@ from sparsetorch.linalg.anderson import Anderson
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.columns import exact_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
@@ -170,6 +171,7 @@ class _FixedPoint(torch.autograd.Function):
     """z = f(z, *params). With a record, the outcome goes there; without one, failures raise."""
 
     @staticmethod
+    @full_precision
     def forward(
         f: Map, iteration: Iteration, record: list[Solution] | None, z0: Tensor, *params: Tensor
     ) -> Tensor:
@@ -190,6 +192,7 @@ class _FixedPoint(torch.autograd.Function):
         ctx.save_for_forward(output, *params)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor):
         z, *params = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
@@ -205,6 +208,7 @@ class _FixedPoint(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         z, *params = ctx.saved_tensors
         moved = [torch.zeros_like(p) if t is None else t for p, t in zip(params, tangents[4:])]

@@ -28,6 +28,7 @@ from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.direct import factorized
 from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.eigenproblem import Gaps, Mass, Problem, in_order, kind, once_differentiable
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.pencil import BorderedPencil, Pencil
 from sparsetorch.linalg.solution import SolveError
@@ -111,6 +112,7 @@ class _Generalized(torch.autograd.Function):
     """(w, V) from the values of A and M."""
 
     @staticmethod
+    @full_precision
     def forward(a: Tensor, m: Tensor, problem: PencilProblem) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return problem.solve_pencil(a, m)
@@ -123,6 +125,7 @@ class _Generalized(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor | None):
         a, m, w, V = ctx.saved_tensors
         problem: PencilProblem = ctx.problem
@@ -152,6 +155,7 @@ class _Generalized(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, da: Tensor | None, dm: Tensor | None, _: None):
         a, m, w, V = ctx.saved_tensors
         problem: PencilProblem = ctx.problem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from sparsetorch.linalg.columns import (
     rescaled,
 )
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, SOLVABLE, names, rounded, widened
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.linalg.solution import Solution, Status
 from sparsetorch.structure import refuse_compiled
 
@@ -85,11 +85,6 @@ class Iteration(Protocol):
     ) -> Outcome:
         """Iterate until the monitor says stop."""
         ...
-
-
-def in_full_precision(device: torch.device) -> AbstractContextManager:
-    """Where `torch.autocast` is off: an iteration that it rounds to half precision stagnates."""
-    return torch.autocast(device.type, enabled=False)
 
 
 @torch.no_grad()
