@@ -39,7 +39,7 @@ class SymmetricFactorization(Factorization):
     """P A P^T = L S L^H, for a symmetric or, if complex, Hermitian matrix; S is diagonal, +-1."""
 
     def __init__(self, A: CSRTensor, panels: Tensor):
-        self._A = A
+        self._A = A.detach()
         self._elimination = _elimination(A)
         self._panels = panels
         self._transposed = False

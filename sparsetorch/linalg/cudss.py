@@ -61,6 +61,11 @@ class CuDSS(Factorization):
         self._matrices = matrices  # A and its transpose
         self._plans = plans
 
+    def __reduce__(self):
+        raise TypeError(
+            "factors by cuDSS cannot be copied or pickled; keep the matrix, and factorize it again"
+        )
+
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`; column by column."""
         A, plan = self._matrices[transpose], self._plans[transpose]

@@ -15,7 +15,8 @@ class Factorization(ABC):
 
     Made by `factorized`. Calling it solves, so it is a preconditioner for nearby matrices; `T` is
     the factorization of the transpose, made of the same factors. Nothing here records gradients:
-    `solve`, `logdet` and `slogdet` of `sparsetorch.linalg` do.
+    `solve`, `logdet` and `slogdet` of `sparsetorch.linalg` do. On the CPU it can be pickled; an LU
+    factorization is then made anew from the matrix as it was.
     """
 
     @abstractmethod
@@ -69,7 +70,7 @@ class HalfFactorization(Factorization):
     """
 
     def __init__(self, A: CSRTensor, factors: Factorization):
-        self._A = A
+        self._A = A.detach()
         self._factors = factors
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
