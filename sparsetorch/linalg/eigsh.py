@@ -107,8 +107,11 @@ def eigsh(
 
     The smallest eigenvalues of a positive definite matrix are found far sooner by sigma=0 than by
     "SM" or "SA". Those of an indefinite one lie inside the spectrum, where a Krylov method cannot
-    know what it has not seen: "SM" may then return eigenpairs, each of them right, and have missed
-    one closer to zero (as SciPy's does). sigma=0 finds it, and so may a larger ncv.
+    know what it has not seen: it may find eigenpairs, each of them right, and miss one closer to
+    zero (as SciPy's does). On the CPU, "SM" without M therefore counts the eigenvalues that there
+    are, by two L D L^T factorizations, and if some are missing finds all by sigma=0. It does not
+    where A has more than 10^5 rows, its factor more than 10^7 entries, or A needs exchanges of rows
+    (see `factorized`).
 
     Returns w (k,), always real, and V (n, k), or w alone. The largest component of each vector
     (the first one of several) is real and positive. On the CPU ARPACK computes those of a real
