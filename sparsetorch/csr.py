@@ -14,6 +14,7 @@ from sparsetorch import algebra, build, indexing, interop, reductions
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import Scalar, check_tensor, checked_scalar
 from sparsetorch.pattern import Index, Pattern, Selection
+from sparsetorch_kernels import HALF
 
 # What `torch` functions do with a CSRTensor; `torch_functions` fills it.
 TORCH_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
@@ -254,7 +255,7 @@ class CSRTensor:
             TypeError: float16 or bfloat16, for which SciPy has no sparse matrices.
         """
         self._refuse_batch("to_scipy")
-        if self.dtype in (torch.float16, torch.bfloat16):
+        if self.dtype in HALF:
             raise TypeError(
                 f"to_scipy: SciPy has no sparse matrices of {self.dtype}; use A.to(torch.float32)"
             )

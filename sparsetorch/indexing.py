@@ -26,7 +26,7 @@ def select(pattern: Pattern, keep: Tensor) -> Selection:
 
 def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
     """The entries on and below (or above) a diagonal; 0 is the main one, 1 that above it."""
-    with finding_structure("triangle"):
+    with finding_structure("tril, triu"):
         offset = pattern.col.long() - pattern.row
         return select(pattern, offset <= diagonal if lower else offset >= diagonal)
 

@@ -175,7 +175,7 @@ class Pattern:
     def row(self) -> Tensor:
         """Row of each entry, (nnz,)."""
         if self._row is None:
-            with finding_structure("Pattern.row"):
+            with finding_structure("Pattern.row", kept=True):
                 self._row = expand_rows(self._crow, self.nnz, self.dtype)
         return self._row
 
@@ -183,7 +183,7 @@ class Pattern:
     def layout(self) -> Layout:
         """This pattern and its transpose, in the form that the kernels take."""
         if self._layout is None:
-            with finding_structure("Pattern.layout"):
+            with finding_structure("Pattern.layout", kept=True):
                 n_rows, n_cols = self._shape
                 transposed = transpose_structure(self._crow, self._col, n_cols)
                 layout = Layout(self._crow, self._col, None, *transposed, n_rows, n_cols)
@@ -220,7 +220,7 @@ class Pattern:
         every derivative; its transpose gives each entry the number of its row.
         """
         if self._incidence is None:
-            with finding_structure("Pattern.incidence"):
+            with finding_structure("Pattern.incidence", kept=True):
                 self._incidence = incidence(self.forward_layout)
         return self._incidence
 
@@ -231,7 +231,7 @@ class Pattern:
         if origin is not None:
             return origin
         if self._transpose is None:
-            with finding_structure("Pattern.T"):
+            with finding_structure("Pattern.T", kept=True):
                 self._transpose = self._transposed()
         return self._transpose
 
@@ -250,7 +250,7 @@ class Pattern:
     def diagonal(self) -> Diagonal:
         """The stored diagonal entries: their rows and their positions among the values."""
         if self._diagonal is None:
-            with finding_structure("Pattern.diagonal"):
+            with finding_structure("Pattern.diagonal", kept=True):
                 positions = torch.nonzero(self.row == self._col)[:, 0].to(self._crow.dtype)
                 self._diagonal = Diagonal(self.row[positions], positions)
         return self._diagonal
@@ -259,7 +259,7 @@ class Pattern:
     def is_symmetric(self) -> bool:
         """Whether entry (j, i) is stored wherever entry (i, j) is."""
         if self._symmetric is None:
-            with finding_structure("Pattern.is_symmetric"):
+            with finding_structure("Pattern.is_symmetric", kept=True):
                 t_crow, t_col = self.layout.transposed
                 self._symmetric = (
                     self._shape[0] == self._shape[1]
@@ -276,7 +276,7 @@ class Pattern:
             ValueError: the pattern is not symmetric, or not on the CPU.
         """
         if self._elimination is None:
-            with finding_structure("Pattern.elimination"):
+            with finding_structure("Pattern.elimination", kept=True):
                 if not self.is_symmetric or self.device.type != "cpu":
                     raise ValueError(
                         f"elimination: expected a symmetric pattern on the CPU, got {self!r}"
@@ -295,7 +295,7 @@ class Pattern:
         """
         product = self._products.get(other)
         if product is None:
-            with finding_structure("Pattern.matmul"):
+            with finding_structure("Pattern.matmul", kept=True):
                 check_pattern("other", other)
                 if self._shape[1] != other._shape[0]:
                     raise ValueError(
@@ -317,7 +317,7 @@ class Pattern:
         """
         plan = self._unions.get(other)
         if plan is None:
-            with finding_structure("Pattern.union"):
+            with finding_structure("Pattern.union", kept=True):
                 check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
@@ -338,7 +338,7 @@ class Pattern:
     def with_diagonal(self) -> PatternUnion:
         """The union with the whole main diagonal: `right` are the places of the diagonal in it."""
         if self._with_diagonal is None:
-            with finding_structure("Pattern.with_diagonal"):
+            with finding_structure("Pattern.with_diagonal", kept=True):
                 along = torch.arange(min(self._shape), device=self.device)
                 self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
         pattern, left, right = self._with_diagonal
@@ -350,7 +350,7 @@ class Pattern:
         It must not refer to this pattern, which would then hold itself.
         """
         if what not in self._kept:
-            with finding_structure(f"Pattern ({what})"):
+            with finding_structure(f"Pattern ({what})", kept=True):
                 self._kept[what] = find(self)
         return self._kept[what]
 
@@ -362,7 +362,7 @@ class Pattern:
         """
         plan = self._intersections.get(other)
         if plan is None:
-            with finding_structure("Pattern.intersection"):
+            with finding_structure("Pattern.intersection", kept=True):
                 check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(
@@ -384,7 +384,7 @@ class Pattern:
         Raises:
             ValueError: an index tensor is not 1-D and integer, or an index is out of range.
         """
-        with finding_structure("Pattern.submatrix"):
+        with finding_structure("A[...], submatrix"):
             row_list = self._index_list("rows", rows, 0)
             col_list = self._index_list("cols", cols, 1)
             crow, col, positions = select_entries(

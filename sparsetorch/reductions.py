@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
-from sparsetorch_kernels import spmv
+from sparsetorch_kernels import HALF, spmv
 
 Dim = int | tuple[int, ...] | None
 
@@ -105,8 +105,7 @@ def check_ordered(what: str, values: Tensor) -> None:
 
 def _widened(A: Sparse) -> Sparse:
     """The matrix in float32 if it is in half precision."""
-    half = A.values.dtype in (torch.float16, torch.bfloat16)
-    return Sparse(A.pattern, A.values.float()) if half else A
+    return Sparse(A.pattern, A.values.float()) if A.values.dtype in HALF else A
 
 
 def _segments(A: Sparse, axis: int) -> tuple[Tensor, int, int]:

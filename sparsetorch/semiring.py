@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsetorch import algebra
 from sparsetorch.csr import CSRTensor
 from sparsetorch.reductions import check_ordered
-from sparsetorch_kernels import spmm_extremum, spmm_logsumexp
+from sparsetorch_kernels import HALF, spmm_extremum, spmm_logsumexp
 
 Reduce = Literal["sum", "mean", "min", "max", "logsumexp"]
 Combine = Literal["mul", "add"]
@@ -30,7 +30,7 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         X: (*batch, m, k); batches broadcast.
         reduce: "sum", "mean" (over stored entries), "min", "max" or "logsumexp". Where a minimum or
             maximum is reached several times, the gradient is shared equally; NaN is the result of
-            what it is among.
+            what it is among. A mean in half precision is computed in float32 and rounded once.
         combine: "mul" for `a_ij x_j`, "add" for `a_ij + x_j`.
 
     Returns:
@@ -49,12 +49,12 @@ def spmm(A: CSRTensor, X: Tensor, reduce: Reduce = "sum", combine: Combine = "mu
         raise ValueError(f"combine: expected 'mul' or 'add', got {combine!r}")
     algebra.check_dense("X", A._sparse, X, -2, A.pattern.shape[1])
     algebra.broadcast("X", A.values.shape[:-1], X.shape[:-2])
+    if reduce != "sum" and A.dtype in HALF:  # the sum may overflow where the mean does not
+        return spmm(A.with_values(A.values.float()), X.float(), reduce, combine).to(A.dtype)
     if reduce in ("sum", "mean"):
         total = algebra.matmat(A._sparse, X) if combine == "mul" else _sum_of_sums(A, X)
         return total if reduce == "sum" else total / _lengths(A).unsqueeze(-1)
     check_ordered(f"reduce={reduce!r}", A.values)
-    if A.dtype in (torch.float16, torch.bfloat16):  # compared and added up in float32
-        return spmm(A.with_values(A.values.float()), X.float(), reduce, combine).to(A.dtype)
     layout, add = A.pattern.layout, combine == "add"
     if reduce == "logsumexp":
         return spmm_logsumexp(layout, A.values, X, add=add)

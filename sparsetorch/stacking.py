@@ -73,7 +73,7 @@ def _assembled(present: list[Block], n_block_rows: int, n_block_cols: int) -> CS
     lefts = _starts("column", [(j, f"({i}, {j})", b.pattern.shape[1]) for i, j, b in present],
                     n_block_cols)  # fmt: skip
     shape = (tops[-1], lefts[-1])
-    with finding_structure("bmat"):
+    with finding_structure("vstack, hstack, block_diag, bmat"):
         keys = torch.cat(
             [
                 entry_keys(b.pattern.row.long() + tops[i], b.pattern.col.long() + lefts[j], shape)

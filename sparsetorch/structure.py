@@ -25,21 +25,37 @@ INT64_MAX = 2**63 - 1
 
 
 @contextmanager
-def finding_structure(what: str) -> Iterator[None]:
+def finding_structure(what: str, *, kept: bool = False) -> Iterator[None]:
     """Where structure is worked out: not in compiled code, and outside of `torch.func` transforms.
 
-    Indices have no derivatives, and a pattern outlives the transform in which it is first needed;
-    inside of one, every tensor that PyTorch makes belongs to it. The same holds for inference mode,
-    whose tensors no later derivative may read.
+    kept: whether a pattern keeps what is found, so that compiled code can read it later. Indices
+    have no derivatives, and a pattern outlives the transform in which it is first needed; inside of
+    one, every tensor that PyTorch makes belongs to it. The same holds for inference mode, whose
+    tensors no later derivative may read.
     """
     if torch.compiler.is_compiling():
+        if not kept:
+            raise RuntimeError(
+                f"{what}: compiled code cannot make a pattern, and none is kept of earlier calls; "
+                "call it outside, pass the result in, and put other values on its pattern there "
+                "with result.with_values(values)"
+            )
         raise RuntimeError(
             f"{what} is not known yet, and compiled code cannot compute structure: call the "
-            "function once before compiling it; what no pattern keeps (selections, triangles, "
-            "stacked matrices, Kronecker products) make outside of it"
+            "function once before compiling it"
         )
     with outside_transforms(), torch.inference_mode(False):
         yield
+
+
+def refuse_compiled(name: str, instead: str = "") -> None:
+    """Raise NotImplementedError in compiled code, in words that PyTorch's own error lacks."""
+    if torch.compiler.is_compiling():
+        instead = instead or "call it outside of compiled code and pass in what it returns"
+        raise NotImplementedError(
+            f"{name} does not compile: {instead} (without fullgraph=True, PyTorch runs it between "
+            "two graphs)"
+        )
 
 
 @contextmanager

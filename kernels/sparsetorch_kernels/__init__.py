@@ -10,6 +10,7 @@ from sparsetorch_kernels.cholesky.ops import (
     eliminate,
 )
 from sparsetorch_kernels.csr.backend import backend_info
+from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
 from sparsetorch_kernels.forward_mode import nestable
@@ -21,6 +22,7 @@ from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
 
 __all__ = [
+    "HALF",
     "Elimination",
     "Layout",
     "SingularTriangleError",

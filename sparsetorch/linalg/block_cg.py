@@ -10,7 +10,7 @@ columns that are zero or depend on others leave the block.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,17 +18,21 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import Callback, in_range, rescaled
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, rounded, widened
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.linalg.krylov import (
     GROWTH_LIMIT,
+    INSTEAD,
     Operator,
     Preconditioner,
     check_right_hand_side,
     check_tolerances,
     checked_operator,
-    in_full_precision,
+    divided,
+    matrix_scale,
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 
 
 def block_cg(
@@ -58,15 +62,25 @@ def block_cg(
     is the solution's status. Nearest equivalent: Belos' BlockCGSolMgr.
 
     float16 and bfloat16 are solved in float32, which is also what callables get, and x is rounded
-    once.
+    once. A CSRTensor with entries out of range is rescaled as in `cg`.
 
     Raises:
         TypeError, ValueError: an argument does not fit, or b is not finite.
     """
+    refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
+    if (scale := matrix_scale(A)) != 1:
+
+        def solve_divided(A: Any, preconditioner: Preconditioner | None, x0: Tensor) -> Solution:
+            return block_cg(
+                A, b, preconditioner=preconditioner, rtol=rtol, atol=atol, maxiter=maxiter,
+                x0=x0, callback=callback,
+            )  # fmt: skip
+
+        return rounded(divided(solve_divided, A, preconditioner, start, scale), dtype)
     if not in_range(b):
 
         def solve(b: Tensor, x0: Tensor, atol: float, callback: Callback | None) -> Solution:

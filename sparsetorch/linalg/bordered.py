@@ -21,6 +21,7 @@ from torch import Tensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.direct import Factorization
 from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solution import Solution
@@ -102,6 +103,7 @@ class Bordered(torch.autograd.Function):
     """(U, M) from (values of S, w, V, R, C, border)."""
 
     @staticmethod
+    @full_precision
     def forward(values: Tensor, w: Tensor, V: Tensor, R: Tensor, C: Tensor, border: Border):
         """See `Border.solve`."""
         return border.solve(values, w, V, R, C)
@@ -114,6 +116,7 @@ class Bordered(torch.autograd.Function):
         ctx.save_for_forward(values, w, V, *output)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor):
         """See the module."""
         values, w, V, U, M = ctx.saved_tensors
@@ -128,6 +131,7 @@ class Bordered(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         values, w, V, U, M = ctx.saved_tensors

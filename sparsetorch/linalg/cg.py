@@ -39,7 +39,8 @@ def cg(
     preconditioner: symmetric positive definite; a callable r -> z, an object with `apply(r)`, or a
     CSRTensor. Stops at |b - A x| <= max(rtol |b|, atol), with rtol 1e-6 in single and 1e-10 in
     double precision by default, or after maxiter (10 n) iterations. x0: initial guess, like b.
-    callback: called with (iteration, residual norm).
+    callback: called with (iteration, residual norm). A CSRTensor whose entries have squares beyond
+    the range of the dtype is divided by a power of two first; a callable is taken as it is.
 
     No gradients are recorded: `sparsetorch.linalg.solve` is the differentiable call. A failure is
     the solution's status. Equivalent to `scipy.sparse.linalg.cg`.

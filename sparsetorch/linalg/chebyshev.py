@@ -16,6 +16,7 @@ from sparsetorch.linalg.krylov import (
     Outcome,
     Preconditioner,
     check_right_hand_side,
+    matrix_scale,
     norm,
     run,
 )
@@ -51,8 +52,9 @@ def chebyshev(
     """
     check_right_hand_side(A, b)
     maxiter = max(10 * b.shape[0], 1000) if maxiter is None else maxiter
+    unit = matrix_scale(A) if preconditioner is None else 1.0
     return run(
-        SemiIteration(bounds),
+        SemiIteration(bounds, unit),
         A,
         b,
         preconditioner=preconditioner,
@@ -65,10 +67,17 @@ def chebyshev(
 
 
 class SemiIteration:
-    """The iteration, with bounds that are given or estimated when it first runs."""
+    """The iteration, with bounds that are given or estimated when it first runs.
 
-    def __init__(self, bounds: Bounds | None):
-        self.bounds = None if bounds is None else checked_bounds(bounds)
+    unit: what `run` divides the matrix by, and the given bounds are to be divided by with it.
+    """
+
+    def __init__(self, bounds: Bounds | None, unit: float = 1.0):
+        self.unit = unit
+        self.bounds: Bounds | None = None
+        if bounds is not None:
+            low, high = checked_bounds(bounds)
+            self.bounds = low / unit, high / unit
 
     def __call__(
         self, multiply: Operator, precondition: Operator, b: Tensor, x: Tensor, monitor: Monitor
@@ -81,7 +90,9 @@ class SemiIteration:
         if self.bounds is None:
             self.bounds = eigenvalue_bounds(multiply, precondition, b)
         low, high = self.bounds
-        detail = f"with eigenvalues taken to be from {low:.3g} to {high:.3g}"
+        detail = (
+            f"with eigenvalues taken to be from {low * self.unit:.3g} to {high * self.unit:.3g}"
+        )
         if not low > 0:
             return Outcome(x, Status.DIVERGED if math.isnan(low) else Status.INDEFINITE, detail)
         d = torch.zeros_like(x)

@@ -116,6 +116,7 @@ class LDLT(SymmetricFactorization):
     """P A P^T = L S L^H, for an indefinite matrix that needs no exchanges of rows; in float64."""
 
     def __init__(self, A: CSRTensor, panels: Tensor):
+        # Refinement reads A again, which a step of an optimizer may have changed by then.
         super().__init__(A, panels)
         self._error = self._backward_error()
         if not self._error <= LARGEST_ERROR:
@@ -130,6 +131,11 @@ class LDLT(SymmetricFactorization):
     def inverse_entries(self) -> Tensor | None:
         """See `SymmetricFactorization.inverse_entries`."""
         return super().inverse_entries() if self._error <= TAKAHASHI_ROUNDINGS * EPS else None
+
+    @property
+    def n_negative(self) -> int:
+        """The number of negative eigenvalues, which is that of negative pivots (Sylvester)."""
+        return int((self._pivots < 0).sum())
 
     def _backward_error(self) -> float:
         """|b - A x| / (|A| |x| + |b|), the largest norms, for a random b; 0 if there is none."""
@@ -173,9 +179,13 @@ def _panels(A: CSRTensor, indefinite: bool) -> Tensor:
     return panels
 
 
+def symbolic(pattern: Pattern, dtype: torch.dtype) -> Elimination:
+    """The symbolic factorization of matrices of this dtype, kept on their pattern."""
+    return real_form(pattern).elimination if dtype.is_complex else pattern.elimination
+
+
 def _elimination(A: CSRTensor) -> Elimination:
-    pattern: Pattern = A.pattern
-    return real_form(pattern).elimination if A.dtype.is_complex else pattern.elimination
+    return symbolic(A.pattern, A.dtype)
 
 
 def _failure(A: CSRTensor, status: Status, detail: str) -> SolveError:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import outside_transforms, plain
 
 Callback = Callable[[int, float], Any]
 # A solve of one column (n,) from a start, with this atol, reporting to this callback.
@@ -89,10 +90,29 @@ def exact_scale(values: Tensor) -> float:
     return _scale(float(values.abs().max()) if values.numel() else 0.0, values.dtype)
 
 
+def unit_scale(values: Tensor) -> float:
+    """The power of two that brings the largest |value| to between 1 and 2; 1 if there is none.
+
+    Of all members under `torch.vmap`. What compares with absolute numbers, as ARPACK does, works on
+    values divided by it as it does on others.
+    """
+    with outside_transforms():
+        found = plain(values).detach()
+        largest = float(found.abs().max()) if found.numel() else 0.0
+    if largest == 0 or not math.isfinite(largest):
+        return 1.0
+    return _power_below(largest, values.dtype)
+
+
 def _scale(largest: float, dtype: torch.dtype) -> float:
     """1, or the power of two below the largest entry where squares leave the dtype's range."""
     limits = torch.finfo(dtype)
     low, high = math.sqrt(limits.tiny) / limits.eps, math.sqrt(limits.max) * limits.eps
     if largest == 0 or low <= largest <= high or not math.isfinite(largest):
         return 1.0
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    return _power_below(largest, dtype)
+
+
+def _power_below(number: float, dtype: torch.dtype) -> float:
+    # Not below the smallest normal number, whose reciprocal can be represented as well.
+    return max(math.ldexp(1.0, math.frexp(number)[1] - 1), torch.finfo(dtype).tiny)

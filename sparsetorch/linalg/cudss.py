@@ -66,6 +66,11 @@ class CuDSS(Factorization):
         """See `Factorization.matrix`."""
         return self._matrices[0]
 
+    def __reduce__(self):
+        raise TypeError(
+            "factors by cuDSS cannot be copied or pickled; keep the matrix, and factorize it again"
+        )
+
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`; column by column."""
         A, plan = self._matrices[transpose], self._plans[transpose]

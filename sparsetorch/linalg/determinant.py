@@ -23,6 +23,7 @@ from sparsetorch.linalg.inverse import _Entries
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import SolveError, Status
 from sparsetorch.linalg.solvers import DirectSolver
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable
 
 
@@ -68,6 +69,7 @@ def det(A: CSRTensor) -> Tensor:
 
 
 def _log_determinant(A: CSRTensor, method: DirectMethod) -> tuple[Tensor, Tensor]:
+    refuse_compiled("logdet" if method == "cholesky" else "slogdet, det")
     check_system(A, A.values.new_zeros(A.shape[-2]))
     sign, logarithm = _LogDeterminant.apply(widened(A).values, DirectSolver(A.pattern, method))
     return (sign.to(A.dtype), logarithm.to(A.dtype)) if A.dtype in HALF else (sign, logarithm)

@@ -13,6 +13,7 @@ from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.lu import lu
 from sparsetorch.linalg.solution import SolveError
 from sparsetorch.linalg.symmetry import has_positive_diagonal, is_hermitian
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import cholesky_is_compiled
 
 DirectMethod = Literal["auto", "lu", "cholesky", "ldlt"]
@@ -47,6 +48,7 @@ def factorized(A: CSRTensor, method: DirectMethod = "auto") -> Factorization:
             "cholesky" and "ldlt", not symmetric or Hermitian, with the entry named.
         TypeError: other dtypes.
     """
+    refuse_compiled("factorized")
     if method not in get_args(DirectMethod):
         known = ", ".join(map(repr, get_args(DirectMethod)))
         raise ValueError(f"method: expected one of {known}, got {method!r}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.solution import Solution
+from sparsetorch_kernels import HALF
 
 DEFAULT_RTOL = {
     torch.float32: 1e-6,
@@ -19,7 +20,6 @@ DEFAULT_RTOL = {
     torch.complex128: 1e-10,
 }
 REAL = (torch.float32, torch.float64)
-HALF = (torch.float16, torch.bfloat16)
 SOLVABLE = (*HALF, *DEFAULT_RTOL)
 
 

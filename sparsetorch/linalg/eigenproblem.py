@@ -17,6 +17,7 @@ from sparsetorch.linalg.bordered import Border, Inverse
 from sparsetorch.linalg.direct import factorized
 from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.krylov import Operator
+from sparsetorch.linalg.smallest import n_missed
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import thick_restart
@@ -56,6 +57,7 @@ class Problem:
     maxiter: int
     tol: float
     adjoint_rtol: float | None
+    size: float = 1.0  # what the matrix that was given has been divided by
     inverse: list[Inverse] = field(default_factory=list)
 
     @property
@@ -75,7 +77,31 @@ class Problem:
         if self.sigma is not None:
             shift = S.values.new_full((S.shape[0],), -self.sigma)
             inverse = self.shifted_inverse(S.add_diagonal(shift))
-        return in_order(*self.eigenpairs(S, inverse))
+        w, V = in_order(*self.eigenpairs(S, inverse))
+        if self.which == "SM" and inverse is None and (missed := self._missed(S, w)):
+            return self._around_zero(S, missed)
+        return w, V
+
+    def _missed(self, S: CSRTensor, w: Tensor) -> int:
+        return n_missed(S, w, float(self.bound(S.values)))
+
+    def _around_zero(self, S: CSRTensor, missed: int) -> tuple[Tensor, Tensor]:
+        """The pairs closest to zero by the inverse, which is kept for derivatives."""
+        # Another start, for the one that was given may be what has hidden them.
+        start = torch.from_numpy(np.random.default_rng(1).standard_normal(S.shape[0]))
+        again = replace(self, which="LM", sigma=0.0, v0=start.to(self.v0))
+        try:
+            w, V = again.solve(S.values)
+            if not self._missed(S, w):
+                return w, V
+            solution = Solution(V, Status.MAXITER, self.maxiter, [])
+        except SolveError as error:
+            solution = error.solution
+        detail = (
+            f"which='SM' missed {missed} of the smallest eigenvalues, and the inverse does not "
+            "find them; pass a sigma close to zero"
+        )
+        raise SolveError(replace(solution, detail=detail))
 
     def check_symmetric(self, name: str, values: Tensor) -> None:
         """Raise ValueError unless values (nnz,) are finite and, but for rounding, Hermitian."""
@@ -89,7 +115,8 @@ class Problem:
                 mirrors = "conjugate mirrors" if values.is_complex() else "mirrors"
                 raise ValueError(
                     f"{name}: expected a {kind(A)} matrix, got entries that differ from their "
-                    f"{mirrors} by {float(asymmetry):.1e}{self._instead(values)}"
+                    f"{mirrors} by {float(asymmetry / largest):.1e} of the largest"
+                    f"{self._instead(values)}"
                 )
 
     def symmetric(self, values: Tensor) -> Tensor:
@@ -167,7 +194,7 @@ class Problem:
         asked = (self.v0, self.k, self.which, self.ncv, self.tol, self.maxiter)
         found = thick_restart(multiply, *asked, mass and mass.multiply)
         if not found.converged:
-            self._fail(found.V, None, [float(found.residuals.max())])
+            self._fail(found.V, None, [float(found.residuals.max()) * self.size])
         w = found.w if self.sigma is None else self.sigma + 1 / found.w
         return torch.from_numpy(w).to(S.values.real), found.V
 

@@ -19,6 +19,7 @@ v_i that keeps that component real.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import Bordered, real_products
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate
 from sparsetorch.linalg.eigenproblem import (
     Gaps,
@@ -37,11 +39,12 @@ from sparsetorch.linalg.eigenproblem import (
     phases,
     remedy,
 )
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.generalized import generalized_eigsh
 from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_point
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import WANTED
-from sparsetorch.structure import plain
+from sparsetorch.structure import plain, refuse_compiled
 from sparsetorch_kernels import nestable, sddmm
 
 Which = Literal["LM", "SM", "LA", "SA", "BE"]
@@ -104,8 +107,11 @@ def eigsh(
 
     The smallest eigenvalues of a positive definite matrix are found far sooner by sigma=0 than by
     "SM" or "SA". Those of an indefinite one lie inside the spectrum, where a Krylov method cannot
-    know what it has not seen: "SM" may then return eigenpairs, each of them right, and have missed
-    one closer to zero (as SciPy's does). sigma=0 finds it, and so may a larger ncv.
+    know what it has not seen: it may find eigenpairs, each of them right, and miss one closer to
+    zero (as SciPy's does). On the CPU, "SM" without M therefore counts the eigenvalues that there
+    are, by two L D L^T factorizations, and if some are missing finds all by sigma=0. It does not
+    where A has more than 10^5 rows, its factor more than 10^7 entries, or A needs exchanges of rows
+    (see `factorized`).
 
     Returns w (k,), always real, and V (n, k), or w alone. The largest component of each vector
     (the first one of several) is real and positive. On the CPU ARPACK computes those of a real
@@ -128,8 +134,13 @@ def eigsh(
         TypeError: A is not a CSRTensor of single or double precision, or M not one like it.
         RuntimeError: derivatives that do not exist, as said above.
     """
+    refuse_compiled("eigsh")
     problem = _checked(A, k, sigma, which, v0, ncv, maxiter, tol, adjoint_rtol)
+    size = unit_scale(A.values)  # ARPACK takes what is far below 1 for zero
+    problem = replace(problem, sigma=None if sigma is None else sigma / size, size=size)
+    A = A / size
     w, V = _Eigsh.apply(A.values, problem) if M is None else generalized_eigsh(A, M, problem)
+    w = w * size
     if not return_eigenvectors:
         return w
     return w, (V * phases(V) if V.is_complex() else V)
@@ -183,6 +194,7 @@ class _Eigsh(torch.autograd.Function):
     """(w, V) from values."""
 
     @staticmethod
+    @full_precision
     def forward(values: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return problem.solve(values)
@@ -195,6 +207,7 @@ class _Eigsh(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor | None):
         values, w, V = ctx.saved_tensors
         problem: Problem = ctx.problem
@@ -217,6 +230,7 @@ class _Eigsh(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, d_values: Tensor, _: None):
         values, w, V = ctx.saved_tensors
         problem: Problem = ctx.problem

@@ -15,7 +15,8 @@ class Factorization(ABC):
 
     Made by `factorized`. Calling it solves, so it is a preconditioner for nearby matrices; `T` is
     the factorization of the transpose, made of the same factors. Nothing here records gradients:
-    `solve(A, b, factors)`, `logdet` and `slogdet` of `sparsetorch.linalg` do.
+    `solve(A, b, factors)`, `logdet` and `slogdet` of `sparsetorch.linalg` do. On the CPU it can be
+    pickled; an LU factorization is then made anew from the matrix as it was.
     """
 
     @property

@@ -28,9 +28,11 @@ from sparsetorch.linalg.anderson import Anderson
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.columns import exact_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.krylov import GROWTH_LIMIT, Callback, check_tolerances
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable
 
 Map = Callable[..., Tensor]
@@ -72,6 +74,7 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
             gradient and is not among `params`; an option out of range.
         TypeError: z0 is not a tensor of single or double precision, or a parameter is not a tensor.
     """
+    refuse_compiled("fixed_point")
     _check(f, z0, params)
     if isinstance(f, nn.Module):
         f, params = _functional(f, params)
@@ -168,6 +171,7 @@ class _FixedPoint(torch.autograd.Function):
     """z = f(z, *params). With a record, the outcome goes there; without one, failures raise."""
 
     @staticmethod
+    @full_precision
     def forward(
         f: Map, iteration: Iteration, record: list[Solution] | None, z0: Tensor, *params: Tensor
     ) -> Tensor:
@@ -188,6 +192,7 @@ class _FixedPoint(torch.autograd.Function):
         ctx.save_for_forward(output, *params)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor):
         z, *params = ctx.saved_tensors
         needed = ctx.needs_input_grad[4:]
@@ -203,6 +208,7 @@ class _FixedPoint(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         z, *params = ctx.saved_tensors
         moved = [torch.zeros_like(p) if t is None else t for p, t in zip(params, tangents[4:])]

@@ -14,6 +14,7 @@ becomes of the phases of complex vectors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +24,11 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import real_products
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.direct import factorized
 from sparsetorch.linalg.dtypes import conjugate
 from sparsetorch.linalg.eigenproblem import Gaps, Mass, Problem, in_order, kind, once_differentiable
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.pencil import BorderedPencil, Pencil
 from sparsetorch.linalg.solution import SolveError
@@ -37,13 +40,22 @@ from sparsetorch_kernels import nestable, sddmm
 def generalized_eigsh(A: CSRTensor, M: CSRTensor, problem: Problem) -> tuple[Tensor, Tensor]:
     """(w, V) with A V = M V diag(w), V^H M V = I; `eigsh` has checked A, and says the rest."""
     _check(A, M)
+    scale = _power_of_four(unit_scale(M.values))
+    M = M / scale
+    sigma = None if problem.sigma is None else problem.sigma * scale
     pattern, left, right = A.pattern.union(M.pattern)
     a, m = (
         B.values.new_zeros(pattern.nnz).index_add(0, places, B.values)
         for B, places in ((A, left), (M, right))
     )
-    asked = {**vars(problem), "pattern": pattern}
-    return _Generalized.apply(a, m, PencilProblem(**asked, mass=M.pattern, places=right))
+    asked = {**vars(problem), "pattern": pattern, "sigma": sigma}
+    w, V = _Generalized.apply(a, m, PencilProblem(**asked, mass=M.pattern, places=right))
+    return w / scale, V / math.sqrt(scale)
+
+
+def _power_of_four(scale: float) -> float:
+    """This power of two, or half of it, whose root is a power of two as well."""
+    return scale if math.frexp(scale)[1] % 2 == 1 else scale / 2
 
 
 def _check(A: CSRTensor, M: CSRTensor) -> None:
@@ -100,6 +112,7 @@ class _Generalized(torch.autograd.Function):
     """(w, V) from the values of A and M."""
 
     @staticmethod
+    @full_precision
     def forward(a: Tensor, m: Tensor, problem: PencilProblem) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return problem.solve_pencil(a, m)
@@ -112,6 +125,7 @@ class _Generalized(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor | None):
         a, m, w, V = ctx.saved_tensors
         problem: PencilProblem = ctx.problem
@@ -141,6 +155,7 @@ class _Generalized(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, da: Tensor | None, dm: Tensor | None, _: None):
         a, m, w, V = ctx.saved_tensors
         problem: PencilProblem = ctx.problem

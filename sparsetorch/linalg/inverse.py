@@ -25,6 +25,7 @@ from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solve import solve_by
 from sparsetorch.linalg.solvers import DirectSolver, product
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable
 
 BLOCK = 64  # columns that are solved for together
@@ -44,6 +45,7 @@ def selected_inverse(A: CSRTensor) -> CSRTensor:
         SolveError: A is singular.
         ValueError, TypeError: as `factorized`; for a batch, apply `torch.vmap`.
     """
+    refuse_compiled("selected_inverse")
     check_system(A, A.values.new_zeros(A.shape[-2]))
     entries = _Entries.apply(widened(A).values, DirectSolver(A.pattern))
     return A.with_values(entries.to(A.dtype))

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
-from sparsetorch.linalg.columns import Callback, Outcome, columns_of, combine, in_range, rescaled
+from sparsetorch.linalg.columns import (
+    Callback,
+    Outcome,
+    columns_of,
+    combine,
+    exact_scale,
+    in_range,
+    rescaled,
+)
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, SOLVABLE, names, rounded, widened
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 
 Operator = Callable[[Tensor], Tensor]
 
 # Conjugate gradients may raise the residual by up to the square root of the condition number on
 # the way; what grows beyond this is not on a way to anything.
 GROWTH_LIMIT = 1e8
+
+INSTEAD = "use sparsetorch.linalg.solve(A, b, method), which does"
 
 
 class Applicable(Protocol):
@@ -75,11 +87,6 @@ class Iteration(Protocol):
         ...
 
 
-def in_full_precision(device: torch.device) -> AbstractContextManager:
-    """Where `torch.autocast` is off: an iteration that it rounds to half precision stagnates."""
-    return torch.autocast(device.type, enabled=False)
-
-
 @torch.no_grad()
 def run(
     iteration: Iteration,
@@ -92,16 +99,28 @@ def run(
     maxiter: int | None,
     x0: Tensor | None,
     callback: Callback | None,
+    any_units: bool = True,
 ) -> Solution:
     """Run an iteration on each column of b, without recording gradients.
 
     Half precision is widened here, all of it, and x rounded: what an iteration does in it would
-    only be rounding.
+    only be rounding. any_units: whether the iteration does the same for A and for a multiple of it,
+    which then takes the place of an A whose squares leave the range of the dtype.
     """
+    refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
     check_tolerances(rtol, atol, maxiter)
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
+    if any_units and (scale := matrix_scale(A)) != 1:
+
+        def solve_divided(A: Any, preconditioner: Preconditioner | None, x0: Tensor) -> Solution:
+            return run(
+                iteration, A, b, preconditioner=preconditioner, rtol=rtol, atol=atol,
+                maxiter=maxiter, x0=x0, callback=callback,
+            )  # fmt: skip
+
+        return rounded(divided(solve_divided, A, preconditioner, start, scale), dtype)
     if not in_range(b):
 
         def solve(b: Tensor, x0: Tensor, atol: float, callback: Callback | None) -> Solution:
@@ -130,6 +149,36 @@ def run(
         outcomes.append(outcome)
         histories.append(monitor.residuals)
     return rounded(combine(start, outcomes, histories), dtype)
+
+
+def matrix_scale(A: CSRTensor | Operator) -> float:
+    """What to divide a matrix by so that squares of its entries are in range, a power of two.
+
+    1 if they are, and for a callable, whose entries are not known.
+    """
+    return exact_scale(widened(A).values) if isinstance(A, CSRTensor) else 1.0
+
+
+def divided(
+    solve: Callable[[CSRTensor, Preconditioner | None, Tensor], Solution],
+    A: CSRTensor | Operator,
+    preconditioner: Preconditioner | None,
+    start: Tensor,
+    scale: float,
+) -> Solution:
+    """The x of A x = b from `solve` for (A / scale) y = b: y = scale x, and scale M is for it."""
+    assert isinstance(A, CSRTensor)
+    multiple = None if preconditioner is None else _multiple(preconditioner, scale)
+    found = solve(A / scale, multiple, start * scale)
+    x = found.x / scale
+    if not bool(x.isfinite().all()) and found.converged:
+        return replace(found, x=x, status=Status.DIVERGED, detail="the solution overflows")
+    return replace(found, x=x)
+
+
+def _multiple(preconditioner: Preconditioner, factor: float) -> Operator:
+    precondition = checked_operator("preconditioner", preconditioner)
+    return lambda r: precondition(r) * factor
 
 
 def _refined(

@@ -27,6 +27,7 @@ from sparsetorch.linalg.krylov import (
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
+from sparsetorch.structure import refuse_compiled
 
 
 def lsqr(
@@ -58,6 +59,7 @@ def lsqr(
             where gradients are recorded: there is none for this method.
         TypeError: A is not a CSRTensor, or a dtype does not fit.
     """
+    refuse_compiled("lsqr")
     check_right_hand_side(A, b, rectangular=True)
     _refuse_gradients(A.values, b, x0)
     n = A.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class LU(Factorization):
     def __init__(
         self, A: CSRTensor, lu: SuperLU, ordering: Ordering | None = None, transposed: bool = False
     ):
-        self._A = A
+        self._A = A.detach()
         self._lu = lu
         self._ordering = ordering
         self._transposed = transposed
@@ -50,6 +51,16 @@ class LU(Factorization):
     def matrix(self) -> CSRTensor:
         """See `Factorization.matrix`."""
         return self._A.T if self._transposed else self._A
+
+    def __reduce__(self):
+        # SuperLU's factors cannot be stored; those of the matrix, as it was, are found anew.
+        return _factored_again, (self._A, self._transposed)
+
+    def __copy__(self) -> LU:
+        return LU(self._A, self._lu, self._ordering, self._transposed)
+
+    def __deepcopy__(self, memo: dict) -> LU:
+        return copy.copy(self)  # nothing in it ever changes
 
     def solve(self, b: Tensor, transpose: bool = False) -> Tensor:
         """See `Factorization.solve`."""
@@ -83,7 +94,7 @@ class LU(Factorization):
         ordering = self._ordering or _ordering(self._A, self._lu)
         data = values_of(A)[ordering.gather]
         matrix = sp.csc_array((data, ordering.indices, ordering.indptr), shape=A.pattern.shape)
-        return LU(A, _factored(A, matrix, "NATURAL"), ordering, self._transposed)
+        return LU(_kept(A), _factored(A, matrix, "NATURAL"), ordering, self._transposed)
 
 
 def lu(A: CSRTensor) -> LU:
@@ -94,7 +105,17 @@ def lu(A: CSRTensor) -> LU:
     indices = [index.to(torch.int32).numpy() for index in (A.pattern.col, A.pattern.crow)]
     transposed = sp.csc_array((values_of(A), *indices), shape=A.pattern.shape)
     order = "MMD_AT_PLUS_A" if A.pattern.is_symmetric else "COLAMD"
-    return LU(A, _factored(A, transposed, order))
+    return LU(_kept(A), _factored(A, transposed, order))
+
+
+def _kept(A: CSRTensor) -> CSRTensor:
+    """The matrix as it is now, whatever becomes of its values."""
+    return A.with_values(A.values.detach().clone())
+
+
+def _factored_again(A: CSRTensor, transposed: bool) -> LU:
+    factors = lu(A)
+    return factors.T if transposed else factors
 
 
 def values_of(A: CSRTensor) -> np.ndarray:

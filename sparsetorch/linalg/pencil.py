@@ -21,6 +21,7 @@ from torch import Tensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import Inverse, derivative_of, real_products
 from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
 from sparsetorch.linalg.solvers import product
@@ -90,6 +91,7 @@ class BorderedPencil(torch.autograd.Function):
     """(U, multipliers) from (a, m, w, W, V, R, C, pencil); V is known by W, and has no gradient."""
 
     @staticmethod
+    @full_precision
     def forward(
         a: Tensor,
         m: Tensor,
@@ -111,6 +113,7 @@ class BorderedPencil(torch.autograd.Function):
         ctx.save_for_forward(a, m, w, W, V, *output)
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, *grads: Tensor):
         """See the module."""
         a, m, w, W, V, U, multipliers = ctx.saved_tensors
@@ -128,6 +131,7 @@ class BorderedPencil(torch.autograd.Function):
 
     @staticmethod
     @nestable
+    @full_precision
     def jvp(ctx: Any, *tangents: Any):
         """See the module."""
         a, m, w, W, V, U, multipliers = ctx.saved_tensors

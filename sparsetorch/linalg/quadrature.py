@@ -23,6 +23,7 @@ from sparsetorch.linalg.solve import Method, solve
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.trace import Estimate, checked_count, mean_of, signs
 from sparsetorch.pattern import Pattern
+from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable, sddmm
 
 
@@ -55,6 +56,7 @@ def logdet_estimate(
             or a count is below 1.
         TypeError: A is not a CSRTensor of float32 or float64.
     """
+    refuse_compiled("logdet_estimate")
     count = checked_count("n_samples", n_samples, 1)
     steps = checked_count("steps", steps, 1)
     if not isinstance(A, CSRTensor):

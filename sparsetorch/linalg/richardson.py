@@ -48,6 +48,7 @@ def richardson(
         maxiter=maxiter,
         x0=x0,
         callback=callback,
+        any_units=False,
     )
 
 

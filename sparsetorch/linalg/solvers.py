@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -185,8 +184,9 @@ class KrylovSolver:
 
     def solve(self, values: Tensor, b: Tensor, x0: Tensor | None = None) -> Solution:
         """See `Solver`."""
+        A = CSRTensor(self.pattern, values.detach())
         return self.iterate(
-            partial(product, self.layout, values.detach()),
+            A.T if self.transposed else A,
             b,
             preconditioner=self.preconditioner,
             x0=x0,

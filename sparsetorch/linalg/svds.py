@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
 from sparsetorch.linalg.eigsh import eigsh
 from sparsetorch.stacking import bmat
-from sparsetorch.structure import outside_transforms, plain
+from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 
 Which = Literal["LM", "SM"]
 Triplets = tuple[Tensor, Tensor, Tensor]  # U (m, k), S (k,), V (n, k)
@@ -85,6 +86,7 @@ def svds(
             of several equal ones, or a matrix that is not on the CPU.
         TypeError: A is not a CSRTensor of single or double precision.
     """
+    refuse_compiled("svds")
     if not isinstance(A, CSRTensor) or A.dtype not in DEFAULT_RTOL:
         got = A.dtype if isinstance(A, CSRTensor) else type(A).__name__
         raise TypeError(f"A: expected a CSRTensor of {names(DEFAULT_RTOL)}, got {got}")
@@ -100,6 +102,8 @@ def svds(
     if which == "SM" and A.device.type != "cpu":
         raise ValueError(f"which: 'SM' needs a factorization, on the CPU, got {A.device}")
     options: Any = {"ncv": ncv, "maxiter": maxiter, "tol": tol, "adjoint_rtol": adjoint_rtol}
+    size = unit_scale(A.values)  # A^H A would leave the range of the dtype sooner than A does
+    A = A / size
     if which == "LM":
         w, W = eigsh(_cornered(A), k, which="LA", v0=v0, **options)
         S, W = w.flip(-1), W.flip(-1) * math.sqrt(2)
@@ -111,6 +115,7 @@ def svds(
         U, S, V = _smallest_by_gram(A, k, None if v0 is None else v0[m:], options)
     else:
         V, S, U = _smallest_by_gram(A.H, k, None if v0 is None else v0[:m], options)
+    S = S * size
     return (U, S, conjugate(V).mT) if return_singular_vectors else S
 
 

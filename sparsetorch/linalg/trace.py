@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import REAL
+from sparsetorch.linalg.full_precision import in_full_precision
 
 BlockOperator = Callable[[Tensor], Tensor]
 
@@ -58,10 +59,11 @@ def trace_estimate(
     if method != "hutch++":
         raise ValueError(f"method: expected 'hutchinson' or 'hutch++', got {method!r}")
     third = checked_count("n_samples", n_samples, 3) // 3
-    with torch.no_grad():
-        Q, _ = torch.linalg.qr(multiply(signs(n, third, like, generator)))
-    G = signs(n, n_samples - 2 * third, like, generator)
-    G = G - Q @ (Q.mT @ G)
+    starts, G = (signs(n, k, like, generator) for k in (third, n_samples - 2 * third))
+    with in_full_precision(like.device):
+        with torch.no_grad():
+            Q, _ = torch.linalg.qr(multiply(starts))
+        G = G - Q @ (Q.mT @ G)
     rest = mean_of((G * multiply(G)).sum(0))
     return Estimate((Q * multiply(Q)).sum() + rest.value, rest.standard_error)
 
@@ -112,7 +114,8 @@ def _operator(
         raise ValueError("n: needed for a callable, the number of rows of A")
 
     def multiply(X: Tensor) -> Tensor:
-        image: Any = A(X)
+        with in_full_precision(X.device):
+            image: Any = A(X)
         if not isinstance(image, Tensor) or image.shape != X.shape or image.dtype != X.dtype:
             got = (image.dtype, tuple(image.shape)) if isinstance(image, Tensor) else type(image)
             raise ValueError(f"A: expected {X.dtype} of shape {tuple(X.shape)} for X, got {got}")

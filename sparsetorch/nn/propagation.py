@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch_kernels import HALF
 
 
 def propagate(A: CSRTensor, x: Tensor) -> Tensor:
@@ -25,5 +26,4 @@ def propagate(A: CSRTensor, x: Tensor) -> Tensor:
 
 
 def _cast(operand: Any, dtype: torch.dtype) -> Any:
-    half = operand.dtype in (torch.float16, torch.bfloat16, torch.float32)
-    return operand.to(dtype) if half else operand
+    return operand.to(dtype) if operand.dtype in (*HALF, torch.float32) else operand

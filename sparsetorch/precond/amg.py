@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
 DENSE_SIZE = 1000
@@ -90,7 +92,8 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
     ones by default, which a complex matrix may well not.
 
     The set-up runs on the CPU in double precision and gives the same result each time.
-    Differentiable in r but not in `A.values`, which are copied.
+    Differentiable in r but not in `A.values`, which are copied: inside `torch.func.grad` it takes
+    part as a constant. Under `torch.vmap` over matrices it is refused.
 
     Raises:
         ImportError: PyAMG is not installed.
@@ -99,6 +102,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         TypeError: A is not a CSRTensor of one of these dtypes, or is complex and the kind, or an
             option, is for real matrices in PyAMG.
     """
+    refuse_compiled("amg")
     check_square(A)
     if A.dtype not in DEFAULT_RTOL:
         raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")
@@ -111,24 +115,35 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         )
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
-    A = A.detach()
+    with outside_transforms():
+        values = plain(A.values).detach().clone()
+        if values.ndim > 1:
+            raise ValueError(
+                "A: amg sets up one hierarchy, and torch.vmap maps over several matrices; make it "
+                "outside of vmap, of one matrix or of each"
+            )
+        return _set_up(A.with_values(values), kind, degree, options)
+
+
+def _set_up(A: CSRTensor, kind: Kind, degree: int, options: dict[str, Any]) -> Multigrid:
     if not bool(A.values.isfinite().all()):
         raise ValueError("A: expected finite values, got NaN or infinity")
     zeros = torch.nonzero(A.map(torch.abs).sum(-1) == 0)[:, 0]
     if len(zeros):
         raise ValueError(f"A: {len(zeros)} rows are zero, the first of them row {int(zeros[0])}")
-    *fine, coarsest = _hierarchy(A, kind, options)
+    size = unit_scale(A.values)  # PyAMG compares squares of entries, which have to be in range
+    *fine, coarsest = _hierarchy(A / size, kind, options)
     levels: list[Level] = []
     for level in fine:
-        here = _like(A, level.A) if levels else A
+        here = _like(A, level.A) * size if levels else A
         smoother = _smoother(here, degree)
         levels.append(Level(here, smoother, _like(A, level.R), _like(A, level.P)))
     if coarsest.A.shape[0] > DENSE_SIZE:  # nothing is coupled strongly enough to be coarsened
-        return Multigrid(levels, _smoother(_like(A, coarsest.A), degree))
+        return Multigrid(levels, _smoother(_like(A, coarsest.A) * size, degree))
     # What is singular is so only up to rounding.
     rounding = torch.finfo(A.dtype).eps * max(100, coarsest.A.shape[0])
     inverse = np.linalg.pinv(coarsest.A.toarray(), rcond=rounding)
-    return Multigrid(levels, torch.from_numpy(inverse).to(A.values))
+    return Multigrid(levels, torch.from_numpy(inverse).to(A.values) / size)
 
 
 def _hierarchy(A: CSRTensor, kind: Kind, options: dict[str, Any]) -> list[Any]:

@@ -26,7 +26,13 @@ from sparsetorch.pattern import Pattern
 from sparsetorch.precond.hermitian import lower_triangle
 from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.small_problems import Group, Problems, grouped
-from sparsetorch.structure import expand_ranges, finding_structure
+from sparsetorch.structure import (
+    expand_ranges,
+    finding_structure,
+    members,
+    outside_transforms,
+    refuse_compiled,
+)
 from sparsetorch.triangles import triangle
 
 
@@ -63,7 +69,7 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
             dependent that a column of M is not unique; the first such column is named.
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
-    pattern = _checked(A, pattern)
+    pattern = _checked("spai", A, pattern)
     groups = _kept(A.pattern, pattern, "least squares", _least_squares)
     values = A.values.new_zeros(pattern.nnz)
     for group in groups:
@@ -90,7 +96,7 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
             row is named.
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
-    pattern = _checked(A, pattern)
+    pattern = _checked("fsai", A, pattern)
     check_diagonal("fsai", "A", A.pattern)
     check_diagonal("fsai", "pattern", pattern)
     lower, part = triangle(pattern, lower=True), lower_triangle(A)
@@ -100,12 +106,7 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
     for group in groups:
         below = group.matrices(values)
         factor, info = torch.linalg.cholesky_ex(below + below.tril(-1).mH)
-        broken = torch.nonzero(info)[:, 0]
-        if len(broken):
-            raise ValueError(
-                "A: expected a positive definite matrix, but the submatrix of the entries in row "
-                f"{int(group.owner[broken].min())} of G is not"
-            )
+        _refuse_indefinite(info, group.owner)
         y = torch.cholesky_solve(group.right_hand_sides(values), factor).squeeze(-1)
         last = y.gather(1, group.right[:, None])
         rows = conjugate(y) / last.real.sqrt()
@@ -113,7 +114,8 @@ def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:
     return FSAI(CSRTensor(lower.pattern, G))
 
 
-def _checked(A: CSRTensor, pattern: Pattern | None) -> Pattern:
+def _checked(name: str, A: CSRTensor, pattern: Pattern | None) -> Pattern:
+    refuse_compiled(name)
     check_square(A)
     if A.dtype not in DEFAULT_RTOL:
         raise TypeError(f"A: expected {names(DEFAULT_RTOL)}, got {A.dtype}")
@@ -137,18 +139,31 @@ def _kept(matrix: Pattern, inverse: Pattern, what: str, find: Find) -> list[Grou
         return find(matrix, inverse)
 
 
+def _refuse_indefinite(info: Tensor, owner: Tensor) -> None:
+    """Raise where one of the Cholesky factorizations (count,) failed."""
+    with outside_transforms():
+        broken = torch.nonzero(members(info))[:, -1]
+        if len(broken):
+            raise ValueError(
+                "A: expected a positive definite matrix, but the submatrix of the entries in row "
+                f"{int(owner[broken].min())} of G is not"
+            )
+
+
 def _refuse_dependent(r: Tensor, owner: Tensor) -> None:
     """Raise where a triangular factor (count, width, width) is singular to working precision."""
-    if r.numel() == 0:
-        return
-    pivots = r.diagonal(dim1=1, dim2=2).abs()
-    rounding = torch.finfo(r.dtype).eps * r.shape[-1]
-    dependent = torch.nonzero(~(pivots.amin(1) > rounding * pivots.amax(1)))[:, 0]
-    if len(dependent):
-        raise ValueError(
-            f"A: the columns of A at the places of column {int(owner[dependent].min())} of the "
-            "inverse are linearly dependent (or not finite), so that it is not unique"
-        )
+    with outside_transforms():
+        r = members(r)
+        if r.numel() == 0:
+            return
+        pivots = r.diagonal(dim1=-2, dim2=-1).abs()
+        rounding = torch.finfo(r.dtype).eps * r.shape[-1]
+        dependent = torch.nonzero(~(pivots.amin(-1) > rounding * pivots.amax(-1)))[:, -1]
+        if len(dependent):
+            raise ValueError(
+                f"A: the columns of A at the places of column {int(owner[dependent].min())} of the "
+                "inverse are linearly dependent (or not finite), so that it is not unique"
+            )
 
 
 def _least_squares(matrix: Pattern, inverse: Pattern) -> list[Group]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_index
 from sparsetorch.csr import CSRTensor
 from sparsetorch.dense_inverse import inverses
+from sparsetorch.pattern import Pattern
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import finding_structure, members, outside_transforms
 
 
 class BlockJacobi:
@@ -46,55 +50,90 @@ def block_jacobi(
 
     A: one square CSRTensor, (n, n). block_size: unknowns 0, ..., block_size - 1 are the first
     block, and so on; the last one may be smaller. partition: (n,) int32 or int64, the block of each
-    unknown, from 0 on, instead. Takes the memory of all blocks at the size m of the largest,
-    n_blocks m^2. Symmetric (Hermitian if complex) positive definite if A is. Applied outside a
-    solver it is differentiable in `A.values` and r.
+    unknown, from 0 on, instead. What depends on the pattern and a block size is found once. Takes
+    the memory of all blocks at the size m of the largest, n_blocks m^2. Symmetric (Hermitian if
+    complex) positive definite if A is. Applied outside a solver it is differentiable in `A.values`
+    and r.
 
     Raises:
-        ValueError: A is a batch or not square, a block is singular, both or none of block_size and
+        ValueError: A is a batch or not square, a block is singular (which compiled code cannot look
+            for: there a solve diverges), both or none of block_size and
             partition are given, or one does not fit.
     """
     check_square(A)
-    labels = _labels(A, block_size, partition)
+    structure = _structure(A.pattern, block_size, partition)
+    inverse, info = inverses(structure.blocks_of(A.values))
+    if not torch.compiler.is_compiling():
+        _refuse_singular(info, structure)
+    return BlockJacobi(inverse, structure.slots)
+
+
+class _Structure(NamedTuple):
+    """Where the diagonal blocks are.
+
+    size: (n_blocks, m). slots: (n,), as in `BlockJacobi`. inside: which entries of the matrix are
+    in a block. place: where each of these goes among the n_blocks m m entries of all blocks.
+    """
+
+    size: tuple[int, int]
+    slots: Tensor
+    inside: Tensor
+    place: Tensor
+
+    def blocks_of(self, values: Tensor) -> Tensor:
+        """The diagonal blocks, (n_blocks, m, m), with ones on the diagonal after a block's end."""
+        n_blocks, m = self.size
+        used = values.new_zeros(n_blocks * m).index_fill(0, self.slots, 1)
+        flat = torch.diag_embed(1 - used.view(n_blocks, m)).flatten()
+        flat = flat.index_copy(0, self.place, values.index_select(0, self.inside))
+        return flat.view(n_blocks, m, m)
+
+
+def _structure(pattern: Pattern, block_size: int | None, partition: Tensor | None) -> _Structure:
+    """The structure, which a pattern keeps for a block size."""
+    n = pattern.shape[0]
+    if (block_size is None) == (partition is None):
+        raise ValueError("block_size, partition: expected one of the two")
+    if block_size is not None:
+        if block_size < 1:
+            raise ValueError(f"block_size: expected at least 1, got {block_size}")
+
+        def find(pattern: Pattern) -> _Structure:
+            return _found(pattern, torch.arange(n, device=pattern.device) // block_size)
+
+        return pattern.kept(f"blocks of {block_size}", find)
+    assert partition is not None
+    with finding_structure("block_jacobi with a partition"):
+        check_index("partition", partition, n)
+        if partition.shape != (n,):
+            raise ValueError(
+                f"partition: expected ({n},) like A, got shape {tuple(partition.shape)}"
+            )
+        return _found(pattern, partition.to(pattern.device, torch.int64))
+
+
+def _found(pattern: Pattern, labels: Tensor) -> _Structure:
+    """The structure from the block of each unknown, (n,) int64."""
     sizes = torch.bincount(labels)
     n_blocks, m = len(sizes), int(sizes.max()) if len(sizes) else 0
     order = torch.argsort(labels, stable=True)
-    within = torch.arange(len(labels), device=A.device) - (sizes.cumsum(0) - sizes)[labels[order]]
+    within = torch.arange(len(labels), device=pattern.device)
+    within = within - (sizes.cumsum(0) - sizes)[labels[order]]
     slots = torch.empty_like(labels)
     slots[order] = labels[order] * m + within
-    blocks = _gathered(A, labels, slots, n_blocks, m)
-    inverse, info = inverses(blocks)
-    singular = torch.nonzero(info)[:, 0]
-    if len(singular):
-        first = int(singular[0])
-        raise ValueError(
-            f"A: {len(singular)} diagonal blocks are singular, the first of them block {first}, "
-            f"which starts with row {int(order[labels[order] == first][0])}"
-        )
-    return BlockJacobi(inverse, slots)
-
-
-def _labels(A: CSRTensor, block_size: int | None, partition: Tensor | None) -> Tensor:
-    """The block of each unknown, (n,) int64."""
-    n = A.shape[0]
-    if (block_size is None) == (partition is None):
-        raise ValueError("block_size, partition: expected one of the two")
-    if partition is None:
-        assert block_size is not None
-        if block_size < 1:
-            raise ValueError(f"block_size: expected at least 1, got {block_size}")
-        return torch.arange(n, device=A.device) // block_size
-    check_index("partition", partition, n)
-    if partition.shape != (n,):
-        raise ValueError(f"partition: expected ({n},) like A, got shape {tuple(partition.shape)}")
-    return partition.to(A.device, torch.int64)
-
-
-def _gathered(A: CSRTensor, labels: Tensor, slots: Tensor, n_blocks: int, m: int) -> Tensor:
-    """The diagonal blocks, (n_blocks, m, m), with ones on the diagonal where a block has ended."""
-    row, col = A.pattern.row.long(), A.pattern.col.long()
+    row, col = pattern.row.long(), pattern.col.long()
     inside = torch.nonzero(labels[row] == labels[col])[:, 0]
     place = slots[row[inside]] * m + slots[col[inside]] % m
-    used = A.values.new_zeros(n_blocks * m).index_fill(0, slots, 1)
-    flat = torch.diag_embed(1 - used.view(n_blocks, m)).flatten()
-    return flat.index_copy(0, place, A.values[inside]).view(n_blocks, m, m)
+    return _Structure((n_blocks, m), slots, inside, place)
+
+
+def _refuse_singular(info: Tensor, structure: _Structure) -> None:
+    with outside_transforms():
+        singular = torch.nonzero(members(info))[:, -1]
+        if len(singular):
+            first = int(singular.min())
+            row = torch.nonzero(structure.slots == first * structure.size[1])[0]
+            raise ValueError(
+                f"A: {len(singular)} diagonal blocks are singular, the first of them block "
+                f"{first}, which starts with row {int(row)}"
+            )

@@ -11,8 +11,9 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
-from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.jacobi import Jacobi, copied
 from sparsetorch.precond.pytrees import register
+from sparsetorch.structure import members, outside_transforms, refuse_compiled
 
 
 class Chebyshev:
@@ -57,8 +58,8 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
     upper end must not be below the eigenvalues of D^-1 A; by default the smallest and largest of
     them, estimated by up to 100 steps of Lanczos, but not below largest / (2 (degree + 1)^2): an
     interval too wide for the degree loses more on it than conjugate gradients need for the few
-    eigenvalues that it leaves out. Applied outside a solver it is differentiable in `A.values` and
-    r, the bounds held fixed.
+    eigenvalues that it leaves out. Applied outside a solver it is differentiable in `A.values`,
+    which are copied, and r, the bounds held fixed; under `torch.vmap` those of all members.
 
     Raises:
         ValueError: A is a batch or not square, its diagonal has a zero, degree is negative, bounds
@@ -68,15 +69,26 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
     jacobi = Jacobi(A)
     if degree < 0:
         raise ValueError(f"degree: expected at least 0, got {degree}")
-    bounds = _estimated(A, jacobi, degree) if bounds is None else checked_bounds(bounds)
-    return Chebyshev(A, jacobi.inverse_diagonal, degree, bounds)
+    bounds = _estimated(A, degree) if bounds is None else checked_bounds(bounds)
+    return Chebyshev(copied(A), jacobi.inverse_diagonal, degree, bounds)
 
 
 @torch.no_grad()
-def _estimated(A: CSRTensor, jacobi: Jacobi, degree: int) -> Bounds:
+def _estimated(A: CSRTensor, degree: int) -> Bounds:
+    """The bounds of A; under `torch.vmap` those of all members together."""
+    refuse_compiled("chebyshev without bounds")
     floor = 0.5 / (degree + 1) ** 2
     if A.shape[0] == 0:
         return floor, 1.0
+    with outside_transforms():
+        each = [A.with_values(values) for values in members(A.values).detach().reshape(-1, A.nnz)]
+        bounds = [_bounds_of(member, floor) for member in each]
+    lowest, highest = zip(*bounds)
+    return min(lowest), max(highest)
+
+
+def _bounds_of(A: CSRTensor, floor: float) -> Bounds:
+    jacobi = Jacobi(A)
     low, high = eigenvalue_bounds(A.matvec, jacobi, jacobi.inverse_diagonal, floor)
     if not low > 0:
         what = "D or A is not" if math.isnan(low) else f"D^-1 A has an eigenvalue below {low:.3g}"

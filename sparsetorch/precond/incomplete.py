@@ -14,7 +14,7 @@ from sparsetorch.precond.elimination import Equations, factorize
 from sparsetorch.precond.hermitian import lower_triangle, whole
 from sparsetorch.precond.jacobi import check_diagonal, check_square
 from sparsetorch.precond.vectors import on_columns
-from sparsetorch.structure import outside_transforms, plain
+from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 from sparsetorch.triangles import triangle
 from sparsetorch_kernels.incomplete import PivotError
 
@@ -86,6 +86,7 @@ def ilu0(A: CSRTensor) -> ILU0:
             is zero or NaN; the first such row is named.
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
+    refuse_compiled("ilu0")
     check_square(A)
     _check_dtype("ilu0", A)
     check_diagonal("ilu0", "A", A.pattern)
@@ -119,6 +120,7 @@ def ic0(A: CSRTensor, *, shift: float = 0.0) -> IC0:
             (for complex A one of them).
         TypeError: A is not a CSRTensor of one of these dtypes.
     """
+    refuse_compiled("ic0")
     check_square(A)
     _check_dtype("ic0", A)
     check_diagonal("ic0", "A", A.pattern)

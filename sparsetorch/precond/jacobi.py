@@ -51,6 +51,11 @@ def _refuse_zeros(diagonal: Tensor) -> None:
         )
 
 
+def copied(A: CSRTensor) -> CSRTensor:
+    """A matrix that stays as it is where a step of an optimizer changes `A.values` in place."""
+    return A.with_values(A.values.clone())
+
+
 def check_square(A: CSRTensor) -> None:
     """Raise TypeError or ValueError unless A is one square CSRTensor."""
     if not isinstance(A, CSRTensor):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.triangular import solve_triangular
-from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.jacobi import Jacobi, copied
 from sparsetorch.precond.vectors import on_columns
 from sparsetorch.triangles import triangle
 
@@ -121,8 +121,8 @@ def _check(A: CSRTensor, omega: float) -> None:
 
 def _relaxed(A: CSRTensor, omega: float, *, lower: bool) -> CSRTensor:
     """D + omega L, or D + omega U."""
-    pattern, _ = part = triangle(A.pattern, lower=lower)
-    values = part.of(A.values)
+    pattern, positions = part = triangle(A.pattern, lower=lower)
+    values = copied(A).values if positions is None else part.of(A.values)
     if omega != 1:
         factor = torch.full((pattern.nnz,), omega, dtype=A.dtype, device=A.device)
         values = values * factor.index_fill(0, pattern.diagonal.positions.long(), 1.0)

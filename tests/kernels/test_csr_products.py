@@ -84,7 +84,7 @@ def implementation(request, monkeypatch):
         from sparsetorch_kernels.csr import triton
 
         monkeypatch.setattr(backend, "reference", triton)
-        monkeypatch.setattr(backend, "_HALF", ())  # these kernels take half precision as it is
+        monkeypatch.setattr(backend, "HALF", ())  # these kernels take half precision as it is
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ The stand-in has the calls of nvmath-python 1.0 and refuses what that refuses: o
 those planned for, solves without factors, factors without a plan.
 """
 
+import copy
+import pickle
 import sys
 import types
 from typing import ClassVar
@@ -83,6 +85,12 @@ def test_it_solves_both_ways(solvers, dtype, shape):
         assert x.shape == b.shape
         torch.testing.assert_close(matrix_ @ x, b, atol=1e-4, rtol=1e-5)
     assert [solver.counts for solver in solvers] == [1, 1] if b.numel() else [1]
+
+
+def test_copies_are_refused_by_name(solvers):
+    for copy_of in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cuDSS cannot be copied or pickled"):
+            copy_of(cudss(matrix(0)))
 
 
 def test_new_values_keep_the_plan_and_old_factors_stay_right(solvers):

@@ -1,11 +1,15 @@
 """LU factorization: accuracy, transposes, orderings, and singular matrices."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from random_matrices import dense, random_csr, random_square
 
 from sparsetorch import CSRTensor, diags, eye, kron
 from sparsetorch.linalg import SolveError, Status, factorized, solve
+from sparsetorch.linalg.direct import DirectMethod
 
 
 def from_rows(*rows: list[float]) -> CSRTensor:
@@ -179,3 +183,32 @@ def test_a_matrix_singular_to_working_precision_is_reported_although_lu_succeeds
 
 def test_no_right_hand_sides():
     assert solve(CSRTensor.eye(3, torch.float64), torch.ones(3, 0).double()).shape == (3, 0)
+
+
+METHODS: list[DirectMethod] = ["lu", "cholesky", "ldlt"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.float16], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "again",
+    [lambda f: pickle.loads(pickle.dumps(f)), copy.deepcopy, copy.copy],
+    ids=["pickle", "deepcopy", "copy"],
+)
+def test_factors_can_be_copied_and_pickled(method, dtype, again):
+    """Those of the matrix that was factorized, also where an optimizer has changed it since."""
+    A = (random_square(12, symmetric=True).to(dtype) * 1.0).requires_grad_()
+    b = torch.ones(12, dtype=dtype)
+    for factors in (factorized(A, method), factorized(A, method).refactorized(A), factorized(A).T):
+        expected = factors.solve(b)
+        with torch.no_grad():
+            A.values.mul_(2.0)
+        torch.testing.assert_close(again(factors).solve(b), expected)
+        torch.testing.assert_close(again(factors.T).solve(b), factors.T.solve(b))
+
+
+def test_copies_of_lu_factors_take_new_values():
+    A = random_square(12).detach()
+    factors = factorized(A, "lu").refactorized(2 * A)
+    again = copy.deepcopy(factors).refactorized(3 * A)
+    torch.testing.assert_close(again.solve(A.values[:12]) * 3, factors.solve(A.values[:12]) * 2)

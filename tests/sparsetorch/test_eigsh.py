@@ -295,3 +295,45 @@ def test_the_nuclear_norm_has_its_known_gradient():
 def test_bad_arguments_of_svds_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         svds(**({"A": random_csr(4, 6, density=1.1), "k": 2} | arguments))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-200, 1e200])
+class TestUnits:
+    """ARPACK takes |w| < 4e-11 for zero; a matrix in other units is the same matrix."""
+
+    A = poisson(12, 5, dtype=torch.float64)
+
+    def close(self, got, expected, scale, rtol=1e-12):
+        torch.testing.assert_close(got / scale, expected, rtol=rtol, atol=rtol)
+
+    @pytest.mark.parametrize("options", [{}, {"which": "SM"}, {"sigma": 1.0}], ids=str)
+    def test_of_the_matrix(self, scale, options):
+        w, V = eigsh(self.A, 3, **options)
+        moved = {name: o * scale if name == "sigma" else o for name, o in options.items()}
+        got, vectors = eigsh(self.A * scale, 3, **moved)
+        self.close(got, w, scale)
+        self.close(vectors, V, 1.0, 1e-9)
+
+    @pytest.mark.parametrize("sigma", [None, 0.5])
+    def test_of_a_pencil(self, scale, sigma):
+        M = CSRTensor.diag(torch.arange(1.0, 61, dtype=torch.float64))
+        w, V = eigsh(self.A, 3, M=M, sigma=sigma)
+        shift = None if sigma is None else sigma / scale
+        got, vectors = eigsh(self.A, 3, M=M * scale, sigma=shift)
+        self.close(got, w, 1 / scale)
+        self.close(vectors, V, scale**-0.5, 1e-9)
+
+    @pytest.mark.parametrize("which", ["LM", "SM"])
+    def test_of_singular_values(self, scale, which):
+        for A in (self.A, self.A.submatrix(slice(None), slice(40))):
+            expected = svds(A, 2, which=which)[1]
+            self.close(svds(A * scale, 2, which=which)[1], expected, scale)
+
+    def test_derivatives(self, scale):
+        def loss(values: torch.Tensor, unit: float) -> torch.Tensor:
+            w, V = eigsh(self.A.with_values(values), 2, which="LA")
+            return w.sum() / unit + (V[:, 1] ** 3).sum()
+
+        gradient = torch.func.grad(loss)
+        got = gradient(self.A.values * scale, scale) * scale
+        torch.testing.assert_close(got, gradient(self.A.values, 1.0), rtol=1e-7, atol=1e-9)

@@ -8,7 +8,7 @@ import torch
 from random_matrices import dense, random_square
 from torch import Tensor
 
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, poisson
 from sparsetorch.linalg import (
     Solution,
     SolveError,
@@ -307,6 +307,72 @@ def test_gradients_of_any_size(method):
     small = torch.autograd.grad(1e-25 * x.sum(), (A.values, b))
     for got, expected in zip(small, plain):
         assert scaled_alike(got.double(), expected.double(), 1e-25, 1e-4)
+
+
+UNITS = [
+    (torch.float64, 1e-200, 1e-8),
+    (torch.float64, 1e200, 1e-8),
+    (torch.complex128, 1e200, 1e-8),
+    (torch.float32, 1e-20, 1e-3),
+    (torch.float32, 1e20, 1e-3),
+    (torch.float32, 1e-30, 1e-3),
+]
+in_units = pytest.mark.parametrize(("dtype", "scale", "rtol"), UNITS, ids=str)
+INVARIANT = [method for method in SQUARE if method is not richardson]
+PRECONDITIONERS = {
+    "Jacobi": Jacobi,
+    "blocks": lambda A: block_jacobi(A, 3),
+    "FSAI": fsai,
+    "IC(0)": ic0,
+    "ILU(0)": ilu0,
+    "SSOR": ssor,
+    "polynomial": polynomial,
+    "AMG": lambda A: amg(A, "smoothed_aggregation"),
+}
+
+
+@in_units
+@pytest.mark.parametrize("method", INVARIANT, ids=lambda m: m.__name__)
+def test_a_matrix_whose_squares_leave_the_range(method, dtype, scale, rtol):
+    A, b = random_square(8, symmetric=True).detach().to(dtype), right(8).to(dtype)
+    b = torch.stack([b, 0 * b, b.flip(0)], 1)
+    expected, got = method(A, b), method(A * scale, b)
+    assert got.converged
+    assert got.iterations == pytest.approx(expected.iterations, abs=2)
+    assert scaled_alike(got.x, expected.x, 1 / scale, rtol)
+    assert method(A * scale, b, x0=got.x, rtol=2 * rtol).iterations == 0
+
+
+@in_units
+@pytest.mark.parametrize("build", PRECONDITIONERS.values(), ids=PRECONDITIONERS)
+def test_so_do_preconditioners_of_it(build, dtype, scale, rtol):
+    A = poisson(4, 3, dtype=torch.float64).to(dtype)
+    b = right(12).to(dtype)
+    for method in (cg, minres, gmres, bicgstab, chebyshev):
+        expected = method(A, b, preconditioner=build(A))
+        got = method(A * scale, b, preconditioner=build(A * scale))
+        assert got.converged, (method, got)
+        assert got.iterations == pytest.approx(expected.iterations, abs=2)
+        assert scaled_alike(got.x, expected.x, 1 / scale, rtol)
+
+
+def test_bounds_are_scaled_with_the_matrix():
+    A, b, s = poisson(4, 3, dtype=torch.float64), right(12), 1e200
+    expected, got = chebyshev(A, b, bounds=(0.5, 8)), chebyshev(A * s, b, bounds=(0.5 * s, 8 * s))
+    assert got.converged
+    assert scaled_alike(got.x, expected.x, 1 / s, 1e-8)
+    low = chebyshev(A * s, b, bounds=(0.1 * s, 0.2 * s))
+    assert "from 1e+199 to 2e+199" in low.message
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_gradients_of_a_matrix_out_of_range(method):
+    def gradient(A: CSRTensor) -> Tensor:
+        A = A.detach().requires_grad_()
+        return torch.autograd.grad(solve(A, right(12), method).sum(), A.values)[0]
+
+    A = poisson(4, 3, dtype=torch.float64)
+    assert scaled_alike(gradient(A * 1e-140), gradient(A), 1e280, 1e-7)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])

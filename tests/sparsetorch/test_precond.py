@@ -24,6 +24,8 @@ from sparsetorch.precond import (
     fsai,
     ic0,
     ilu0,
+    sor,
+    spai,
     ssor,
 )
 
@@ -151,6 +153,28 @@ def test_bad_matrices_are_named(case):
 
 
 POISSON = poisson(40, 40, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("build", [*(case.build for case in PRECONDITIONERS), sor, spai])
+def test_a_step_of_an_optimizer_does_not_change_it(build):
+    """Half of the old matrix and half of the new one would be a preconditioner of neither."""
+    assert_independent(build, poisson(5, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("build", [Jacobi, sor, ssor, ilu0, spai])
+def test_nor_does_it_for_a_triangular_matrix(build):
+    """Whose triangle is the matrix itself."""
+    assert_independent(build, poisson(5, 4, dtype=torch.float64).tril())
+
+
+def assert_independent(build: Callable[[CSRTensor], Any], A: CSRTensor) -> None:
+    A.requires_grad_()
+    M, r = build(A), torch.randn(20, dtype=torch.float64)
+    apply = M.matvec if isinstance(M, CSRTensor) else M
+    before = apply(r).detach()
+    with torch.no_grad():
+        A.values.mul_(3.0).add_(1.0)
+    assert torch.equal(apply(r), before)
 
 
 def test_jacobi():

@@ -113,6 +113,22 @@ def test_semirings_check_their_operands():
         spmm(A, torch.ones(4, 2), "max")
 
 
+@pytest.mark.parametrize("combine", ["mul", "add"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_mean_in_half_precision_is_rounded_once(dtype, combine):
+    """Its sum, 300 times 300, is more than float16 holds."""
+    n = 300
+    A = CSRTensor.from_dense(torch.full((1, n), 2.0, dtype=dtype)).requires_grad_()
+    X = torch.linspace(290.0, 310.0, n).to(dtype)[:, None].requires_grad_()
+    y = spmm(A, X, "mean", combine)
+    exact = spmm(A.to(torch.float64), X.double(), "mean", combine)
+    assert y.dtype == dtype
+    assert torch.equal(y, exact.to(dtype))
+    of_values, of_X = torch.autograd.grad(y, (A.values, X), torch.ones_like(y))
+    torch.testing.assert_close(of_X, torch.full_like(X, (2 if combine == "mul" else 1) / n))
+    torch.testing.assert_close(of_values, X[:, 0] / n if combine == "mul" else of_X[:, 0])
+
+
 def test_shortest_paths_by_the_tropical_semiring():
     # Edges 0 -> 1 (4), 0 -> 2 (1), 2 -> 1 (2): relaxing twice finds the way round.
     from sparsetorch import CSRTensor

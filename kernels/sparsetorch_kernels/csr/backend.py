@@ -10,29 +10,27 @@ import functools
 import importlib.util
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from sparsetorch_kernels import _native
 from sparsetorch_kernels._register import Call, Layouts
 from sparsetorch_kernels.csr import complex as by_parts
 from sparsetorch_kernels.csr import reference
+from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.layout import alike
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False) -> Tensor:
     """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B or 1, n_rows, k)."""
     (a,) = layouts
     if values.is_cpu:
-        if values.dtype not in _HALF and (native := _cpu_ops()) is not None:
+        if values.dtype not in HALF and (native := _cpu_ops()) is not None:
             return native.spmm(a.crow, a.col, a.perm, values, x, a.n_cols, reduce)
     elif values.is_cuda and (kernels := _triton()) is not None:
         if values.is_complex():
             return by_parts.spmm(spmm, layouts, values, x, reduce)
         return _reduced(kernels.spmm(a, values, x), reduce)
-    if values.dtype in _HALF:
+    if values.dtype in HALF:
         return _widened(spmm, layouts, values, x, reduce)
     return _reduced(reference.spmm(a, values, x), reduce)
 
@@ -41,13 +39,13 @@ def sddmm(layouts: Layouts, u: Tensor, v: Tensor, reduce: bool = False) -> Tenso
     """u (B or 1, n_rows, k), v (B or 1, n_cols, k) -> (B or 1, nnz)."""
     (a,) = layouts
     if u.is_cpu:
-        if u.dtype not in _HALF and (native := _cpu_ops()) is not None:
+        if u.dtype not in HALF and (native := _cpu_ops()) is not None:
             return native.sddmm(a.crow, a.col, a.perm, u, v, a.n_cols, reduce)
     elif u.is_cuda and (kernels := _triton()) is not None:
         if u.is_complex():
             return by_parts.sddmm(sddmm, layouts, u, v, reduce)
         return _reduced(kernels.sddmm(a, u, v), reduce)
-    if u.dtype in _HALF:
+    if u.dtype in HALF:
         return _widened(sddmm, layouts, u, v, reduce)
     return _reduced(reference.sddmm(a, u, v), reduce)
 
@@ -56,14 +54,14 @@ def spgemm(layouts: Layouts, a_values: Tensor, b_values: Tensor, reduce: bool = 
     """a_values (B or 1, nnz_a), b_values (B or 1, nnz_b) -> (B or 1, nnz_c)."""
     a, b, c = layouts
     if a_values.is_cpu:
-        if a_values.dtype not in _HALF and (native := _cpu_ops()) is not None:
+        if a_values.dtype not in HALF and (native := _cpu_ops()) is not None:
             a, b, c = alike(layouts)
             return native.spgemm(*a[:3], *b[:6], *c[:3], a_values, b_values, reduce)
     elif a_values.is_cuda and (kernels := _triton()) is not None:
         if a_values.is_complex():
             return by_parts.spgemm(spgemm, layouts, a_values, b_values, reduce)
         return _reduced(kernels.spgemm(a, a_values, b, b_values, c), reduce)
-    if a_values.dtype in _HALF:
+    if a_values.dtype in HALF:
         return _widened(spgemm, layouts, a_values, b_values, reduce)
     return _reduced(reference.spgemm(a, a_values, b, b_values, c), reduce)
 

@@ -12,14 +12,8 @@ from sparsetorch_kernels.layout import Layout
 Operand = tuple[str, Tensor, tuple[int | None, ...]]  # name, tensor, trailing shape (None: any)
 
 _INDEX_DTYPES = (torch.int32, torch.int64)
-VALUE_DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.complex64,
-    torch.complex128,
-)
+HALF = (torch.float16, torch.bfloat16)
+VALUE_DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def check_operands(name: str, layout: Layout, first: Operand, second: Operand) -> None:
