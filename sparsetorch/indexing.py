@@ -31,6 +31,15 @@ def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
         return select(pattern, offset <= diagonal if lower else offset >= diagonal)
 
 
+def diagonal_places(pattern: Pattern, offset: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the places on a diagonal, stored or not; 1 is the one above the main."""
+    n_rows, n_cols = pattern.shape
+    with finding_structure("diagonal"):
+        first = max(0, -offset)
+        row = torch.arange(first, max(first, min(n_rows, n_cols - offset)), device=pattern.device)
+        return row, row + offset
+
+
 def larger_than(A: Sparse, threshold: float) -> Selection:
     """The entries that are larger than a threshold, or NaN, in any matrix of the batch."""
     if not threshold >= 0:

@@ -79,6 +79,16 @@ def norm(A: Sparse, dim: Dim = None) -> Tensor:
     return (torch.where(present, squares, 1.0).sqrt() * present).to(A.values.real.dtype)
 
 
+def with_dimensions(A: Sparse, result: Tensor, dim: Dim) -> Tensor:
+    """A reduction with a size of 1 in the place of each dimension that it reduced (`keepdim`)."""
+    reduced = _dimensions(A, dim)
+    if reduced is None:
+        return result.reshape((1,) * (A.values.ndim + 1))
+    for axis in sorted(reduced, reverse=True):  # -1, then -2
+        result = result.unsqueeze(axis)
+    return result
+
+
 def softmax(A: Sparse, dim: int = -1) -> Sparse:
     """`exp(a) / sum exp(a)` over the stored entries of each row (-1) or column (-2)."""
     check_ordered("softmax", A.values)
