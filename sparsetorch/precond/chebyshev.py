@@ -13,6 +13,7 @@ from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
 from sparsetorch.precond.jacobi import Jacobi
 from sparsetorch.precond.pytrees import register
+from sparsetorch.precond.vectors import check_vectors
 
 
 class Chebyshev:
@@ -31,7 +32,8 @@ class Chebyshev:
         self.bounds = bounds
 
     def __call__(self, r: Tensor) -> Tensor:
-        """The image of r (..., n), by `degree` products with A."""
+        """The image of r (..., n), by `degree` products with A; errors as in `Jacobi`."""
+        check_vectors("Chebyshev", r, self.A.shape[-1], self.A.values)
         d = z = torch.zeros_like(r)
         for k, (momentum, length) in enumerate(islice(coefficients(self.bounds), self.degree + 1)):
             if k > 0:
