@@ -379,9 +379,20 @@ class CSRTensor(TensorLike):
         """Smallest entry, see `sum`; equal ones share the gradient."""
         return self._kept(reductions.extremum(self._sparse, dim, "amin"), dim, keepdim)
 
-    def norm(self, dim: reductions.Dim = None, keepdim: bool = False) -> Tensor:
-        """2-norm of the entries (the Frobenius norm, or that of rows or columns), see `sum`."""
-        return self._kept(reductions.norm(self._sparse, dim), dim, keepdim)
+    def norm(
+        self, ord: reductions.Order = None, dim: reductions.Dim = None, keepdim: bool = False
+    ) -> Tensor:
+        """Norm of the entries, of rows (dim -1) or of columns (dim -2), see `sum`.
+
+        ord: None for the 2-norm of all entries, rows or columns. Of a matrix also "fro" (the same),
+        1 (largest sum of |a| in a column) or inf (in a row); of rows and columns 1, 2 or inf. As
+        `torch.linalg.norm` and `scipy.sparse.linalg.norm`. Differentiable; norms of zero have the
+        gradient zero, and equal sums or entries share that of a maximum.
+
+        Raises:
+            ValueError: another order or dimension, or a matrix without rows or columns to compare.
+        """
+        return self._kept(reductions.norm(self._sparse, ord, dim), dim, keepdim)
 
     def _kept(self, result: Tensor, dim: reductions.Dim, keepdim: bool) -> Tensor:
         return reductions.with_dimensions(self._sparse, result, dim) if keepdim else result

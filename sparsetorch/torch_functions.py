@@ -188,6 +188,7 @@ TORCH_FUNCTIONS.update(
         torch.is_floating_point: CSRTensor.is_floating_point,
         torch.is_complex: CSRTensor.is_complex,
         torch.diagonal: _diagonal,
+        torch.linalg.norm: CSRTensor.norm,
         torch.sum: CSRTensor.sum,
         torch.mean: CSRTensor.mean,
         torch.amax: CSRTensor.amax,
