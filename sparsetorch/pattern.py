@@ -17,6 +17,7 @@ from sparsetorch.checks import check_index, checked_pattern
 from sparsetorch.incidence import incidence
 from sparsetorch.ordering import minimum_degree
 from sparsetorch.per_partner import PerPartner
+from sparsetorch.selection import Places, select_entries
 from sparsetorch.structure import (
     common_keys,
     entry_keys,
@@ -25,7 +26,6 @@ from sparsetorch.structure import (
     index_dtypes,
     merge_keys,
     plain,
-    select_entries,
     split_keys,
     wider,
 )
@@ -384,24 +384,24 @@ class Pattern:
         Raises:
             ValueError: an index tensor is not 1-D and integer, or an index is out of range.
         """
-        with finding_structure("Pattern.submatrix"):
-            row_list = self._index_list("rows", rows, 0)
-            col_list = self._index_list("cols", cols, 1)
-            crow, col, positions = select_entries(
-                self._crow, self._col, self._shape[1], row_list, col_list
-            )
-            shape = (row_list.numel(), col_list.numel())
-            return Selection(self._derived(crow, col, shape), positions)
+        return self.selected(self._places("rows", rows, 0), self._places("cols", cols, 1))
 
-    def _index_list(self, name: str, index: Index, axis: int) -> Tensor:
+    def selected(self, rows: Places, cols: Places) -> Selection:
+        """`submatrix` for ranges and int64 tensors on this device that are known to be in range."""
+        with finding_structure("Pattern.submatrix"):
+            crow, col, positions = select_entries(self._crow, self._col, self._shape[1], rows, cols)
+            return Selection(Pattern.trusted(crow, col, (len(rows), len(cols))), positions)
+
+    def _places(self, name: str, index: Index, axis: int) -> Places:
         size = self._shape[axis]
         if isinstance(index, slice):
-            return torch.arange(size, device=self.device)[index]
+            return range(size)[index]
         if not isinstance(index, Tensor):
             raise ValueError(f"{name}: expected a slice or a 1-D integer tensor, got {index!r}")
-        index = plain(index)
-        check_index(name, index, size)
-        return index.to(self.device, torch.int64)
+        with finding_structure("Pattern.submatrix"):
+            index = plain(index)
+            check_index(name, index, size)
+            return index.to(self.device, torch.int64)
 
     def _derived(self, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
         """A pattern with this one's index dtypes, or wider ones where the arrays need them."""

@@ -168,25 +168,3 @@ def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     within = torch.arange(owner.numel(), device=counts.device) - (ends - counts)[owner]
     return owner, starts.long()[owner] + within
-
-
-def select_entries(
-    crow: Tensor, col: Tensor, n_cols: int, rows: Tensor, cols: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Structure of `A[rows][:, cols]`, where both lists may be in any order and may repeat.
-
-    Returns (crow, col, positions) of the selection: entry k of it is entry positions[k] of A.
-    """
-    new_row, entry = expand_ranges(crow[rows], crow[rows + 1] - crow[rows])
-    # A column may be asked for several times: list the wanted places of each column.
-    by_column = torch.sort(cols, stable=True).indices
-    places = compress_rows(cols, n_cols)
-    column = col[entry].long()
-    owner, place = expand_ranges(places[column], places[column + 1] - places[column])
-    shape = (rows.numel(), cols.numel())
-    keys = entry_keys(new_row[owner], by_column[place], shape)
-    order = sorting_order(keys)
-    if order is not None:
-        keys, owner = keys[order], owner[order]
-    new_crow, new_col = split_keys(keys, shape)
-    return new_crow, new_col, entry[owner].to(crow.dtype)
