@@ -125,39 +125,6 @@ def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return compress_rows(row, shape[0]).to(dtypes.crow), (keys - row * shape[1]).to(dtypes.col)
 
 
-class MergedKeys(NamedTuple):
-    """The union of two sorted key lists, and where each member of the two lists went."""
-
-    keys: Tensor  # (n_union,)
-    left: Tensor  # (n_left,) int64
-    right: Tensor  # (n_right,) int64
-
-
-def merge_keys(left: Tensor, right: Tensor) -> MergedKeys:
-    """Merge two sorted, duplicate-free key lists by binary search."""
-    place = torch.searchsorted(left, right)
-    padded = torch.cat([left, left.new_full((1,), -1)])
-    is_new = padded[place] != right
-    new = right[is_new]
-    left_position = torch.arange(left.numel(), device=left.device) + torch.searchsorted(new, left)
-    new_position = torch.arange(new.numel(), device=left.device) + place[is_new]
-    right_position = torch.empty_like(place)
-    right_position[is_new] = new_position
-    right_position[~is_new] = left_position[place[~is_new]]
-    keys = left.new_empty(left.numel() + new.numel())
-    keys[left_position] = left
-    keys[new_position] = new
-    return MergedKeys(keys, left_position, right_position)
-
-
-def common_keys(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys in two sorted, duplicate-free lists, and their positions in each, int64."""
-    place = torch.searchsorted(left, right)
-    padded = torch.cat([left, left.new_full((1,), -1)])
-    shared = torch.nonzero(padded[place] == right)[:, 0]
-    return right[shared], place[shared], shared
-
-
 def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenate the ranges starts[i], ..., starts[i] + counts[i] - 1.
 
