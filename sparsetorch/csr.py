@@ -258,7 +258,7 @@ class CSRTensor(TensorLike):
     # Sums and scaling
 
     def add(self, other: CSRTensor) -> CSRTensor:
-        """`A + other` on the union of the two patterns, whose indices are as wide as the wider ones.
+        """`A + other` on the union of the two patterns, with the wider of their index dtypes.
 
         Raises:
             TypeError: `other` is not a CSRTensor; a number would fill the places not stored.
