@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch._C._functorch import (
@@ -100,20 +102,48 @@ def compress_rows(row: Tensor, n_rows: int) -> Tensor:
     return crow
 
 
+def check_places(shape: tuple[int, int]) -> None:
+    """Raise ValueError if a matrix has more places than int64 can number."""
+    if shape[0] * shape[1] > INT64_MAX:
+        raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
+
+
 def entry_keys(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor:
     """One int64 per entry, increasing in row-major order.
 
     Raises:
         ValueError: the matrix has more than 2^63 places.
     """
-    if shape[0] * shape[1] > INT64_MAX:
-        raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
+    check_places(shape)
     return row.long() * shape[1] + col
 
 
 def sorting_order(keys: Tensor) -> Tensor | None:
     """The permutation that sorts keys; None where they are sorted, which takes little to see."""
     return None if bool((keys[1:] >= keys[:-1]).all()) else torch.argsort(keys)
+
+
+def row_major_order(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor | None:
+    """The stable permutation that sorts places by row, then by column; None if they are sorted.
+
+    Two counting sorts, by the less important key first; where the shape is much larger than the
+    number of places, or on a GPU, a sort of their numbers.
+    """
+    if bool(((row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (col[1:] >= col[:-1]))).all()):
+        return None
+    if row.device.type != "cpu" or max(shape) > 8 * row.numel():
+        return torch.sort(entry_keys(row, col, shape), stable=True).indices
+    by_column = _counting_sort(col, shape[1])
+    by_row = _counting_sort(row.index_select(0, by_column), shape[0])
+    return by_column.index_select(0, by_row).long()
+
+
+def _counting_sort(index: Tensor, size: int) -> Tensor:
+    """The stable permutation that sorts indices below a size: SciPy's transpose of a 0/1 matrix."""
+    n = index.numel()
+    dtype = np.int32 if max(n, size) <= INT32_MAX else np.int64
+    arrays = (np.ones(n, np.int8), index.numpy().astype(dtype), np.arange(n + 1, dtype=dtype))
+    return torch.from_numpy(sp.csr_array(arrays, (n, size)).tocsc().indices)
 
 
 def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
