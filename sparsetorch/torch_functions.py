@@ -9,7 +9,7 @@ import torch
 from sparsetorch.csr import CSRTensor
 from sparsetorch.overrides import TORCH_FUNCTIONS
 from sparsetorch.semiring import Reduce, spmm
-from sparsetorch.stacking import hstack, vstack
+from sparsetorch.stacking import hstack, stack, vstack
 
 
 def _matmul(a: Any, b: Any) -> Any:
@@ -116,6 +116,12 @@ def _cat(matrices: Any, dim: int = 0) -> CSRTensor:
     return vstack(matrices) if dim in (0, -2) else hstack(matrices)
 
 
+def _stack(matrices: Any, dim: int = 0) -> CSRTensor:
+    if dim != 0:
+        raise ValueError(f"dim: expected 0, got {dim}: batch dimensions come first")
+    return stack(matrices)
+
+
 # Functions that leave zero at zero act on the stored values; others, such as exp, would fill the
 # matrix, and are refused with the way to say what is meant.
 ZERO_PRESERVING = (
@@ -197,5 +203,6 @@ TORCH_FUNCTIONS.update(
         torch.tril: CSRTensor.tril,
         torch.triu: CSRTensor.triu,
         torch.cat: _cat,
+        torch.stack: _stack,
     }
 )

@@ -268,6 +268,11 @@ OPERATIONS = [
     Operation("vstack", lambda i: vstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -2)),
     Operation("hstack", lambda i: hstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -1)),
     Operation(
+        "stack",
+        lambda i: torch.stack([i.A, 2 * i.A]),
+        lambda i: torch.stack([i.A, 2 * i.A]),
+    ),
+    Operation(
         "block diagonal",
         lambda i: block_diag([i.A, i.C]),
         lambda i: block_diagonal(i.A, i.C),
