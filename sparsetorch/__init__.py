@@ -9,7 +9,7 @@ from sparsetorch.io import load, save
 from sparsetorch.pattern import Pattern
 from sparsetorch.products import galerkin, masked_matmul, sddmm
 from sparsetorch.semiring import spmm
-from sparsetorch.stacking import block_diag, bmat, hstack, kron, vstack
+from sparsetorch.stacking import block_diag, bmat, hstack, kron, stack, vstack
 from sparsetorch.typed import TypedCSR
 
 __version__ = "0.1.0"
@@ -38,5 +38,6 @@ __all__ = [
     "save",
     "sddmm",
     "spmm",
+    "stack",
     "vstack",
 ]

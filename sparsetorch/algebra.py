@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_tensor
-from sparsetorch.pattern import Pattern, check_pattern
+from sparsetorch.pattern import Pattern, check_pattern, in_one_dtype
 from sparsetorch_kernels import Layout, permute, sddmm, spgemm, spmm, spmv, watched
 
 
@@ -57,11 +57,12 @@ def masked_product(A: Sparse, B: Sparse, pattern: Pattern) -> Sparse:
 
 
 def _masked_product(A: Sparse, B: Sparse, pattern: Pattern) -> Tensor:
+    a, b, c = in_one_dtype(A.pattern, B.pattern, pattern)
     if watched(A.values, B.values):
-        left, result = A.pattern.layout, pattern.layout
+        left, result = a.layout, c.layout
     else:
-        left, result = A.pattern.forward_layout, pattern.forward_layout
-    return spgemm(left, A.values, B.pattern.layout, B.values, result)
+        left, result = a.forward_layout, c.forward_layout
+    return spgemm(left, A.values, b.layout, B.values, result)
 
 
 def sampled_product(U: Tensor, V: Tensor, pattern: Pattern) -> Sparse:

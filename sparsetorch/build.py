@@ -20,11 +20,13 @@ from sparsetorch.checks import (
 from sparsetorch.foreign import check_scipy, checked_values
 from sparsetorch.pattern import Pattern, check_pattern
 from sparsetorch.structure import (
-    entry_keys,
+    check_places,
+    compress_rows,
     finding_structure,
     index_dtypes,
     members,
     plain,
+    row_major_order,
     split_keys,
 )
 from sparsetorch_kernels import permute, spmv
@@ -89,18 +91,31 @@ def assembly(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Assembly:
             )
         check_index("row", row, shape[0])
         check_index("col", col, shape[1])
-        keys, order = torch.sort(entry_keys(row, col, shape), stable=True)
-        is_first = torch.ones_like(keys, dtype=torch.bool)
-        is_first[1:] = keys[1:] != keys[:-1]
-        pattern = Pattern.trusted(*split_keys(keys[is_first], shape), shape)
-        groups = None
-        if pattern.nnz < keys.numel():
-            dtype = index_dtypes((pattern.nnz, keys.numel()), keys.numel()).crow
-            starts = torch.nonzero(is_first)[:, 0]
-            ends = torch.cat([starts, starts.new_full((1,), keys.numel())]).to(dtype)
-            members = torch.arange(keys.numel(), dtype=dtype, device=keys.device)
-            groups = Pattern.trusted(ends, members, (pattern.nnz, keys.numel()))
+        check_places(shape)
+        place = row_major_order(row, col, shape)
+        if place is None:
+            order = torch.arange(row.numel(), device=row.device)
+        else:
+            order, row, col = place, row.index_select(0, place), col.index_select(0, place)
+        is_first = torch.ones_like(row, dtype=torch.bool)
+        is_first[1:] = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
+        starts = torch.nonzero(is_first)[:, 0]
+        if len(starts) < len(row):
+            row, col = row.index_select(0, starts), col.index_select(0, starts)
+        dtypes = index_dtypes(shape, row.numel())
+        crow = compress_rows(row, shape[0]).to(dtypes.crow)
+        pattern = Pattern.trusted(crow, col.to(dtypes.col, copy=True), shape)
+        groups = _groups(starts, order.numel()) if pattern.nnz < order.numel() else None
         return Assembly(pattern, order, groups)
+
+
+def _groups(starts: Tensor, n_triplets: int) -> Pattern:
+    """The 0/1 matrix that sums ordered triplets; those of an entry start where `starts` says."""
+    shape = (starts.numel(), n_triplets)
+    dtype = index_dtypes(shape, n_triplets).crow
+    ends = torch.cat([starts, starts.new_full((1,), n_triplets)]).to(dtype)
+    triplets = torch.arange(n_triplets, dtype=dtype, device=starts.device)
+    return Pattern.trusted(ends, triplets, shape)
 
 
 def from_coo(row: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Sparse:

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsetorch import algebra, build, indexing, interop, reductions
+from sparsetorch import algebra, build, indexing, interop, overrides, reductions
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import Scalar, check_tensor, checked_scalar
 from sparsetorch.pattern import Index, Pattern, Selection
+from sparsetorch.tensor_like import TensorLike
 from sparsetorch_kernels import HALF
 
-# What `torch` functions do with a CSRTensor; `torch_functions` fills it.
-TORCH_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 
-
-class CSRTensor:
+class CSRTensor(TensorLike):
     """A sparse matrix whose values carry gradients and whose structure is shared.
 
     pattern: which entries exist. values: (*batch, nnz), float16, bfloat16, float32, float64,
@@ -38,29 +36,8 @@ class CSRTensor:
         TypeError: the values are not floating or complex numbers.
     """
 
-    pattern: Pattern
-    values: Tensor
     # NumPy then leaves `number * A` and `array @ A` to the methods of this class.
     __array_ufunc__ = None
-
-    def __init__(self, pattern: Pattern, values: Tensor):
-        check_tensor("values", values)
-        if values.ndim < 1 or values.shape[-1] != pattern.nnz:
-            raise ValueError(
-                f"values: expected (*batch, {pattern.nnz}) for {pattern!r}, got shape "
-                f"{tuple(values.shape)}"
-            )
-        if values.device != pattern.device:
-            raise ValueError(
-                f"values: expected on {pattern.device} like the pattern, got {values.device}; "
-                "move one with .to(device)"
-            )
-        if not (values.is_floating_point() or values.is_complex()):
-            raise TypeError(f"values: expected floating or complex numbers, got {values.dtype}")
-        self.pattern = pattern
-        self.values = values
-        if not torch.compiler.is_compiling():
-            _ = pattern.layout  # compiled code can read the structure but not compute it
 
     # Construction
 
@@ -179,68 +156,6 @@ class CSRTensor:
         self.pattern, self.values = sparse
         return self
 
-    def with_values(self, values: Tensor) -> CSRTensor:
-        """The matrix with this pattern and other values, (*batch, nnz)."""
-        return CSRTensor(self.pattern, values)
-
-    # Attributes
-
-    @property
-    def shape(self) -> torch.Size:
-        """(*batch, n_rows, n_cols)."""
-        return torch.Size((*self.values.shape[:-1], *self.pattern.shape))
-
-    @property
-    def ndim(self) -> int:
-        """2 plus the number of batch dimensions."""
-        return self.values.ndim + 1
-
-    @property
-    def nnz(self) -> int:
-        """Number of stored entries of each matrix."""
-        return self.pattern.nnz
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the values."""
-        return self.values.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where pattern and values are."""
-        return self.values.device
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether the values do."""
-        return self.values.requires_grad
-
-    def requires_grad_(self, requires_grad: bool = True) -> CSRTensor:
-        """Ask for gradients of the values, in place."""
-        self.values.requires_grad_(requires_grad)
-        return self
-
-    def _become_parameter(self, _: bool) -> None:
-        raise TypeError(
-            "nn.Parameter: expected a tensor, got a CSRTensor, which no module would register; "
-            "keep nn.Parameter(A.values), and make CSRTensor(A.pattern, parameter) of it"
-        )
-
-    _is_param = property(fset=_become_parameter)  # what `nn.Parameter(A)` sets
-
-    def detach(self) -> CSRTensor:
-        """The same matrix, cut from the graph of its values."""
-        return self.with_values(self.values.detach())
-
-    def to(self, *args: Any, **kwargs: Any) -> CSRTensor:
-        """Another dtype or device, with the arguments of `torch.Tensor.to`."""
-        values = self.values.to(*args, **kwargs)
-        if self.dtype.is_complex and not values.dtype.is_complex:
-            raise TypeError(
-                f"to: {values.dtype} would lose the imaginary part; take A.map(torch.real)"
-            )
-        return CSRTensor(self.pattern.to(values.device), values)
-
     # Conversion
 
     def to_dense(self) -> Tensor:
@@ -330,13 +245,21 @@ class CSRTensor:
             return algebra.matvec(self._sparse, other, transpose=True)
         return algebra.matmat(self._sparse, other.mT, transpose=True).mT
 
+    @overload
+    def mm(self, other: Tensor) -> Tensor: ...
+    @overload
+    def mm(self, other: CSRTensor) -> CSRTensor: ...
+    def mm(self, other: Tensor | CSRTensor) -> Tensor | CSRTensor:
+        """`A @ other` of two matrices without batches, as `torch.mm`; raises like `matmul`."""
+        return torch.mm(self, other)  # pyright: ignore
+
     __matmul__ = matmul
     __rmatmul__ = rmatmul
 
     # Sums and scaling
 
     def add(self, other: CSRTensor) -> CSRTensor:
-        """`A + other` on the union of the two patterns.
+        """`A + other` on the union of the two patterns, with the wider of their index dtypes.
 
         Raises:
             TypeError: `other` is not a CSRTensor; a number would fill the places not stored.
@@ -412,6 +335,12 @@ class CSRTensor:
             )
         return self.with_values(values)
 
+    def abs(self) -> CSRTensor:
+        """The absolute values; real for complex numbers."""
+        return self.map(torch.abs)
+
+    __abs__ = abs
+
     def conj(self) -> CSRTensor:
         """The complex conjugate."""
         return self.with_values(self.values.conj())
@@ -426,33 +355,48 @@ class CSRTensor:
 
     # Reductions
 
-    def sum(self, dim: reductions.Dim = None) -> Tensor:
+    def sum(self, dim: reductions.Dim = None, keepdim: bool = False) -> Tensor:
         """Sum of the entries: of all, of each row (dim -1) or of each column (dim -2).
 
         dim counts the batch dimensions too, as in torch; (-2, -1) gives one number per matrix.
-        The same holds for `mean`, `amax`, `amin` and `norm`. In all of them places that are not
-        stored count as zeros, so that results are those of `A.to_dense()`.
+        keepdim: a size of 1 for each dimension that is summed. The same holds for `mean`, `amax`,
+        `amin` and `norm`. In all of them places that are not stored count as zeros, so that results
+        are those of `A.to_dense()`.
 
         Raises:
             ValueError: another dimension.
         """
-        return reductions.total(self._sparse, dim)
+        return self._kept(reductions.total(self._sparse, dim), dim, keepdim)
 
-    def mean(self, dim: reductions.Dim = None) -> Tensor:
+    def mean(self, dim: reductions.Dim = None, keepdim: bool = False) -> Tensor:
         """Mean of the entries, see `sum`."""
-        return reductions.mean(self._sparse, dim)
+        return self._kept(reductions.mean(self._sparse, dim), dim, keepdim)
 
-    def amax(self, dim: reductions.Dim = None) -> Tensor:
+    def amax(self, dim: reductions.Dim = None, keepdim: bool = False) -> Tensor:
         """Largest entry, see `sum`; equal ones share the gradient."""
-        return reductions.extremum(self._sparse, dim, "amax")
+        return self._kept(reductions.extremum(self._sparse, dim, "amax"), dim, keepdim)
 
-    def amin(self, dim: reductions.Dim = None) -> Tensor:
+    def amin(self, dim: reductions.Dim = None, keepdim: bool = False) -> Tensor:
         """Smallest entry, see `sum`; equal ones share the gradient."""
-        return reductions.extremum(self._sparse, dim, "amin")
+        return self._kept(reductions.extremum(self._sparse, dim, "amin"), dim, keepdim)
 
-    def norm(self, dim: reductions.Dim = None) -> Tensor:
-        """2-norm of the entries (the Frobenius norm, or that of rows or columns), see `sum`."""
-        return reductions.norm(self._sparse, dim)
+    def norm(
+        self, ord: reductions.Order = None, dim: reductions.Dim = None, keepdim: bool = False
+    ) -> Tensor:
+        """Norm of the entries, of rows (dim -1) or of columns (dim -2), see `sum`.
+
+        ord: None for the 2-norm of all entries, rows or columns. Of a matrix also "fro" (the same),
+        1 (largest sum of |a| in a column) or inf (in a row); of rows and columns 1, 2 or inf. As
+        `torch.linalg.norm` and `scipy.sparse.linalg.norm`. Differentiable; norms of zero have the
+        gradient zero, and equal sums or entries share that of a maximum.
+
+        Raises:
+            ValueError: another order or dimension, or a matrix without rows or columns to compare.
+        """
+        return self._kept(reductions.norm(self._sparse, ord, dim), dim, keepdim)
+
+    def _kept(self, result: Tensor, dim: reductions.Dim, keepdim: bool) -> Tensor:
+        return reductions.with_dimensions(self._sparse, result, dim) if keepdim else result
 
     def softmax(self, dim: int = -1) -> CSRTensor:
         """Softmax over the *stored* entries of each row (dim -1) or column (dim -2).
@@ -530,9 +474,14 @@ class CSRTensor:
         """Sum of the diagonal, (*batch,)."""
         return self.diagonal().sum(-1)
 
-    def diagonal(self) -> Tensor:
-        """(*batch, min(n_rows, n_cols)); zero where nothing is stored."""
-        return algebra.diagonal(self._sparse)
+    def diagonal(self, offset: int = 0) -> Tensor:
+        """The main diagonal, (*batch, min(n_rows, n_cols)), or that `offset` places above it.
+
+        Zero where nothing is stored.
+        """
+        if offset == 0:
+            return algebra.diagonal(self._sparse)
+        return self.lookup(*indexing.diagonal_places(self.pattern, offset))
 
     def submatrix(self, rows: Index, cols: Index) -> CSRTensor:
         """`A[rows][:, cols]`, for slices or 1-D index tensors in any order, which may repeat.
@@ -575,13 +524,7 @@ class CSRTensor:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        operation = TORCH_FUNCTIONS.get(func)
-        if operation is None:
-            raise TypeError(
-                f"{getattr(func, '__name__', func)} is not defined for a CSRTensor; apply it to "
-                "A.values (the stored entries) or to A.to_dense()"
-            )
-        return operation(*args, **(kwargs or {}))
+        return overrides.call(func, args, kwargs or {})
 
 
 def _unflatten(leaves: Any, pattern: Any) -> CSRTensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from sparsetorch.algebra import Sparse
 from sparsetorch.checks import check_index
 from sparsetorch.pattern import Pattern, Selection
-from sparsetorch.structure import compress_rows, entry_keys, finding_structure, members
+from sparsetorch.selection import Places, as_tensor, entry_places
+from sparsetorch.structure import compress_rows, finding_structure, members, plain
 
 
 def select(pattern: Pattern, keep: Tensor) -> Selection:
@@ -29,6 +30,15 @@ def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
     with finding_structure("tril, triu"):
         offset = pattern.col.long() - pattern.row
         return select(pattern, offset <= diagonal if lower else offset >= diagonal)
+
+
+def diagonal_places(pattern: Pattern, offset: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the places on a diagonal, stored or not; 1 is the one above the main."""
+    n_rows, n_cols = pattern.shape
+    with finding_structure("diagonal"):
+        first = max(0, -offset)
+        row = torch.arange(first, max(first, min(n_rows, n_cols - offset)), device=pattern.device)
+        return row, row + offset
 
 
 def larger_than(A: Sparse, threshold: float) -> Selection:
@@ -71,10 +81,9 @@ def lookup(A: Sparse, rows: Tensor, cols: Tensor) -> Tensor:
         )
     if pattern.nnz == 0:
         return A.values.new_zeros(*A.values.shape[:-1], rows.numel())
-    keys = entry_keys(pattern.row, pattern.col, pattern.shape)
-    wanted = entry_keys(rows.to(keys.device), cols.to(keys.device), pattern.shape)
-    place = torch.searchsorted(keys, wanted).clamp(max=pattern.nnz - 1)
-    stored = keys[place] == wanted
+    with finding_structure("lookup"):
+        rows, cols = (plain(i).to(pattern.device, torch.int64) for i in (rows, cols))
+        place, stored = entry_places(pattern.crow, pattern.col, rows, cols)
     return torch.where(stored, A.values.index_select(-1, place), 0)
 
 
@@ -82,22 +91,19 @@ Key = Any  # an integer, a slice, or integers or booleans as a tensor, an array 
 
 
 class Axis:
-    """One index of `A[i, j]`, as positions: `tensor` (k,) int64, or a single number `scalar`."""
+    """One index of `A[i, j]`: the wanted places, or a single number `scalar`."""
 
     def __init__(self, key: Key, size: int, device: torch.device, name: str):
         self.scalar: int | None = None
-        self.is_slice = isinstance(key, slice)
+        self.places: Places = range(0)
         if isinstance(key, bool) or key is None or key is Ellipsis:
             raise TypeError(f"{name}: expected an integer, a slice, a list or a mask, got {key!r}")
         if isinstance(key, slice):
-            start, stop, step = key.indices(size)
-            count = len(range(start, stop, step))
-            self.tensor = start + step * torch.arange(count, device=device)
+            self.places = range(size)[key]
         elif isinstance(key, int | np.integer) or (isinstance(key, Tensor) and key.ndim == 0):
             self.scalar = _wrapped(name, int(key), size)
-            self.tensor = torch.tensor([self.scalar], device=device)
         else:
-            self.tensor = _positions(name, key, size).to(device)
+            self.places = _positions(name, key, size).to(device)
 
 
 def _positions(name: str, key: Key, size: int) -> Tensor:
@@ -138,20 +144,61 @@ def get(A: Sparse, key: Key) -> Sparse | Tensor:
     rows = Axis(keys[0], n_rows, A.values.device, "A[rows]")
     cols = Axis(keys[1], n_cols, A.values.device, "A[:, cols]")
     if rows.scalar is not None and cols.scalar is not None:
-        return lookup(A, rows.tensor, cols.tensor).squeeze(-1)
-    if rows.scalar is not None or cols.scalar is not None:
-        return _vector(A, rows, cols)
-    if not (rows.is_slice or cols.is_slice):
-        return lookup(A, rows.tensor, cols.tensor)
-    pattern, positions = A.pattern.submatrix(rows.tensor, cols.tensor)
+        return _entry(A, rows.scalar, cols.scalar)
+    if rows.scalar is not None:
+        return _part(_row(A, rows.scalar), cols.places)
+    if cols.scalar is not None:
+        return _part(_column(A, cols.scalar), rows.places)
+    if isinstance(rows.places, Tensor) and isinstance(cols.places, Tensor):
+        return lookup(A, rows.places, cols.places)
+    pattern, positions = A.pattern.selected(rows.places, cols.places)
     return Sparse(pattern, A.values.index_select(-1, positions))
 
 
-def _vector(A: Sparse, rows: Axis, cols: Axis) -> Tensor:
-    """One row or one column, at the wanted places, as a dense vector."""
-    along = cols if rows.scalar is not None else rows
-    pattern, positions = A.pattern.submatrix(rows.tensor, cols.tensor)
-    index = pattern.col if rows.scalar is not None else pattern.row
-    stored = A.values.index_select(-1, positions)
-    zeros = stored.new_zeros(*stored.shape[:-1], along.tensor.numel())
+def _span(crow: Tensor, row: int) -> tuple[int, int]:
+    """Where the entries of a row start and end."""
+    start, end = crow[row : row + 2].tolist()
+    return start, end
+
+
+def _entry(A: Sparse, row: int, col: int) -> Tensor:
+    """One entry as a number, (*batch,)."""
+    with finding_structure("A[i, j]"):
+        start, end = _span(A.pattern.crow, row)
+        place = start + int(torch.searchsorted(A.pattern.col[start:end], col))
+        stored = place < end and int(A.pattern.col[place]) == col
+    # The sum of nothing is a zero that knows its graph.
+    return A.values.select(-1, place) if stored else A.values[..., :0].sum(-1)
+
+
+def _row(A: Sparse, row: int) -> Tensor:
+    """One row as a dense vector, (*batch, n_cols)."""
+    with finding_structure("A[i]"):
+        start, end = _span(A.pattern.crow, row)
+        index = A.pattern.col[start:end]
+    stored = A.values[..., start:end]
+    zeros = stored.new_zeros(*stored.shape[:-1], A.pattern.shape[1])
     return zeros.index_add(-1, index, stored)
+
+
+def _column(A: Sparse, col: int) -> Tensor:
+    """One column as a dense vector, (*batch, n_rows)."""
+    layout = A.pattern.forward_layout
+    if layout.t_perm is None:
+        with finding_structure("A[:, j]"):
+            positions = torch.nonzero(A.pattern.col == col)[:, 0]
+            index = A.pattern.row[positions]
+    else:
+        with finding_structure("A[:, j]"):
+            t_crow, t_col = layout.transposed
+            start, end = _span(t_crow, col)
+            index, positions = t_col[start:end], layout.t_perm[start:end]
+    stored = A.values.index_select(-1, positions)
+    zeros = stored.new_zeros(*stored.shape[:-1], A.pattern.shape[0])
+    return zeros.index_add(-1, index, stored)
+
+
+def _part(x: Tensor, places: Places) -> Tensor:
+    if isinstance(places, range) and places == range(x.shape[-1]):
+        return x
+    return x.index_select(-1, as_tensor(places, x.device))

@@ -13,20 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sparsetorch import merging
 from sparsetorch.checks import check_index, checked_pattern
 from sparsetorch.incidence import incidence
 from sparsetorch.ordering import minimum_degree
 from sparsetorch.per_partner import PerPartner
+from sparsetorch.selection import Places, select_entries
 from sparsetorch.structure import (
-    common_keys,
-    entry_keys,
     expand_rows,
     finding_structure,
     index_dtypes,
-    merge_keys,
     plain,
-    select_entries,
-    split_keys,
     wider,
 )
 from sparsetorch_kernels import (
@@ -41,7 +38,7 @@ from sparsetorch_kernels import (
 Index = Tensor | slice
 Found = TypeVar("Found")
 # A union as it is kept: None stands for the pattern that keeps it, which must not hold itself.
-Merged = tuple["Pattern | None", Tensor, Tensor]
+Union = tuple["Pattern | None", Tensor, Tensor]
 
 
 class Diagonal(NamedTuple):
@@ -133,9 +130,9 @@ class Pattern:
         self._transpose: Pattern | None = None
         self._origin: weakref.ref[Pattern] | None = None
         self._products: PerPartner[Pattern] = PerPartner()
-        self._unions: PerPartner[Merged] = PerPartner()
+        self._unions: PerPartner[Union] = PerPartner()
         self._intersections: PerPartner[PatternIntersection] = PerPartner()
-        self._with_diagonal: Merged | None = None
+        self._with_diagonal: Union | None = None
         self._kept: dict[str, Any] = {}
         self._copies: weakref.WeakValueDictionary[torch.device, Pattern] = (
             weakref.WeakValueDictionary()
@@ -290,8 +287,11 @@ class Pattern:
     def matmul(self, other: Pattern) -> Pattern:
         """The pattern of a product, cancellation ignored; kept while `other` lives.
 
+        As in `union` and `intersection`, int64 indices of one of the two make those of the result
+        int64.
+
         Raises:
-            ValueError: the inner dimensions, the devices or the index dtypes differ.
+            ValueError: the inner dimensions or the devices differ.
         """
         product = self._products.get(other)
         if product is None:
@@ -301,8 +301,9 @@ class Pattern:
                     raise ValueError(
                         f"matmul: inner dimensions differ: {self._shape} @ {other._shape}"
                     )
-                self._check_partner("matmul", other)
-                crow, col = spgemm_structure(self.forward_layout, other.forward_layout)
+                self._check_device("matmul", other)
+                left, right = in_one_dtype(self, other)
+                crow, col = spgemm_structure(left.forward_layout, right.forward_layout)
                 product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
                 self._products.put(other, product)
         return product
@@ -310,37 +311,39 @@ class Pattern:
     def union(self, other: Pattern) -> PatternUnion:
         """The pattern of a sum of two matrices; kept while `other` lives.
 
-        The result's pattern is this one when it contains the other.
+        The result's pattern is this one when it contains the other, and has indices as wide.
 
         Raises:
-            ValueError: the shapes, the devices or the index dtypes differ.
+            ValueError: the shapes or the devices differ.
         """
+        check_pattern("other", other)
+        if self.dtype != other.dtype and self._shape == other._shape:
+            return self.long.union(other.long)
         plan = self._unions.get(other)
         if plan is None:
             with finding_structure("Pattern.union", kept=True):
-                check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(f"union: shapes differ: {self._shape} and {other._shape}")
-                self._check_partner("union", other)
-                plan = self._merged(other._keys())
+                self._check_device("union", other)
+                plan = self._merged((other._crow, other._col))
                 self._unions.put(other, plan)
         pattern, left, right = plan
         return PatternUnion(self if pattern is None else pattern, left, right)
 
-    def _merged(self, keys: Tensor) -> Merged:
-        merged = merge_keys(self._keys(), keys)
-        pattern = None
-        if merged.keys.numel() > self.nnz:
-            pattern = self._derived(*split_keys(merged.keys, self._shape), self._shape)
-        return pattern, merged.left.to(self._crow.dtype), merged.right.to(self._crow.dtype)
+    def _merged(self, other: merging.Compressed) -> Union:
+        crow, col, left, right = merging.union((self._crow, self._col), other, self._shape)
+        pattern = self._derived(crow, col, self._shape) if len(col) > self.nnz else None
+        return pattern, left.to(self._crow.dtype), right.to(self._crow.dtype)
 
     @property
     def with_diagonal(self) -> PatternUnion:
         """The union with the whole main diagonal: `right` are the places of the diagonal in it."""
         if self._with_diagonal is None:
             with finding_structure("Pattern.with_diagonal", kept=True):
-                along = torch.arange(min(self._shape), device=self.device)
-                self._with_diagonal = self._merged(entry_keys(along, along, self._shape))
+                n, length = self._shape[0], min(self._shape)
+                crow = torch.arange(n + 1, dtype=self._crow.dtype, device=self.device)
+                along = crow[:length].to(self.dtype)
+                self._with_diagonal = self._merged((crow.clamp(max=length), along))
         pattern, left, right = self._with_diagonal
         return PatternUnion(self if pattern is None else pattern, left, right)
 
@@ -358,19 +361,23 @@ class Pattern:
         """The entries that this pattern and another share; kept while `other` lives.
 
         Raises:
-            ValueError: the shapes, the devices or the index dtypes differ.
+            ValueError: the shapes or the devices differ.
         """
+        check_pattern("other", other)
+        if self.dtype != other.dtype and self._shape == other._shape:
+            return self.long.intersection(other.long)
         plan = self._intersections.get(other)
         if plan is None:
             with finding_structure("Pattern.intersection", kept=True):
-                check_pattern("other", other)
                 if self._shape != other._shape:
                     raise ValueError(
                         f"intersection: shapes differ: {self._shape} and {other._shape}"
                     )
-                self._check_partner("intersection", other)
-                keys, left, right = common_keys(self._keys(), other._keys())
-                pattern = self._derived(*split_keys(keys, self._shape), self._shape)
+                self._check_device("intersection", other)
+                crow, col, left, right = merging.intersection(
+                    (self._crow, self._col), (other._crow, other._col), self._shape
+                )
+                pattern = self._derived(crow, col, self._shape)
                 places = (left.to(self._crow.dtype), right.to(self._crow.dtype))
                 plan = PatternIntersection(pattern, *places)
                 self._intersections.put(other, plan)
@@ -384,43 +391,40 @@ class Pattern:
         Raises:
             ValueError: an index tensor is not 1-D and integer, or an index is out of range.
         """
-        with finding_structure("A[...], submatrix"):
-            row_list = self._index_list("rows", rows, 0)
-            col_list = self._index_list("cols", cols, 1)
-            crow, col, positions = select_entries(
-                self._crow, self._col, self._shape[1], row_list, col_list
-            )
-            shape = (row_list.numel(), col_list.numel())
-            return Selection(self._derived(crow, col, shape), positions)
+        return self.selected(self._places("rows", rows, 0), self._places("cols", cols, 1))
 
-    def _index_list(self, name: str, index: Index, axis: int) -> Tensor:
+    def selected(self, rows: Places, cols: Places) -> Selection:
+        """`submatrix` for ranges and int64 tensors on this device that are known to be in range."""
+        with finding_structure("Pattern.submatrix"):
+            crow, col, positions = select_entries(self._crow, self._col, self._shape[1], rows, cols)
+            return Selection(Pattern.trusted(crow, col, (len(rows), len(cols))), positions)
+
+    def _places(self, name: str, index: Index, axis: int) -> Places:
         size = self._shape[axis]
         if isinstance(index, slice):
-            return torch.arange(size, device=self.device)[index]
+            return range(size)[index]
         if not isinstance(index, Tensor):
             raise ValueError(f"{name}: expected a slice or a 1-D integer tensor, got {index!r}")
-        index = plain(index)
-        check_index(name, index, size)
-        return index.to(self.device, torch.int64)
+        with finding_structure("Pattern.submatrix"):
+            index = plain(index)
+            check_index(name, index, size)
+            return index.to(self.device, torch.int64)
 
     def _derived(self, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:
         """A pattern with this one's index dtypes, or wider ones where the arrays need them."""
         crow = crow.to(wider(crow.dtype, self._crow.dtype))
         return Pattern.trusted(crow, col.to(wider(col.dtype, self.dtype)), shape)
 
-    def _keys(self) -> Tensor:
-        return entry_keys(self.row, self._col, self._shape)
+    @property
+    def long(self) -> Pattern:
+        """The same entries with int64 indices, kept; this pattern if it has them."""
+        return self if self.dtype == torch.int64 else self.kept("int64", _lengthened)
 
-    def _check_partner(self, operation: str, other: Pattern) -> None:
+    def _check_device(self, operation: str, other: Pattern) -> None:
         if self.device != other.device:
             raise ValueError(
                 f"{operation}: the patterns are on {self.device} and {other.device}; move one with "
                 ".to(device)"
-            )
-        if self.dtype != other.dtype:
-            raise ValueError(
-                f"{operation}: the patterns have {self.dtype} and {other.dtype} indices; "
-                "build both with the same dtype: Pattern(crow, col, shape, dtype=torch.int64)"
             )
 
     def to(self, device: torch.device | str) -> Pattern:
@@ -472,6 +476,16 @@ def _checked_dtype(
             f"{shape} and {nnz} entries, got {dtype}"
         )
     return dtype or least
+
+
+def in_one_dtype(*patterns: Pattern) -> tuple[Pattern, ...]:
+    """The patterns as they are if their columns have one dtype, else all with int64 indices."""
+    alike = len({pattern.dtype for pattern in patterns}) == 1
+    return patterns if alike else tuple(pattern.long for pattern in patterns)
+
+
+def _lengthened(pattern: Pattern) -> Pattern:
+    return Pattern.trusted(pattern.crow.long(), pattern.col.long(), pattern.shape)
 
 
 def _moved(layout: Layout, copy: Pattern) -> Layout:

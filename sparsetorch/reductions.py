@@ -8,6 +8,9 @@ leave the range of float16 where the results do not.
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from sparsetorch.algebra import Sparse
 from sparsetorch_kernels import HALF, spmv
 
 Dim = int | tuple[int, ...] | None
+Order = int | float | Literal["fro"] | None
 
 
 def total(A: Sparse, dim: Dim = None) -> Tensor:
@@ -65,18 +69,64 @@ def extremum(A: Sparse, dim: Dim, which: str) -> Tensor:
     )
 
 
-def norm(A: Sparse, dim: Dim = None) -> Tensor:
-    """2-norm of the entries, see `CSRTensor.norm`."""
+def norm(A: Sparse, order: Order = None, dim: Dim = None) -> Tensor:
+    """Norm of matrices, rows or columns, see `CSRTensor.norm`."""
     reduced = _dimensions(A, dim)
-    if reduced is None:
-        return torch.linalg.vector_norm(A.values)
-    if len(reduced) == 2:
-        return torch.linalg.vector_norm(A.values, dim=-1)
+    if reduced is not None and len(reduced) == 1:
+        return _vector_norm(A, order, max(reduced))
+    if order in (None, "fro"):
+        axes = None if reduced is None and order is None else -1
+        _refuse_whole_batch(A, order, reduced)
+        return torch.linalg.vector_norm(A.values, dim=axes)
+    if order not in (1, math.inf):
+        raise ValueError(
+            f"ord: expected None, 'fro', 1 or inf for the norm of a matrix, got {order!r}; for "
+            "that of rows or columns write A.norm(dim=-1) or A.norm(dim=-2), for the largest "
+            "singular value linalg.svds(A, 1)"
+        )
+    _refuse_whole_batch(A, order, reduced)
+    # The largest sum of a column for 1, of a row for inf; dim=(-1, -2) is the transpose's norm.
+    turned = isinstance(dim, tuple) and dim[0] % (A.values.ndim + 1) == A.values.ndim
+    sums = total(_magnitudes(A), -2 if (order == 1) != turned else -1)
+    if sums.shape[-1] == 0:
+        raise ValueError(f"norm: a matrix of shape {A.pattern.shape} has no sums to compare")
+    return sums.amax(-1).to(A.values.real.dtype)
+
+
+def _refuse_whole_batch(A: Sparse, order: Order, reduced: set[int] | None) -> None:
+    if order is not None and reduced is None and A.values.ndim > 1:
+        raise ValueError(
+            f"dim: expected (-2, -1) for the norms of a batch of matrices by ord={order!r}"
+        )
+
+
+def _vector_norm(A: Sparse, order: Order, axis: int) -> Tensor:
+    """The norm of each row (axis -1) or column (-2)."""
+    if order not in (None, 1, 2, math.inf):
+        raise ValueError(f"ord: expected None, 1, 2 or inf along one dimension, got {order!r}")
+    if order == math.inf:
+        return extremum(_magnitudes(A), axis, "amax").to(A.values.real.dtype)
+    if order == 1:
+        return total(_magnitudes(A), axis).to(A.values.real.dtype)
     values = _widened(A).values
-    squares = total(Sparse(A.pattern, (values * values.conj()).real), dim)
+    squares = total(Sparse(A.pattern, (values * values.conj()).real), axis)
     # The root has no derivative at zero; the norm of an empty row or column stays zero.
     present = squares != 0  # and NaN stays NaN
     return (torch.where(present, squares, 1.0).sqrt() * present).to(A.values.real.dtype)
+
+
+def _magnitudes(A: Sparse) -> Sparse:
+    return Sparse(A.pattern, _widened(A).values.abs())
+
+
+def with_dimensions(A: Sparse, result: Tensor, dim: Dim) -> Tensor:
+    """A reduction with a size of 1 in the place of each dimension that it reduced (`keepdim`)."""
+    reduced = _dimensions(A, dim)
+    if reduced is None:
+        return result.reshape((1,) * (A.values.ndim + 1))
+    for axis in sorted(reduced, reverse=True):  # -1, then -2
+        result = result.unsqueeze(axis)
+    return result
 
 
 def softmax(A: Sparse, dim: int = -1) -> Sparse:

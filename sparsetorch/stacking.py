@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from sparsetorch.algebra import Sparse
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import entry_keys, finding_structure, sorting_order, split_keys, wider
+from sparsetorch.tensor_like import same_entries
 from sparsetorch_kernels import permute
 
 Block = tuple[int, int, CSRTensor]  # its place in the grid of blocks, and the block
@@ -147,3 +150,36 @@ def _starts(what: str, found: list[tuple[int, str, int]], count: int) -> list[in
             "matrix there"
         )
     return [0, *accumulate(sizes[index] for index in range(count))]
+
+
+def stack(matrices: Iterable[CSRTensor]) -> CSRTensor:
+    """A batch of matrices with the same entries, along a new first dimension. As `torch.stack`.
+
+    Its pattern is that of the first matrix; the others may have equal ones of their own. Matrices
+    with other entries have to be on one pattern first: `A + 0 * B` has the entries of both.
+    `DataLoader` makes batches of CSRTensors with this function. Its worker processes send each
+    batch with a pattern of its own, on which nothing is kept for the next one.
+
+    Raises:
+        ValueError: no matrices, other entries, or devices or batches that differ.
+        TypeError: something else than a CSRTensor, or dtypes that differ.
+    """
+    present = list(matrices)
+    _check([(0, i, A) for i, A in enumerate(present)])
+    first = present[0]
+    for i, A in enumerate(present):
+        if A.shape != first.shape or not same_entries(A.pattern, first.pattern):
+            raise ValueError(
+                f"matrix {i}: expected the shape {tuple(first.shape)} and the {first.nnz} entries "
+                f"of the first one, got shape {tuple(A.shape)} and {A.nnz} entries that differ; "
+                "put matrices on one pattern (A + 0 * B), or on a diagonal (block_diag), or, in a "
+                "DataLoader, pass collate_fn=list"
+            )
+    return CSRTensor._of(Sparse(first.pattern, torch.stack([A.values for A in present])))
+
+
+def _collated(batch: Sequence[CSRTensor], *, collate_fn_map: Any = None) -> CSRTensor:
+    return stack(batch)
+
+
+default_collate_fn_map[CSRTensor] = _collated

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch._C._functorch import (
@@ -116,20 +118,48 @@ def compress_rows(row: Tensor, n_rows: int) -> Tensor:
     return crow
 
 
+def check_places(shape: tuple[int, int]) -> None:
+    """Raise ValueError if a matrix has more places than int64 can number."""
+    if shape[0] * shape[1] > INT64_MAX:
+        raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
+
+
 def entry_keys(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor:
     """One int64 per entry, increasing in row-major order.
 
     Raises:
         ValueError: the matrix has more than 2^63 places.
     """
-    if shape[0] * shape[1] > INT64_MAX:
-        raise ValueError(f"shape: {shape} has more than 2^63 places, which int64 cannot number")
+    check_places(shape)
     return row.long() * shape[1] + col
 
 
 def sorting_order(keys: Tensor) -> Tensor | None:
     """The permutation that sorts keys; None where they are sorted, which takes little to see."""
     return None if bool((keys[1:] >= keys[:-1]).all()) else torch.argsort(keys)
+
+
+def row_major_order(row: Tensor, col: Tensor, shape: tuple[int, int]) -> Tensor | None:
+    """The stable permutation that sorts places by row, then by column; None if they are sorted.
+
+    Two counting sorts, by the less important key first; where the shape is much larger than the
+    number of places, or on a GPU, a sort of their numbers.
+    """
+    if bool(((row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (col[1:] >= col[:-1]))).all()):
+        return None
+    if row.device.type != "cpu" or max(shape) > 8 * row.numel():
+        return torch.sort(entry_keys(row, col, shape), stable=True).indices
+    by_column = _counting_sort(col, shape[1])
+    by_row = _counting_sort(row.index_select(0, by_column), shape[0])
+    return by_column.index_select(0, by_row).long()
+
+
+def _counting_sort(index: Tensor, size: int) -> Tensor:
+    """The stable permutation that sorts indices below a size: SciPy's transpose of a 0/1 matrix."""
+    n = index.numel()
+    dtype = np.int32 if max(n, size) <= INT32_MAX else np.int64
+    arrays = (np.ones(n, np.int8), index.numpy().astype(dtype), np.arange(n + 1, dtype=dtype))
+    return torch.from_numpy(sp.csr_array(arrays, (n, size)).tocsc().indices)
 
 
 def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -139,39 +169,6 @@ def split_keys(keys: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return keys.new_zeros(shape[0] + 1, dtype=dtypes.crow), keys.to(dtypes.col)
     row = torch.div(keys, shape[1], rounding_mode="floor")
     return compress_rows(row, shape[0]).to(dtypes.crow), (keys - row * shape[1]).to(dtypes.col)
-
-
-class MergedKeys(NamedTuple):
-    """The union of two sorted key lists, and where each member of the two lists went."""
-
-    keys: Tensor  # (n_union,)
-    left: Tensor  # (n_left,) int64
-    right: Tensor  # (n_right,) int64
-
-
-def merge_keys(left: Tensor, right: Tensor) -> MergedKeys:
-    """Merge two sorted, duplicate-free key lists by binary search."""
-    place = torch.searchsorted(left, right)
-    padded = torch.cat([left, left.new_full((1,), -1)])
-    is_new = padded[place] != right
-    new = right[is_new]
-    left_position = torch.arange(left.numel(), device=left.device) + torch.searchsorted(new, left)
-    new_position = torch.arange(new.numel(), device=left.device) + place[is_new]
-    right_position = torch.empty_like(place)
-    right_position[is_new] = new_position
-    right_position[~is_new] = left_position[place[~is_new]]
-    keys = left.new_empty(left.numel() + new.numel())
-    keys[left_position] = left
-    keys[new_position] = new
-    return MergedKeys(keys, left_position, right_position)
-
-
-def common_keys(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys in two sorted, duplicate-free lists, and their positions in each, int64."""
-    place = torch.searchsorted(left, right)
-    padded = torch.cat([left, left.new_full((1,), -1)])
-    shared = torch.nonzero(padded[place] == right)[:, 0]
-    return right[shared], place[shared], shared
 
 
 def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,25 +181,3 @@ def expand_ranges(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     within = torch.arange(owner.numel(), device=counts.device) - (ends - counts)[owner]
     return owner, starts.long()[owner] + within
-
-
-def select_entries(
-    crow: Tensor, col: Tensor, n_cols: int, rows: Tensor, cols: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Structure of `A[rows][:, cols]`, where both lists may be in any order and may repeat.
-
-    Returns (crow, col, positions) of the selection: entry k of it is entry positions[k] of A.
-    """
-    new_row, entry = expand_ranges(crow[rows], crow[rows + 1] - crow[rows])
-    # A column may be asked for several times: list the wanted places of each column.
-    by_column = torch.sort(cols, stable=True).indices
-    places = compress_rows(cols, n_cols)
-    column = col[entry].long()
-    owner, place = expand_ranges(places[column], places[column + 1] - places[column])
-    shape = (rows.numel(), cols.numel())
-    keys = entry_keys(new_row[owner], by_column[place], shape)
-    order = sorting_order(keys)
-    if order is not None:
-        keys, owner = keys[order], owner[order]
-    new_crow, new_col = split_keys(keys, shape)
-    return new_crow, new_col, entry[owner].to(crow.dtype)

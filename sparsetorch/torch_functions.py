@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
-from sparsetorch.csr import TORCH_FUNCTIONS, CSRTensor
-from sparsetorch.stacking import hstack, vstack
+from sparsetorch.csr import CSRTensor
+from sparsetorch.overrides import TORCH_FUNCTIONS
+from sparsetorch.semiring import Reduce, spmm
+from sparsetorch.stacking import hstack, stack, vstack
 
 
 def _matmul(a: Any, b: Any) -> Any:
@@ -24,6 +26,19 @@ def _mv(a: Any, b: Any) -> Any:
         raise TypeError("mv: expected a CSRTensor and a vector; write x @ A, or A @ B")
     _check_dimensions("mv", (a, b), (2, 1), "torch.matmul and @ take more, A.matvec batches")
     return a.matvec(b)
+
+
+# What `torch.sparse.mm` calls the reductions of `sparsetorch.spmm`.
+REDUCTIONS: dict[str, Reduce] = {"sum": "sum", "mean": "mean", "amax": "max", "amin": "min"}
+
+
+def _sparse_mm(a: Any, b: Any, reduce: str | None = None) -> Any:
+    if reduce is None:
+        return _mm(a, b)
+    if reduce not in REDUCTIONS:
+        known = ", ".join(map(repr, REDUCTIONS))
+        raise ValueError(f"reduce: expected {known}, got {reduce!r}")
+    return spmm(a, b, REDUCTIONS[reduce])
 
 
 def _check_dimensions(function: str, operands: Any, expected: tuple[int, int], remedy: str) -> None:
@@ -78,6 +93,15 @@ def _transpose(A: CSRTensor, dim0: int = 0, dim1: int = 1) -> CSRTensor:
     return A.T
 
 
+def _diagonal(A: CSRTensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    if [dim % A.ndim for dim in (dim1, dim2)] != [A.ndim - 2, A.ndim - 1]:
+        raise ValueError(
+            f"diagonal: expected the last two dimensions of {A!r}, got {dim1} and {dim2}; "
+            "write A.diagonal(offset)"
+        )
+    return A.diagonal(offset)
+
+
 def _pow(base: Any, exponent: Any) -> CSRTensor:
     if not isinstance(base, CSRTensor):
         raise TypeError(f"pow: expected a CSRTensor to a power, got one as the power of {base!r}")
@@ -90,6 +114,12 @@ def _cat(matrices: Any, dim: int = 0) -> CSRTensor:
     if dim not in (0, 1, -1, -2):
         raise ValueError(f"dim: expected 0 or 1, got {dim}")
     return vstack(matrices) if dim in (0, -2) else hstack(matrices)
+
+
+def _stack(matrices: Any, dim: int = 0) -> CSRTensor:
+    if dim != 0:
+        raise ValueError(f"dim: expected 0, got {dim}: batch dimensions come first")
+    return stack(matrices)
 
 
 # Functions that leave zero at zero act on the stored values; others, such as exp, would fill the
@@ -119,7 +149,20 @@ ZERO_PRESERVING = (
 
 
 def _mapped(function: Any) -> Any:
-    return lambda A: A.map(function)
+    def apply(A: CSRTensor) -> CSRTensor:
+        return A.map(function)
+
+    return apply
+
+
+def _like(function: Any) -> Any:
+    """`zeros_like` or `empty_like`: other values on the same pattern, moved if need be."""
+
+    def make(A: CSRTensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False):
+        values = function(A.values, dtype=dtype, device=device, requires_grad=requires_grad)
+        return CSRTensor(A.pattern.to(values.device), values)
+
+    return make
 
 
 TORCH_FUNCTIONS.update({function: _mapped(function) for function in ZERO_PRESERVING})
@@ -127,6 +170,8 @@ TORCH_FUNCTIONS.update(
     {
         torch.matmul: _matmul,
         torch.mm: _mm,
+        torch.Tensor.mm: _mm,
+        torch.sparse.mm: _sparse_mm,
         torch.mv: _mv,
         torch.Tensor.matmul: _tensor_matmul,
         torch.add: _add,
@@ -143,6 +188,13 @@ TORCH_FUNCTIONS.update(
         torch.transpose: _transpose,
         torch.pow: _pow,
         torch.conj: CSRTensor.conj,
+        torch.clone: CSRTensor.clone,
+        torch.zeros_like: _like(torch.zeros_like),
+        torch.empty_like: _like(torch.empty_like),
+        torch.is_floating_point: CSRTensor.is_floating_point,
+        torch.is_complex: CSRTensor.is_complex,
+        torch.diagonal: _diagonal,
+        torch.linalg.norm: CSRTensor.norm,
         torch.sum: CSRTensor.sum,
         torch.mean: CSRTensor.mean,
         torch.amax: CSRTensor.amax,
@@ -151,5 +203,6 @@ TORCH_FUNCTIONS.update(
         torch.tril: CSRTensor.tril,
         torch.triu: CSRTensor.triu,
         torch.cat: _cat,
+        torch.stack: _stack,
     }
 )

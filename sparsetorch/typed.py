@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.tensor_like import Movable
 
 EdgeType = tuple[str, str, str]  # (source, relation, target)
 
 
-class TypedCSR:
+class TypedCSR(Movable):
     """The matrices of edges from one type of nodes to another, by (source, relation, target).
 
     matrices: each (*batch, n_target, n_source), of one dtype: entry (i, j) is an edge from node j

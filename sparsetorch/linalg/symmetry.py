@@ -21,7 +21,7 @@ def is_hermitian(A: CSRTensor) -> bool:
 def has_positive_diagonal(A: CSRTensor) -> bool:
     """Whether every diagonal entry of a square A is stored, with a positive real part."""
     rows, positions = A.pattern.diagonal
-    diagonal = A.values.detach()[positions]
+    diagonal = A.values.detach().index_select(0, positions)
     return len(rows) == A.shape[0] and bool((diagonal.real > 0).all())
 
 

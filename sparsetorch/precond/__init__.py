@@ -5,7 +5,7 @@ from sparsetorch.precond.approximate_inverse import FSAI, fsai, spai
 from sparsetorch.precond.block_jacobi import BlockJacobi, block_jacobi
 from sparsetorch.precond.chebyshev import Chebyshev, chebyshev
 from sparsetorch.precond.incomplete import IC0, ILU0, ic0, ilu0
-from sparsetorch.precond.jacobi import Jacobi
+from sparsetorch.precond.jacobi import Jacobi, jacobi
 from sparsetorch.precond.relaxation import SOR, SSOR, sor, ssor
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "fsai",
     "ic0",
     "ilu0",
+    "jacobi",
     "sor",
     "spai",
     "ssor",

@@ -20,6 +20,7 @@ from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
+from sparsetorch.precond.vectors import check_vectors
 from sparsetorch.structure import outside_transforms, plain, refuse_compiled
 
 # A coarsest level up to this size is solved by its dense pseudo-inverse.
@@ -50,12 +51,13 @@ class Multigrid:
         self.coarsest = coarsest
 
     def __call__(self, r: Tensor) -> Tensor:
-        """The image of r (..., n)."""
+        """The image of r (..., n); errors as in `Jacobi`."""
         return self._cycle(0, r)
 
     def _cycle(self, depth: int, r: Tensor) -> Tensor:
         if depth == len(self.levels):
             if isinstance(self.coarsest, Tensor):
+                check_vectors("AMG", r, self.coarsest.shape[-1], self.coarsest)
                 return r @ self.coarsest.mT
             return self.coarsest(r)
         A, smooth, restriction, interpolation = self.levels[depth]

@@ -59,10 +59,11 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
     """The M on a pattern for which |A M - I|, in the Frobenius norm, is smallest.
 
     A: one square CSRTensor, float32, float64, complex64 or complex128. pattern: that of M, A's own
-    by default; that of A @ A gives a better and denser M. M is a preconditioner by itself; applying
-    it is a product. In general it is not symmetric or Hermitian, even if A is: for CG take `fsai`.
-    Differentiable in `A.values` any number of times. What depends on A's own pattern is found once
-    and kept on it.
+    by default; that of A @ A gives a better and denser M. M is a matrix, to be looked at, pruned or
+    trained further, and a preconditioner by itself: hand it to a solver as it is. Unlike the others
+    it is not called: apply it as `M @ r`, or `M.matvec(r)` to r (..., n). In general it is not
+    symmetric or Hermitian, even if A is: for CG take `fsai`. Differentiable in `A.values` any
+    number of times. What depends on A's own pattern is found once and kept on it.
 
     Raises:
         ValueError: A is a batch or not square, the pattern does not fit, or columns of A are so

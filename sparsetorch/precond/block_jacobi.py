@@ -13,6 +13,7 @@ from sparsetorch.dense_inverse import inverses
 from sparsetorch.pattern import Pattern
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
+from sparsetorch.precond.vectors import check_vectors
 from sparsetorch.structure import finding_structure, members, outside_transforms
 
 
@@ -28,7 +29,8 @@ class BlockJacobi:
         self.slots = slots
 
     def __call__(self, r: Tensor) -> Tensor:
-        """The image of r (..., n)."""
+        """The image of r (..., n); another size or dtype is refused, as in `Jacobi`."""
+        check_vectors("block Jacobi", r, self.slots.shape[-1], self.inverses)
         n_blocks, m, _ = self.inverses.shape
         parts = r.new_zeros(*r.shape[:-1], n_blocks * m).index_copy(-1, self.slots, r)
         images = self.inverses @ parts.unflatten(-1, (n_blocks, m))[..., None]

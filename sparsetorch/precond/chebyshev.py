@@ -13,6 +13,7 @@ from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
 from sparsetorch.precond.jacobi import Jacobi, copied
 from sparsetorch.precond.pytrees import register
+from sparsetorch.precond.vectors import check_vectors
 from sparsetorch.structure import members, outside_transforms, refuse_compiled
 
 
@@ -32,7 +33,8 @@ class Chebyshev:
         self.bounds = bounds
 
     def __call__(self, r: Tensor) -> Tensor:
-        """The image of r (..., n), by `degree` products with A."""
+        """The image of r (..., n), by `degree` products with A; errors as in `Jacobi`."""
+        check_vectors("Chebyshev", r, self.A.shape[-1], self.A.values)
         d = z = torch.zeros_like(r)
         for k, (momentum, length) in enumerate(islice(coefficients(self.bounds), self.degree + 1)):
             if k > 0:

@@ -8,6 +8,7 @@ from torch import Tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.pattern import Pattern
 from sparsetorch.precond.pytrees import register
+from sparsetorch.precond.vectors import check_vectors
 from sparsetorch.structure import outside_transforms, plain
 
 
@@ -29,7 +30,14 @@ class Jacobi:
         self.inverse_diagonal = 1 / diagonal  # (n,)
 
     def __call__(self, r: Tensor) -> Tensor:
-        """D^-1 r, r (..., n)."""
+        """D^-1 r, r (..., n).
+
+        Raises:
+            ValueError: another size or device.
+            TypeError: another dtype; a matrix in half precision is applied to float32, too, in
+                which such systems are solved.
+        """
+        check_vectors("Jacobi", r, self.inverse_diagonal.shape[-1], self.inverse_diagonal)
         return self.inverse_diagonal * r
 
     @property
@@ -39,6 +47,11 @@ class Jacobi:
 
 
 register(Jacobi, ("inverse_diagonal",))
+
+
+def jacobi(A: CSRTensor) -> Jacobi:
+    """`Jacobi(A)`, by a name like those of the other preconditioners; raises as it does."""
+    return Jacobi(A)
 
 
 def _refuse_zeros(diagonal: Tensor) -> None:

@@ -221,9 +221,34 @@ OPERATIONS = [
     same("minimum of columns", lambda i: i.A.amin(-2)),
     same("maximum of matrices", lambda i: i.A.amax((-2, -1))),
     same("minimum of all", lambda i: i.A.amin()),
-    Operation("norm of rows", lambda i: i.A.norm(-1) ** 3, lambda i: (i.A**2).sum(-1) ** 1.5),
+    Operation("norm of rows", lambda i: i.A.norm(dim=-1) ** 3, lambda i: (i.A**2).sum(-1) ** 1.5),
     Operation(
-        "norm of matrices", lambda i: i.A.norm((-2, -1)) ** 4, lambda i: (i.A**2).sum((-2, -1)) ** 2
+        "norm of matrices",
+        lambda i: i.A.norm(dim=(-2, -1)) ** 4,
+        lambda i: (i.A**2).sum((-2, -1)) ** 2,
+    ),
+    Operation(
+        "norm (1) of matrices",
+        lambda i: i.A.norm(1, dim=(-2, -1)) ** 2,
+        lambda i: i.A.abs().sum(-2).amax(-1) ** 2,
+    ),
+    Operation(
+        "norm (inf) of matrices",
+        lambda i: i.A.norm(float("inf"), (-2, -1)) ** 2,
+        lambda i: i.A.abs().sum(-1).amax(-1) ** 2,
+    ),
+    same("norm (1) of columns", lambda i: torch.linalg.norm(i.A, 1, -2) ** 2),
+    Operation(
+        "norm (inf) of rows",
+        lambda i: i.A.norm(float("inf"), -1) ** 2,
+        lambda i: i.A.abs().amax(-1) ** 2,
+    ),
+    same("map to absolute values", lambda i: torch.abs(i.A)),
+    same("sum of rows as a column", lambda i: i.A.sum(-1, keepdim=True)),
+    Operation(
+        "diagonal above the main one",
+        lambda i: i.A.diagonal(1),
+        lambda i: i.A.diagonal(1, dim1=-2, dim2=-1),
     ),
     Operation("softmax of rows", lambda i: i.A.softmax(-1), lambda i: stored_softmax(i.A, -1)),
     Operation("softmax of columns", lambda i: i.A.softmax(-2), lambda i: stored_softmax(i.A, -2)),
@@ -242,6 +267,11 @@ OPERATIONS = [
     ),
     Operation("vstack", lambda i: vstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -2)),
     Operation("hstack", lambda i: hstack([i.A, i.B]), lambda i: torch.cat([i.A, i.B], -1)),
+    Operation(
+        "stack",
+        lambda i: torch.stack([i.A, 2 * i.A]),
+        lambda i: torch.stack([i.A, 2 * i.A]),
+    ),
     Operation(
         "block diagonal",
         lambda i: block_diag([i.A, i.C]),

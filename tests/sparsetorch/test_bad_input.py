@@ -61,7 +61,8 @@ def test_only_sparse_matrices_are_added(operation):
             TypeError,
             "exp is not defined for a CSRTensor; apply it to A.values",
         ),
-        (lambda: torch.stack([A, A]), TypeError, "stack is not defined for a CSRTensor"),
+        (lambda: torch.dot(A, A), TypeError, "dot is not defined for a CSRTensor"),
+        (lambda: torch.stack([A, A], 1), ValueError, "dim: expected 0, got 1"),
         (lambda: A.with_values(x), ValueError, "values: expected (*batch, "),
         (lambda: A.with_values(torch.ones(A.nnz, dtype=torch.int64)), TypeError, "got torch.int64"),
         (

@@ -12,6 +12,7 @@ import torch
 from random_matrices import dense, random_csr, random_pattern
 
 from sparsetorch import CSRTensor, Pattern, assembly
+from sparsetorch.structure import row_major_order
 
 FORMATS = ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"]
 
@@ -125,6 +126,26 @@ def test_from_coo_has_one_structure_for_every_order():
     assert torch.equal(A.pattern.col, B.pattern.col)
     assert torch.equal(A.values, B.values)
     assert A.values.tolist() == [2.0, 8.0, 5.0]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (3, 10**6), (10**6, 3), (1, 1), (40, 40)])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("count", [0, 1, 2, 60])
+def test_triplets_are_sorted_stably(shape, dtype, count):
+    generator = torch.Generator().manual_seed(count)
+    row, col = (torch.randint(0, n, (count,), generator=generator).to(dtype) for n in shape)
+    expected = torch.sort(row.long() * shape[1] + col, stable=True).indices
+    order = row_major_order(row, col, shape)
+    if order is None:
+        order = torch.arange(count)
+    assert torch.equal(order, expected)
+    row, col = row[order], col[order]
+    assert row_major_order(row, col, shape) is None
+    A = CSRTensor.from_coo(row, col, torch.ones(count), shape)
+    assert float(A.sum()) == count
+    Pattern(A.pattern.crow, A.pattern.col, shape)  # it is canonical
+    col.fill_(0)  # and shares nothing with what was given
+    Pattern(A.pattern.crow, A.pattern.col, shape)
 
 
 def test_from_coo_is_the_same_every_time():

@@ -1,5 +1,7 @@
 """`A[...]` and selections of entries, against NumPy-style indexing of the dense matrix."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,13 @@ KEYS = {
     "mask as a list": ([False, False, True, True, False, False],),
     "columns": (slice(None), [4, 1]),
     "slice and columns": (slice(1, 3), torch.tensor([0, 0, 2])),
+    "every other row and column": (slice(None, None, 2), slice(1, None, 2)),
+    "all rows, some columns": (slice(None), slice(1, 3)),
+    "no columns": (slice(1, 4), slice(3, 1)),
+    "list of rows and columns in a range": ([5, 5, 0], slice(2, 5)),
+    "all columns in another order": (slice(None), [3, 0, 4, 1, 2]),
+    "row and list": (3, [4, 0, 0]),
+    "column and mask": (torch.tensor([True, False, True, True, False, False]), 0),
     "pairs": ([0, 2, 5], [1, 1, 4]),
     "pairs that repeat": ([2, 2], [0, 0]),
     "NumPy integers": (np.int64(2), np.int32(1)),
@@ -47,6 +56,67 @@ def test_parts_and_their_gradients(key):
         for x in (got, wanted)
     ]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3])
+def test_random_parts_are_those_of_scipy(density):
+    A = random_csr(40, 50, density, seed=6).detach()
+    S, generator = A.to_scipy(), np.random.default_rng(0)
+
+    def key(size: int) -> slice | np.ndarray:
+        if generator.random() < 0.5:
+            start, stop = generator.integers(-size, size, 2)
+            return slice(int(start), int(stop), int(generator.choice([1, 1, 3, -2])))
+        return generator.integers(-size, size, generator.integers(0, 70))
+
+    for _ in range(60):
+        rows, cols = key(40), key(50)
+        if not isinstance(rows, slice) and not isinstance(cols, slice):
+            rows, cols = rows[: len(cols)], cols[: len(rows)]
+            expected = np.asarray(S[rows, cols]).ravel()
+            assert np.array_equal(
+                A.lookup(*map(torch.from_numpy, (rows % 40, cols % 50))), expected
+            )
+            pairs: Any = A[rows, cols]
+            assert np.array_equal(pairs, expected)
+            continue
+        part, expected = A[rows, cols], S[rows][:, cols]
+        assert isinstance(part, CSRTensor)
+        assert np.array_equal(part.to_dense().numpy(), expected.toarray())
+        Pattern(part.pattern.crow, part.pattern.col, part.pattern.shape)  # it is canonical
+        assert part.pattern.dtype == part.pattern.crow.dtype == torch.int32
+
+
+def test_a_place_that_is_not_stored_has_a_zero_with_a_gradient():
+    A = random_csr(6, 5, 0.5, seed=4)
+    row, col = (int(i[0]) for i in torch.nonzero(dense(A) == 0, as_tuple=True))
+    entry = A[row, col]
+    assert (entry.shape, float(entry)) == ((), 0.0)  # type: ignore
+    (gradient,) = torch.autograd.grad(entry, A.values)  # type: ignore
+    assert (gradient == 0).all()
+
+
+def test_a_column_is_found_with_the_transpose_and_without():
+    A = random_csr(6, 5, 0.5, seed=4)
+    fresh = CSRTensor._of(A[:]._sparse)  # type: ignore
+    assert fresh.pattern.forward_layout.t_perm is None
+    for j in range(5):
+        torch.testing.assert_close(fresh[:, j], dense(A)[:, j])
+        torch.testing.assert_close(A[:, j], fresh[:, j])
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacfwd])
+@pytest.mark.parametrize("key", ["row", "column", "one place", "slice and columns", "pairs"])
+def test_parts_within_transforms(key, transform):
+    A = random_csr(6, 5, 0.5, seed=4).detach()
+
+    def total(values: torch.Tensor, A: CSRTensor = A) -> torch.Tensor:
+        fresh = Pattern(A.pattern.crow, A.pattern.col, A.pattern.shape)
+        part = CSRTensor(fresh, values)[KEYS[key] if len(KEYS[key]) > 1 else KEYS[key][0]]
+        return (part.values if isinstance(part, CSRTensor) else part).square().sum()
+
+    expected = torch.autograd.functional.jacobian(total, A.values)
+    torch.testing.assert_close(transform(total)(A.values), expected)
 
 
 @pytest.mark.parametrize(

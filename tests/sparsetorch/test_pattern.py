@@ -11,7 +11,7 @@ import torch
 from random_matrices import MIXED, random_csr, random_pattern
 
 import sparsetorch.pattern
-from sparsetorch import CSRTensor, Pattern
+from sparsetorch import CSRTensor, Pattern, merging
 from sparsetorch.structure import wider
 
 CROW = torch.tensor([0, 2, 2, 3])
@@ -204,8 +204,47 @@ def test_operations_check_their_partner():
         A.matmul(A)
     with pytest.raises(ValueError, match=re.escape("shapes differ: (6, 4) and (4, 6)")):
         A.union(A.T)
-    with pytest.raises(ValueError, match=r"torch.int32 and torch.int64 indices"):
-        A.union(random_pattern(6, 4, 0.5, 0, torch.int64))
+    with pytest.raises(ValueError, match=r"union: the patterns are on cpu and meta; move one"):
+        A.union(random_pattern(6, 4, 0.5, 0, torch.int64).to("meta"))
+    with pytest.raises(ValueError, match="intersection: shapes differ"):
+        A.intersection(random_pattern(4, 6, 0.5, 0, torch.int64))
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (0, 5), (5, 0), (1, 1)])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_patterns_are_merged_on_the_cpu_as_elsewhere(shape, density):
+    n, m = shape
+    a, b = (random_pattern(n, m, density, seed) for seed in (0, 1))
+    a, b = (a.crow, a.col), (b.crow, b.col)
+    keys = merging._keys(a, shape), merging._keys(b, shape)
+    for found, expected in (
+        (merging.union(a, b, shape), merging._union_of_keys(keys[0], keys[1], shape)),
+        (merging.intersection(a, b, shape), merging._intersection_of_keys(*keys, shape)),
+    ):
+        for got, want in zip(found, expected):
+            assert torch.equal(got.long(), want.long())
+
+
+def test_partners_with_wider_indices_widen_the_result():
+    A, B = random_pattern(6, 4, 0.4, 0), random_pattern(6, 4, 0.4, 1)
+    for first, second in ((A, B.long), (A.long, B)):
+        for operation in ("union", "intersection"):
+            found = getattr(first, operation)(second)
+            expected = getattr(A, operation)(B)
+            assert {found.pattern.dtype, found.pattern.crow.dtype} == {torch.int64}
+            assert all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:]))
+            assert torch.equal(found.pattern.col, expected.pattern.col.long())
+            assert getattr(first, operation)(second).pattern is found.pattern  # kept
+        product = first.matmul(second.T)
+        assert product.dtype == torch.int64
+        assert torch.equal(product.col, A.matmul(B.T).col.long())
+        assert first.matmul(second.T) is product
+    assert A.long is A.long
+    assert A.long.long is A.long
+    gone = weakref.ref(A)
+    del A, first, second, found, expected, product
+    gc.collect()
+    assert gone() is None  # what is kept of partners keeps none of them
 
 
 @pytest.mark.parametrize(

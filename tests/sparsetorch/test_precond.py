@@ -24,6 +24,7 @@ from sparsetorch.precond import (
     fsai,
     ic0,
     ilu0,
+    jacobi,
     sor,
     spai,
     ssor,
@@ -152,6 +153,17 @@ def test_bad_matrices_are_named(case):
         case.build(torch.eye(3))
 
 
+@every
+def test_vectors_of_another_size_or_dtype_are_refused(case):
+    M = case.build(random_square(12, symmetric=True).detach())
+    with pytest.raises(ValueError, match=r"^\w+: expected .*12.* got shape \((2, )?(5|5, 2)\)"):
+        M(torch.ones(2, 5).double())
+    with pytest.raises(ValueError, match=r"^\w+: expected .*12.* got shape \(1,\)"):
+        M(torch.ones(1).double())  # which would broadcast
+    with pytest.raises(TypeError, match=r"torch\.float(32|64).*torch\.float(32|64)"):
+        M(torch.ones(12))
+
+
 POISSON = poisson(40, 40, dtype=torch.float64)
 
 
@@ -183,6 +195,9 @@ def test_jacobi():
     r = torch.randn(3, 5).double()
     torch.testing.assert_close(J(r), r / dense(A).diagonal())
     assert J.T is J
+    same = jacobi(A)
+    assert isinstance(same, Jacobi)
+    assert torch.equal(same.inverse_diagonal, J.inverse_diagonal)
     assert J(r).requires_grad
     with pytest.raises(ValueError, match="zero in 1 rows, the first of them row 1"):
         Jacobi(CSRTensor.from_dense(torch.tensor([[1.0, 2.0], [3.0, 0.0]])))

@@ -1,6 +1,7 @@
 """What reductions refuse, and where they are not differentiable. Values: the OPERATIONS table."""
 
 import pytest
+import scipy.sparse as sp
 import torch
 from random_matrices import random_csr
 
@@ -12,7 +13,7 @@ from sparsetorch import CSRTensor, spmm
 def test_other_dimensions_than_the_last_two(name, dim):
     A = random_csr(3, 4, batch=(2,))
     with pytest.raises(ValueError, match="dim: expected one of the last two dimensions"):
-        getattr(A, name)(dim)
+        getattr(A, name)(dim=dim)
 
 
 def test_an_empty_matrix_has_no_maximum():
@@ -24,13 +25,69 @@ def test_an_empty_matrix_has_no_maximum():
 
 def test_the_norm_of_an_empty_row_has_a_gradient_without_nan():
     A = random_csr(4, 5, 0.2, seed=1)
-    A.norm(-1).sum().backward()
+    A.norm(dim=-1).sum().backward()
     assert A.values.grad is not None
     assert A.values.grad.isfinite().all()
     zero = A.with_values(torch.zeros_like(A.values).requires_grad_())
-    zero.norm(-1).sum().backward()
+    zero.norm(dim=-1).sum().backward()
     assert zero.values.grad is not None
     assert (zero.values.grad == 0).all()
+
+
+ORDERS = [
+    (order, dim)
+    for order in (None, "fro", 1, float("inf"))
+    for dim in (None, (-2, -1), (1, 0), (-1, -2))
+] + [(order, dim) for order in (None, 1, 2, float("inf")) for dim in (-1, 0)]
+
+
+@pytest.mark.parametrize(("order", "dim"), ORDERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_norms_are_those_of_torch_and_scipy(order, dim, dtype):
+    A = random_csr(5, 4, 0.5, seed=3, dtype=dtype)
+    expected = torch.linalg.norm(A.to_dense(), order, dim)
+    torch.testing.assert_close(A.norm(order, dim), expected)
+    torch.testing.assert_close(torch.linalg.norm(A, order, dim), expected)
+    by_scipy = sp.linalg.norm(A.detach().to_scipy(), order, dim)
+    torch.testing.assert_close(A.norm(order, dim).detach(), torch.as_tensor(by_scipy))
+    gradients = [
+        torch.autograd.grad(norm.sum(), A.values, retain_graph=True)[0]
+        for norm in (A.norm(order, dim), expected)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("order", [1, float("inf")])
+@pytest.mark.parametrize("dim", [None, -1])
+def test_other_norms_at_zero_and_at_nan(order, dim):
+    A = random_csr(4, 5, 0.4, seed=1).detach()
+    zero = A.with_values(torch.zeros_like(A.values).requires_grad_())
+    norms = zero.norm(order, dim)
+    assert (norms == 0).all()
+    norms.sum().backward()
+    assert zero.values.grad is not None
+    assert (zero.values.grad == 0).all()
+    A = A.with_values(A.values.index_fill(0, torch.tensor([2]), float("nan")))
+    expected = torch.linalg.norm(A.to_dense(), order, dim)
+    torch.testing.assert_close(A.norm(order, dim), expected, equal_nan=True)
+
+
+def test_orders_that_are_not_there_are_named():
+    A, batch = random_csr(4, 5), random_csr(4, 5, batch=(2,))
+    for order in (-1, 2, 0, "nuc", (-2, -1)):
+        with pytest.raises(ValueError, match=r"ord: expected None, 'fro', 1 or inf.*A\.norm\(dim="):
+            A.norm(order)  # type: ignore
+    for order in ("fro", 0, -float("inf")):
+        with pytest.raises(ValueError, match="ord: expected None, 1, 2 or inf along one dimension"):
+            A.norm(order, -1)  # type: ignore
+    for order in ("fro", 1):
+        with pytest.raises(ValueError, match=r"dim: expected \(-2, -1\) for the norms of a batch"):
+            batch.norm(order)
+    torch.testing.assert_close(batch.norm(), torch.linalg.vector_norm(batch.values))
+    for shape, order in (((0, 3), float("inf")), ((3, 0), 1)):
+        with pytest.raises(ValueError, match="has no sums to compare"):
+            random_csr(*shape).norm(order)
+    assert random_csr(0, 3).norm(1) == 0
 
 
 def test_nan_stays_nan():
@@ -39,7 +96,7 @@ def test_nan_stays_nan():
     for dim in (-1, -2):
         expected = torch.linalg.vector_norm(A.to_dense(), dim=dim)
         assert expected.isnan().any()
-        torch.testing.assert_close(A.norm(dim), expected, equal_nan=True)
+        torch.testing.assert_close(A.norm(dim=dim), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("dim", [None, -1, -2, (-2, -1)])
@@ -50,8 +107,8 @@ def test_half_precision_only_rounds_the_result(dim):
     every = dim or (0, 1)
     for got, expected in (
         (A.mean(dim), wide.mean(every)),
-        (A.norm(dim), torch.linalg.vector_norm(wide, dim=every)),
-        ((A / 600).norm(dim), torch.linalg.vector_norm((D / 600).double(), dim=every)),
+        (A.norm(dim=dim), torch.linalg.vector_norm(wide, dim=every)),
+        ((A / 600).norm(dim=dim), torch.linalg.vector_norm((D / 600).double(), dim=every)),
     ):
         torch.testing.assert_close(got, expected.to(torch.float16), rtol=1e-3, atol=0)
 

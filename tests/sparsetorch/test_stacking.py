@@ -1,10 +1,13 @@
 """Block matrices: batches broadcast, and blocks that do not fit are named. Values: OPERATIONS."""
 
+from typing import Any
+
 import pytest
 import torch
 from random_matrices import dense, random_csr
+from torch.utils.data import DataLoader
 
-from sparsetorch import block_diag, bmat, hstack, kron, vstack
+from sparsetorch import CSRTensor, Pattern, block_diag, bmat, hstack, kron, stack, vstack
 
 
 def test_batches_broadcast():
@@ -38,6 +41,30 @@ def test_torch_cat():
         torch.cat([A, B], 2)  # pyright: ignore
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_loader_makes_batches(workers):
+    A = random_csr(3, 4, seed=1).detach()
+    own = Pattern(A.pattern.crow.long(), A.pattern.col.long(), (3, 4), torch.int64)  # equal to A's
+    matrices = [A, 2 * A, CSRTensor(own, 3 * A.values), 4 * A]
+    data: Any = [{"matrix": M, "vector": M @ torch.ones(4).double()} for M in matrices]
+    batches = list(DataLoader(data, batch_size=2, num_workers=workers))
+    assert [b["matrix"].shape for b in batches] == [(2, 3, 4)] * 2
+    for k, M in enumerate(matrices):
+        batch, place = batches[k // 2], k % 2
+        torch.testing.assert_close(batch["matrix"].to_dense()[place], dense(M))
+    product = batches[1]["matrix"].matvec(torch.ones(4).double())
+    torch.testing.assert_close(product, batches[1]["vector"])
+    assert workers or batches[0]["matrix"].pattern is A.pattern
+    assert torch.utils.data.default_collate([(A, 1), (A, 2)])[0].shape == (2, 3, 4)  # type: ignore
+
+
+def test_stacked_batches_are_batches_of_batches():
+    A = random_csr(3, 4, batch=(2,), seed=1)
+    twice = stack(M for M in (A, A * 2.0))
+    assert twice.shape == (2, 2, 3, 4)
+    torch.testing.assert_close(twice.to_dense(), torch.stack([dense(A), 2 * dense(A)]))
+
+
 A, B = random_csr(3, 4), random_csr(2, 4)
 BAD = [
     (lambda: hstack([A, B]), ValueError, r"block \(0, 1\): expected 3 rows"),
@@ -48,6 +75,15 @@ BAD = [
     (lambda: bmat([[A, None], [B, None]]), ValueError, "column 1 has only None"),
     (lambda: vstack([A, B.to(torch.float32)]), TypeError, "is torch.float32 and the first"),
     (lambda: vstack([A, dense(B)]), TypeError, "expected a CSRTensor, got Tensor"),  # type: ignore
+    (lambda: stack([]), ValueError, "blocks: expected at least one matrix"),
+    (lambda: stack([A, B]), ValueError, r"matrix 1: expected the shape \(3, 4\) and the"),
+    (
+        lambda: torch.utils.data.default_collate([A, random_csr(3, 4, seed=9)]),
+        ValueError,
+        r"matrix 1: .*entries that differ; put matrices on one pattern .*collate_fn=list",
+    ),
+    (lambda: stack([A, A.to(torch.float32)]), TypeError, "is torch.float32 and the first"),
+    (lambda: stack([A, dense(A)]), TypeError, "expected a CSRTensor, got Tensor"),  # type: ignore
     (lambda: kron(A, dense(B)), TypeError, "expected a CSRTensor, got Tensor"),  # type: ignore
 ]
 
@@ -58,7 +94,7 @@ def test_blocks_that_do_not_fit(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("stack", [vstack, hstack, block_diag])
-def test_blocks_may_come_one_by_one(stack):
+@pytest.mark.parametrize("join", [vstack, hstack, block_diag])
+def test_blocks_may_come_one_by_one(join):
     blocks = [random_csr(3, 3, seed=i).detach() for i in range(3)]
-    assert torch.equal(stack(b for b in blocks).to_dense(), stack(blocks).to_dense())
+    assert torch.equal(join(b for b in blocks).to_dense(), join(blocks).to_dense())
