@@ -395,7 +395,7 @@ class Pattern:
 
     def selected(self, rows: Places, cols: Places) -> Selection:
         """`submatrix` for ranges and int64 tensors on this device that are known to be in range."""
-        with finding_structure("Pattern.submatrix"):
+        with finding_structure("A[...], submatrix"):
             crow, col, positions = select_entries(self._crow, self._col, self._shape[1], rows, cols)
             return Selection(Pattern.trusted(crow, col, (len(rows), len(cols))), positions)
 
@@ -405,7 +405,7 @@ class Pattern:
             return range(size)[index]
         if not isinstance(index, Tensor):
             raise ValueError(f"{name}: expected a slice or a 1-D integer tensor, got {index!r}")
-        with finding_structure("Pattern.submatrix"):
+        with finding_structure("A[...], submatrix"):
             index = plain(index)
             check_index(name, index, size)
             return index.to(self.device, torch.int64)
