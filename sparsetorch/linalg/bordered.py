@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.direct import Factorization
-from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate
 from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.krylov import Operator
 from sparsetorch.linalg.minres import minres
@@ -33,6 +33,20 @@ from sparsetorch_kernels import nestable, sddmm
 def real_products(U: Tensor, V: Tensor) -> Tensor:
     """Re u_i^H v_i of the columns of U and V, (n, k) both."""
     return (conjugate(U) * V).sum(0).real
+
+
+def widening(dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype of double precision for one of single, else None.
+
+    Eigenvectors of single precision are orthonormal to some 1e-6 only, and an iteration that has to
+    stay orthogonal to them then stalls above its tolerance.
+    """
+    return {torch.float32: torch.float64, torch.complex64: torch.complex128}.get(dtype)
+
+
+def orthonormal(V: Tensor, W: Tensor) -> Tensor:
+    """V with V^H W closer to the identity: what is missing is squared (Newton's iteration)."""
+    return V @ (1.5 * torch.eye(V.shape[1]).to(V) - 0.5 * (V.mH @ W))
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Border:
 
     def solve(self, values: Tensor, w: Tensor, V: Tensor, R: Tensor, C: Tensor):
         """(U, M) for values (nnz,), w (k,), V (n, k), R (n, k) and C (k, k); no gradients."""
+        if self.inverse is None and (wide := widening(values.dtype)) is not None:
+            V = V.to(wide)
+            given = (values.to(wide), w.double(), orthonormal(V, V), R.to(wide), C.to(wide))
+            U, M = replace(self, rtol=self.rtol or DEFAULT_RTOL[values.dtype]).solve(*given)
+            return U.to(values.dtype), M.to(values.dtype)
         U = V @ C
         rest = R - self._shifted(values, w, U)
         rest = rest - V @ (V.mH @ rest)

@@ -12,15 +12,21 @@ Re z^H M u and -(z m^H + u q^H).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsetorch.linalg.batched_gradients import map_gradients
-from sparsetorch.linalg.bordered import Inverse, derivative_of, real_products
-from sparsetorch.linalg.dtypes import conjugate
+from sparsetorch.linalg.bordered import (
+    Inverse,
+    derivative_of,
+    orthonormal,
+    real_products,
+    widening,
+)
+from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate
 from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.gmres import gmres
 from sparsetorch.linalg.minres import minres
@@ -49,6 +55,12 @@ class Pencil:
         self, a: Tensor, m: Tensor, w: Tensor, W: Tensor, V: Tensor, R: Tensor, C: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(U, multipliers); no gradients."""
+        if self.inverse is None and (wide := widening(a.dtype)) is not None:
+            V, W = V.to(wide), W.to(wide)
+            V, W = orthonormal(V, W), orthonormal(W, V)
+            given = (a.to(wide), m.to(wide), w.double(), W, V, R.to(wide), C.to(wide))
+            U, M = replace(self, rtol=self.rtol or DEFAULT_RTOL[a.dtype]).solve(*given)
+            return U.to(a.dtype), M.to(a.dtype)
         U = V @ C
         rest = R - self.shifted(a, m, w, U)
         columns = [self._column(a, m, w[i], W, V, rest[:, i], i) for i in range(w.shape[0])]

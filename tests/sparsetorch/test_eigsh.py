@@ -122,6 +122,24 @@ def test_gradients_are_those_of_the_dense_symmetric_part():
     torch.testing.assert_close(A.with_values(got).T.values, got)
 
 
+@pytest.mark.parametrize("shape", [(10, 4), (8, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("pencil", [False, True])
+def test_derivatives_of_eigenvectors_in_single_precision(shape, dtype, pencil):
+    """The vectors are orthonormal to some 1e-6 only, where an iteration beside them may stall."""
+    gradients = []
+    for kind in (dtype, torch.complex128 if dtype.is_complex else torch.float64):
+        A = poisson(*shape, dtype=kind)
+        M = CSRTensor.diag(torch.linspace(1, 2, A.shape[0]).to(kind)) if pencil else None
+        values = A.values.clone().requires_grad_()
+        _, V = eigsh(A.with_values(values), 3, M=M, which="SA")
+        (gradient,) = torch.autograd.grad((V.real**3).sum(), values)
+        gradients.append(gradient)
+    got, want = gradients
+    assert got.dtype == dtype
+    assert (got - want).norm() <= 1e-4 * want.norm()
+
+
 def test_transformations_by_value():
     A = symmetric()
 
