@@ -116,7 +116,6 @@ class LDLT(SymmetricFactorization):
     """P A P^T = L S L^H, for an indefinite matrix that needs no exchanges of rows; in float64."""
 
     def __init__(self, A: CSRTensor, panels: Tensor):
-        # Refinement reads A again, which a step of an optimizer may have changed by then.
         super().__init__(A, panels)
         self._error = self._backward_error()
         if not self._error <= LARGEST_ERROR:
