@@ -221,9 +221,8 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On the CPU the sparse factorization is set up more than 6 times faster for subdomains of 27
-    unknowns, 25 times for those of 108, and applied about as fast (benchmarks/bench_local.py):
-    dense inverses are for gradients and for CUDA.
+    On the CPU the sparse factorization is made 4 to 33 times faster, and applied in 0.4 to 1.2 of
+    the time (benchmarks/bench_local.py): dense inverses are for CUDA.
 
     Raises:
         ValueError: another `kind`, or "sparse" on another device than the CPU.
