@@ -10,10 +10,12 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.learned import InterfaceNet
 from ddm.losses import coarse_energy, random_vectors, stochastic_norm
@@ -123,9 +125,10 @@ class SchwarzModule(L.LightningModule):
     def validation_step(self, setup: Setup, batch_idx: int) -> None:
         """Iterations to 1e-8, their ratio to the classical method's, and the convergence factor."""
         learned, classical = self.score(setup)
-        self.log("val/iterations", float(learned), prog_bar=True, batch_size=1)
-        self.log("val/ratio", learned / classical, prog_bar=True, batch_size=1)
-        self.log("val/factor", convergence_factor(setup.learned(self.net)), batch_size=1)
+        several: dict[str, Any] = {"batch_size": 1, "sync_dist": True}  # means over all processes
+        self.log("val/iterations", float(learned), prog_bar=True, **several)
+        self.log("val/ratio", learned / classical, prog_bar=True, **several)
+        self.log("val/factor", convergence_factor(setup.learned(self.net)), **several)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine."""
@@ -197,8 +200,11 @@ class MeshDataModule(L.LightningDataModule):
                 pass
 
     def train_dataloader(self) -> DataLoader:
-        """One sample at a time, shuffled."""
+        """One sample at a time, shuffled; with several processes balanced by cost."""
         dataset = MeshDataset(self.recipes["training"], self.folder)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            sampler = BalancedSampler(stored_costs(dataset.paths))
+            return DataLoader(dataset, batch_size=None, sampler=sampler)
         return DataLoader(dataset, batch_size=None, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:

@@ -1,0 +1,115 @@
+"""What each process of `test_ddp.py` does: a few steps of training, reported as numbers."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+from ddm.data import MeshDataset
+from ddm.lightning import MeshDataModule, SchwarzModule
+from ddm.setup import Setup
+
+STEPS = 3
+
+
+class Seeded(SchwarzModule):
+    """Training whose random vectors are those of a mesh, in whichever process it is."""
+
+    def loss(self, setup: Setup) -> Tensor:
+        torch.manual_seed(setup.A.nnz)
+        return super().loss(setup)
+
+
+class Report(L.Callback):
+    """The meshes and the gradients of each step, before the optimizer takes it."""
+
+    def __init__(self) -> None:
+        self.sampler = ""
+        self.meshes: list[int] = []
+        self.gradients: list[dict[str, Tensor]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Setup, *_: Any) -> None:
+        self.sampler = type(trainer.train_dataloader.sampler).__name__
+        self.meshes.append(batch.A.nnz)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        gradients = {
+            name: p.grad.clone()
+            for name, p in pl_module.net.named_parameters()
+            if p.grad is not None
+        }
+        self.gradients.append(gradients)
+
+
+class Ordered(MeshDataModule):
+    """Meshes in a given order, for one process that does what several do."""
+
+    order: tuple[int, ...] = ()
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = MeshDataset(self.recipes["training"], self.folder)
+        chosen = Subset(dataset, self.order)
+        return DataLoader(chosen, batch_size=None, sampler=SequentialSampler(chosen))
+
+
+def module() -> SchwarzModule:
+    torch.manual_seed(0)
+    net = Seeded(width=8, layers=2, vectors=4, steps=3, warmup=1, lr=1e-2)
+    for head in (net.net.edge_head, net.net.pair_head):  # at zero, the body has no gradient
+        last: Any = head[-1]
+        torch.nn.init.normal_(last.weight, std=0.01)
+    return net
+
+
+def data(folder: str, files: tuple[str, ...], kind: type[MeshDataModule] = MeshDataModule) -> Any:
+    return kind(folder, count=5, subdomain=(30, 90), val_count=2, files=files)
+
+
+def fit(net: SchwarzModule, source: Any, **options: Any) -> dict[str, Any]:
+    """Train for some steps and say what came of it."""
+    report = Report()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=STEPS,
+        callbacks=[report],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(net, datamodule=source)
+        metrics = trainer.validate(net, datamodule=source, verbose=False)[0]
+    return {
+        "meshes": report.meshes,
+        "gradients": report.gradients,
+        "weights": {name: p.detach().clone() for name, p in net.net.named_parameters()},
+        "metrics": metrics,
+        "sampler": report.sampler,
+        "steps": trainer.global_step,
+    }
+
+
+def run(rank: int, size: int, port: int, folder: str, files: tuple[str, ...], path: str) -> None:
+    """Train as one of the processes; the results go to a file, so that no queue holds tensors."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "NODE_RANK": "0"}
+    os.environ |= {"LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{size}"}  # as another launcher would
+    torch.set_num_threads(1)
+    try:
+        result: Any = fit(module(), data(folder, files), strategy="ddp", devices=size)
+    except Exception:
+        result = traceback.format_exc()
+    torch.save(result, path)
+    if dist.is_initialized():  # gloo's own threads must not outlive the interpreter
+        dist.destroy_process_group()
