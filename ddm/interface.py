@@ -58,11 +58,12 @@ def robin_between(
     difference = neumann.to("cpu") - local
     at = torch.from_numpy(d.interface)
     found = difference.lookup(row[at], col[at])
-    rest = difference.values.abs().square().sum() - found.abs().square().sum()
-    if rest > 1e-16 * local.values.abs().square().sum():
+    rest = difference - CSRTensor.from_coo(row[at], col[at], found, difference.shape)
+    if rest.values.abs().square().sum() > 1e-16 * local.values.abs().square().sum():
         raise ValueError(
             "neumann: it differs from A away from the ring's couplings; the elements must add up "
-            "to A, and A must store the couplings of all elements"
+            "to A, and A must store the couplings of all elements, also those that add up to zero: "
+            "problem.elements.assemble(n) does"
         )
     return ((1 - theta) * found).to(A.device)
 

@@ -7,8 +7,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 from dense_elements import diffusion, elasticity, helmholtz
+from manufactured import cube
 from small_problems import laplacian, random_matrix
 
+import ddm
 from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, partition_of_unity
 from ddm.interface import robin, robin_between, schur
 from ddm.partition import decompose, partition
@@ -178,3 +180,14 @@ def test_layers_that_make_no_sense_are_refused():
             schur(CSRTensor.from_scipy(A), d, layers)  # type: ignore
     whole = decompose(A, np.zeros(A.shape[0], dtype=int))
     assert schur(CSRTensor.from_scipy(A), whole, 3).shape == (0,)
+
+
+def test_rounding_is_not_taken_for_a_difference_away_from_the_ring():
+    """Sums of squares that differ by rounding alone once made good Neumann matrices refused."""
+    problem = ddm.elasticity(cube(6), dirichlet={"front": 0.0})
+    parts = partition(problem.A, 55, block_size=3, seed=15)
+    d = decompose(problem.A, parts, block_size=3)
+    assert problem.elements is not None
+    N = assembled_neumann(d, problem.elements.dofs, problem.elements.matrices)
+    interface = robin_between(CSRTensor.from_scipy(problem.A), d, N, 0.5)
+    assert interface.abs().max() > 0
