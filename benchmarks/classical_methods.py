@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from ddm.coarse import algebraic_neumann, assembled_neumann, geneo, nicolaides, smooth
@@ -59,14 +60,20 @@ class Ground:
     kept: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
+    def matrix(self) -> sp.csr_array:
+        """The matrix with the couplings of all elements, also those that add up to zero."""
+        elements = self.problem.elements
+        return self.problem.A if elements is None else elements.assemble(len(self.problem.b))
+
+    @cached_property
     def A(self) -> CSRTensor:
-        """The matrix."""
-        return CSRTensor.from_scipy(self.problem.A)
+        """The same as a tensor."""
+        return CSRTensor.from_scipy(self.matrix)
 
     @cached_property
     def owner(self) -> np.ndarray:
         """METIS parts of about `subdomain` unknowns."""
-        A, size = self.problem.A, self.problem.block_size
+        A, size = self.matrix, self.problem.block_size
         parts = max(2, round(A.shape[0] / self.subdomain))
         return partition(A, parts, block_size=size)
 
@@ -80,7 +87,7 @@ class Ground:
         size = self.problem.block_size
         return self._once(
             ("parts", overlap),
-            lambda: decompose(self.problem.A, self.owner, overlap, block_size=size),
+            lambda: decompose(self.matrix, self.owner, overlap, block_size=size),
         )
 
     def neumann(self, overlap: int) -> CSRTensor:

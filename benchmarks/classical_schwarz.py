@@ -193,6 +193,7 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 def report(table: Table, args: argparse.Namespace) -> str:
     """The Markdown: what was run, where and when, and the means."""
     lines = [
+        "# Classical Schwarz methods: iterations",
         f"{cpu_name()}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
         f"{versions()}; {datetime.date.today().isoformat()}.",
         f"`python benchmarks/classical_schwarz.py{' --short' if args.short else ''}`: mean (range)"
@@ -201,7 +202,7 @@ def report(table: Table, args: argparse.Namespace) -> str:
         "on the largest meshes.",
     ]
     for title, summary in summaries(table):
-        lines += [f"### {title}", summary.to_markdown().rstrip()]
+        lines += [f"## {title}", summary.to_markdown().rstrip()]
     remarks = {(row["kind"], row["method"], row["remark"]) for row in table.rows if row["remark"]}
     lines += [f"Refused: {kind}, {method}: {text}..." for kind, method, text in sorted(remarks)]
     return "\n\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ distort                      random distortion
 files                        mesh files
 """
 
-from ddm.mesh.build import build_mesh
+from ddm.mesh.build import build_mesh, check_mesh
 from ddm.mesh.cad import mesh_cad
 from ddm.mesh.distort import distort
 from ddm.mesh.files import load_mesh, save_mesh
@@ -18,6 +18,7 @@ from ddm.mesh.solid import mesh_box, mesh_hull, random_solid
 __all__ = [
     "GmshUnavailableError",
     "build_mesh",
+    "check_mesh",
     "distort",
     "load_gmsh",
     "load_mesh",

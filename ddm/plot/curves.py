@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import pyplot as plt
 
+from ddm.plot.palette import LINES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -20,9 +22,10 @@ def plot_convergence(
 ) -> Axes:
     """Draw relative residuals by iteration, one curve a method; growth is cut off at 1e3."""
     ax = ax or plt.gca()
-    for name, history in histories.items():
+    for number, (name, history) in enumerate(histories.items()):
         values = np.asarray(history, dtype=float)
-        style = {"linewidth": 1.6, **(styles or {}).get(name, {})}
+        colour = LINES[number % len(LINES)]
+        style = {"linewidth": 1.6, "color": colour, **(styles or {}).get(name, {})}
         ax.semilogy(values / values[0], label=name, **style)
     ax.set_ylim(top=min(ax.get_ylim()[1], 1e3))
     ax.set_xlabel("iteration")

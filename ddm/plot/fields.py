@@ -45,7 +45,8 @@ def plot_solution(
     if not np.isfinite(u).all():
         raise ValueError("u: some values are NaN or infinite")
     nodal = problem.extend(u)
-    return _draw(problem, nodal, ax, cut, deform, contours, colorbar)
+    cmap = colour_map(_scalar(nodal)[0], True if np.iscomplexobj(nodal) else None)
+    return _draw(problem, nodal, ax, cut, deform, contours, colorbar, cmap)
 
 
 def plot_coarse(
@@ -79,7 +80,8 @@ def plot_coarse(
     nodal[problem.interior] = values.reshape(-1, problem.block_size)
     if problem.block_size == 1:
         nodal = nodal[:, 0]
-    return _draw(problem, nodal, ax, cut, deform, False, colorbar)
+    cmap = colour_map(_scalar(nodal)[0], from_white=True)
+    return _draw(problem, nodal, ax, cut, deform, False, colorbar, cmap)
 
 
 def column_of(P: Any, column: int) -> np.ndarray:
@@ -99,9 +101,10 @@ def _draw(
     deform: float | None,
     contours: bool | None,
     colorbar: bool,
+    colours: tuple[str, float, float],
 ) -> Any:
     values, label = _scalar(nodal)
-    cmap, low, high = colour_map(values, True if np.iscomplexobj(nodal) else None)
+    cmap, low, high = colours
     if problem.mesh is None:
         places = layout(problem)
         ax = axes_for(places.shape[1], ax)
@@ -119,6 +122,8 @@ def _draw(
             ghost(ax, surface)
         shown = paint_values(ax, moved, surface.weights @ values, cmap, low, high)
         if dim == 2:
+            if moved is not surface and len(moved.triangles) < 20_000:
+                ax.triplot(triangulation(moved), color="#33333355", linewidth=0.3)
             _outline(ax, problem, moved)
             if contours if contours is not None else nodal.ndim == 1 and cmap == "viridis":
                 _level_lines(ax, moved, surface.weights @ values)

@@ -15,7 +15,9 @@ INK = "#333333"
 PALE = "#ececec"
 LAYERS = ["#1f4e79", "#4292c6", "#9ecae1", "#deebf7"]
 """The owned part of a subdomain, and its layers of overlap outwards."""
-SEQUENTIAL, DIVERGING = "viridis", "PuOr"
+LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933"]
+"""Of curves: M. Okabe and K. Ito (2008), distinct for the colour-blind."""
+SEQUENTIAL, DIVERGING, FROM_WHITE = "viridis", "PuOr", "Blues"
 
 
 def adjacent(A: sp.csr_array, owner: np.ndarray) -> np.ndarray:
@@ -42,18 +44,25 @@ def colours_of(A: sp.csr_array, owner: np.ndarray) -> np.ndarray:
     return colours % len(TINTS)
 
 
-def colour_map(values: np.ndarray, symmetric: bool | None = None) -> tuple[str, float, float]:
+def colour_map(
+    values: np.ndarray, symmetric: bool | None = None, *, from_white: bool = False
+) -> tuple[str, float, float]:
     """Name and limits of the colour map for real values: diverging about 0 if they change sign.
 
     Args:
         values: those that are drawn.
         symmetric: True or False decides.
+        from_white: for functions that are zero in most places: white is zero, and values of the
+            other sign below a tenth of the largest are not told from it.
     """
     low, high = float(np.min(values, initial=0.0)), float(np.max(values, initial=0.0))
     size = max(-low, high) or 1.0
     if symmetric is None:
-        symmetric = low < -1e-9 * size and high > 1e-9 * size
+        little = (0.1 if from_white else 1e-9) * size
+        symmetric = low < -little and high > little
     if symmetric:
         return DIVERGING, -size, size
+    if from_white:
+        return (FROM_WHITE, 0.0, high or 1.0) if high >= -low else (f"{FROM_WHITE}_r", low, 0.0)
     low, high = (float(np.min(values)), float(np.max(values))) if len(values) else (0.0, 1.0)
     return SEQUENTIAL, low, high if high > low else low + size
