@@ -58,7 +58,8 @@ def robin_between(
     difference = neumann.to("cpu") - local
     at = torch.from_numpy(d.interface)
     found = difference.lookup(row[at], col[at])
-    rest = difference - CSRTensor.from_coo(row[at], col[at], found, difference.shape)
+    size = (len(d.node), len(d.node))
+    rest = difference - CSRTensor.from_coo(row[at], col[at], found, size)
     if rest.values.abs().square().sum() > 1e-16 * local.values.abs().square().sum():
         raise ValueError(
             "neumann: it differs from A away from the ring's couplings; the elements must add up "

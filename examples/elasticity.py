@@ -191,6 +191,7 @@ def amg(problem: Problem, table: Table) -> list[float]:
 def draw(ground: Ground, u: np.ndarray, histories: dict[str, list[float]], path: Path) -> None:
     """The subdomains, the deformed solid, and convergence."""
     figure = plt.figure(figsize=(14.5, 4.4), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)  # pyright: ignore
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1.1, 1.15))
     left, middle = (figure.add_subplot(grid[k], projection="3d") for k in (0, 1))
     plot_subdomains(ground.problem, ground.parts, left)

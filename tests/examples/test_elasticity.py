@@ -43,7 +43,7 @@ def test_the_displacement_is_that_of_a_direct_solve():
     problem = elasticity.problem_on(elasticity.solid(Path("none.step"), 300))
     ground = elasticity.Ground.of(problem, 150)
     u, histories = elasticity.solve_all(ground, Table(elasticity.COLUMNS))
-    exact = scipy.sparse.linalg.spsolve(problem.A.tocsc(), problem.b)
+    exact = np.asarray(scipy.sparse.linalg.spsolve(problem.A.tocsc(), problem.b))
     assert np.linalg.norm(u - exact) < 1e-6 * np.linalg.norm(exact)
     assert all(history[-1] < 1e-7 * history[0] for history in histories.values())
 
