@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ddm.interface import robin, robin_between
 from ddm.local import DenseBlocks, SparseBlocks
@@ -16,9 +17,24 @@ from sparsetorch import CSRTensor
 THETAS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 1.0)
 
 
+class Stationary(Protocol):
+    """A stationary iteration: `propagate` takes an error (n,) or (n, k) to the next one."""
+
+    A: CSRTensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        ...
+
+    def propagate(self, e: Tensor, /) -> Tensor:
+        """The next error."""
+        ...
+
+
 @torch.no_grad()
 def iterations_to_reduce(
-    method: Schwarz, factor: float, *, maxiter: int = 500, vectors: int = 2, seed: int = 0
+    method: Stationary, factor: float, *, maxiter: int = 500, vectors: int = 2, seed: int = 0
 ) -> int:
     """Stationary iterations until the 2-norm of every random error has fallen by `factor`.
 
@@ -39,7 +55,7 @@ def iterations_to_reduce(
 
 
 @torch.no_grad()
-def convergence_factor(method: Schwarz, *, iterations: int = 20, seed: int = 0) -> float:
+def convergence_factor(method: Stationary, *, iterations: int = 20, seed: int = 0) -> float:
     """Estimate of the spectral radius of T: the mean reduction over the last half of `iterations`.
 
     One zero-mean random error, normalized after each iteration.
