@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ddm.classical import Classical
+from ddm.coarse import NoEigenvalueError
 from ddm.coarse import geneo as geneo_space
 from ddm.peers import Direct, Multigrid
-from ddm.safeguard import net_for, safeguarded, unseen_by, warn_refused
+from ddm.safeguard import check_regular, net_for, safeguarded, unseen_by, warn_refused
 from ddm.schwarz import Schwarz
 from ddm.search import best_classical
 from ddm.setup import set_up
@@ -68,10 +69,17 @@ def soras(bench: Workbench) -> Made:
 
 
 def geneo(bench: Workbench) -> Made:
-    """Additive Schwarz, balanced, with the GenEO coarse space of eigenvalues below 0.1."""
+    """Additive Schwarz, balanced, with the GenEO coarse space of eigenvalues below 0.1.
+
+    One level where there are none.
+    """
     _refuse_indefinite(bench)
     parts = bench.decomposition(bench.subdomain, 1)
-    P = geneo_space(bench.matrix, parts, neumann=bench.neumann(bench.subdomain, 1))
+    neumann = bench.neumann(bench.subdomain, 1)
+    try:
+        P = geneo_space(bench.matrix, parts, neumann=neumann)
+    except NoEigenvalueError:
+        P = None
     method = Schwarz(
         bench.matrix,
         parts,
@@ -94,6 +102,7 @@ def learned(bench: Workbench, subdomain: int) -> Made:
     Raises:
         ValueError: no network was given, and none that ships has seen such matrices.
     """
+    check_regular(bench.problem)
     net = bench.net or net_for(bench.problem)
     setup = set_up(bench.problem.A, bench.owner(subdomain))
     verdict = safeguarded(setup, net, unseen=unseen_by(net, bench.problem))
@@ -109,12 +118,19 @@ def amg(bench: Workbench) -> Made:
         bench.near_nullspace,
         block_size=problem.block_size,
         symmetric=bench.definite,
+        null=bench.null,
     )
     return Made(cycle, cycle.kind)
 
 
 def direct(bench: Workbench) -> Made:
-    """A sparse factorization."""
+    """A sparse factorization.
+
+    Raises:
+        ValueError: the problem has a null space.
+    """
+    if bench.null is not None:
+        raise ValueError("A: it is singular; make the problem with singular='ground' to factorize")
     return Made(Direct(bench.matrix))
 
 

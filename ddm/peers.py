@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.extras import extra
+from ddm.nullspace import NullSpace
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import factorized
 
@@ -23,8 +24,8 @@ class _Peer:
 
     is_symmetric = True
 
-    def __init__(self, A: CSRTensor) -> None:
-        self.A = A
+    def __init__(self, A: CSRTensor, null: NullSpace | None = None) -> None:
+        self.A, self.null = A, null
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,6 +64,7 @@ class Multigrid(_Peer):
         near_nullspace: (n, k).
         block_size: unknowns a node.
         symmetric: whether A is, or Hermitian.
+        null: null space of a singular A; M then acts on its complement.
 
     Raises:
         ImportError: PyAMG is missing.
@@ -71,9 +73,15 @@ class Multigrid(_Peer):
     """
 
     def __init__(
-        self, A: CSRTensor, near_nullspace: np.ndarray, *, block_size: int, symmetric: bool
+        self,
+        A: CSRTensor,
+        near_nullspace: np.ndarray,
+        *,
+        block_size: int,
+        symmetric: bool,
+        null: NullSpace | None = None,
     ) -> None:
-        super().__init__(A)
+        super().__init__(A, null)
         self.is_symmetric = symmetric
         pyamg = extra("pyamg")
         matrix = sp.csr_matrix(A.to_scipy())
@@ -103,9 +111,12 @@ class Multigrid(_Peer):
 
     def apply(self, r: Tensor) -> Tensor:
         """`M r` for r (n,) or (n, k)."""
-        if r.dim() == 2:
-            return torch.stack([self.apply(column) for column in r.unbind(1)], dim=1)
-        return torch.from_numpy(self._cycle.matvec(r.numpy()))
+        if r.dim() == 1:
+            return self.apply(r[:, None])[:, 0]
+        r = r if self.null is None else self.null.project(r)
+        z = [torch.from_numpy(self._cycle.matvec(column.numpy())) for column in r.T.contiguous()]
+        z = torch.stack(z, dim=1)
+        return z if self.null is None else self.null.project(z)
 
 
 def _nearly_m_matrix(A: sp.csr_matrix) -> bool:

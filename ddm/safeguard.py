@@ -21,7 +21,7 @@ from ddm.learned import InterfaceNet
 from ddm.partition import partition
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Problem
-from ddm.rates import Stationary
+from ddm.rates import Stationary, random_errors
 from ddm.schwarz import Schwarz
 from ddm.scope import Scope
 from ddm.setup import Setup, set_up
@@ -62,9 +62,7 @@ def measured_rate(
 
     An estimate of the spectral radius of I - M A from below; infinite where errors overflow.
     """
-    generator = torch.Generator().manual_seed(seed)
-    n, A = method.shape[0], method.A
-    e = torch.randn(n, vectors, dtype=A.dtype, generator=generator).to(A.device)
+    e = random_errors(method, vectors, seed)
     logs = torch.zeros(vectors, dtype=torch.float64)
     for k in range(iterations):
         e = method.propagate(e)
@@ -92,9 +90,9 @@ def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict
         return Verdict(classical, False, unseen, None, rate)
     try:
         learned = setup.learned(net)
+        found = measured_rate(learned)
     except (ValueError, RuntimeError) as error:
-        return Verdict(classical, False, f"it cannot be built: {error}", None, rate)
-    found = measured_rate(learned)
+        return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
     if not found <= TOLERANCE * rate:
         reason = f"its convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
         return Verdict(classical, False, reason, found, rate)
@@ -145,6 +143,19 @@ def net_for(problem: Problem) -> InterfaceNet:
     )
 
 
+def check_regular(problem: Problem) -> None:
+    """Refuse a problem with a null space, which learned methods do not take.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if problem.nullspace is not None:
+        raise ValueError(
+            "A: it is singular, and learned methods take regular matrices; make the problem with "
+            "singular='ground', or take a classical method"
+        )
+
+
 def unseen_by(net: InterfaceNet, problem: Problem) -> str:
     """Why a network has not seen matrices like that of a problem; empty if it has, or is silent."""
     scope = Scope.of_net(net)
@@ -179,6 +190,7 @@ def learned_schwarz(
     if subdomain < 1:
         raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
     problem = A if isinstance(A, Problem) else from_matrix(A, coordinates=coords)
+    check_regular(problem)
     if net is None or isinstance(net, str):
         net = net_for(problem) if net is None else load_pretrained(net)
     if owner is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, smooth
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
+from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition, decompose, partition
 from ddm.problems.problem import Problem
 from ddm.shelf import Shelf
@@ -44,12 +47,15 @@ class Workbench:
     ) -> None:
         if not subdomain >= 1:
             raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
-        self.problem, self.subdomain, self.partitioner = problem, int(subdomain), partitioner
+        self.problem = problem = _with_all_couplings(problem)
+        self.subdomain, self.partitioner = int(subdomain), partitioner
         self.net = net
         # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
         self.shelf = Shelf(min(max(int(MOST_KEPT / len(problem.b)), 6), 64))
         self.matrix = CSRTensor.from_scipy(problem.A)
         self.b = torch.from_numpy(problem.b)
+        null = problem.nullspace
+        self.null = None if null is None else NullSpace(self.matrix, null)
 
     @cached_property
     def definite(self) -> bool:
@@ -114,8 +120,10 @@ class Workbench:
             if smoothing:
                 before = self.prolongation(subdomain, overlap, vectors, smoothing - 1)
                 return smooth(before, self.matrix, block_size=self.problem.block_size)
-            P = nicolaides(self.decomposition(subdomain, overlap), self._vectors(vectors))
-            return P.to(self.matrix.dtype)
+            parts = self.decomposition(subdomain, overlap)
+            return nicolaides(parts, _nowhere_zero(self._vectors(vectors), parts)).to(
+                self.matrix.dtype
+            )
 
         return self.shelf.keep(("prolongation", subdomain, overlap, vectors, smoothing), make)
 
@@ -139,3 +147,34 @@ class Workbench:
         """What a method makes of this problem, and its seconds."""
         with torch.no_grad():
             return self.shelf.timed(lambda: make(self))
+
+
+def _with_all_couplings(problem: Problem) -> Problem:
+    """The problem with a stored zero where couplings of elements cancel.
+
+    `robin_between` needs them: Neumann matrices of some elements have such entries.
+    """
+    if problem.elements is None:
+        return problem
+    A = problem.A
+    summed = problem.elements.assemble(A.shape[0]).tocoo()
+    if summed.nnz == A.nnz:
+        return problem
+    own = A.tocoo()
+    data = np.concatenate([own.data, np.zeros(summed.nnz, A.dtype)])
+    places = (np.concatenate([own.row, summed.row]), np.concatenate([own.col, summed.col]))
+    return replace(problem, A=sp.csr_array(sp.coo_array((data, places), shape=A.shape)))
+
+
+def _nowhere_zero(vectors: np.ndarray, parts: Decomposition) -> np.ndarray:
+    """Vectors (n, k) with a one in the first where all vanish on a whole subdomain.
+
+    Such as one of unknowns that were fixed to zero and have no couplings.
+    """
+    size = np.bincount(parts.subdomain, weights=abs(vectors).sum(axis=1)[parts.node])
+    lost = parts.node[size[parts.subdomain] == 0]
+    if not len(lost):
+        return vectors
+    vectors = vectors.copy()
+    vectors[lost, 0] = 1
+    return vectors
