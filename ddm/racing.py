@@ -29,10 +29,9 @@ COLUMNS = (
     "cost_s",
     "status",
 )
-TRUST = 10  # iterations before a history says anything
-MARGIN = 2.0
-"""A candidate is dropped where it would lose even at so many times the pace that it has shown:
-Krylov methods speed up."""
+SHARE, MARGIN = 0.5, 2.0
+"""Having used this share of the time in which its solve could win, a candidate is dropped if it
+would lose even at so many times the pace that it has shown: Krylov methods speed up."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,8 @@ class Race:
             if spent > self.least:
                 raise _DroppedError(f"dropped after {iteration} iterations: slower than the best")
             done = math.log(residuals[0] / residual) / -math.log(self.rtol)
-            if iteration >= TRUST and self._loses(now - start, done, setup_s):
+            half = self.solves * (now - start) > SHARE * (self.least - setup_s)
+            if half and self._loses(now - start, done, setup_s):
                 raise _DroppedError(
                     f"dropped after {iteration} iterations: at its pace it cannot win"
                 )

@@ -141,8 +141,8 @@ def tune(
     methods; then neighbours of the best classical one in subdomain size, overlap, coarse space and
     Robin weight, until none is faster or time is up. The measure is seconds of set-up and of
     `solves` solves to the tolerance. A candidate is given up once it has taken longer than the best
-    one, or would at twice its pace. No candidate is begun after `budget_s`, so that the run exceeds
-    it by the set-up of one at most. Control-C ends it with the best so far.
+    one, or halfway if it would lose even at twice its pace. No candidate is begun after `budget_s`,
+    so that the run exceeds it by the set-up of one at most. Control-C ends it with the best so far.
 
     Args:
         A: (n, n) SciPy sparse matrix, CSRTensor, or `ddm.Problem`.

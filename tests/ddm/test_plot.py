@@ -12,6 +12,7 @@ from ddm.plot import (
     plot_convergence,
     plot_cost,
     plot_loss,
+    plot_seconds,
     plot_solution,
     plot_subdomains,
     subdomain_colours,
@@ -84,3 +85,12 @@ def test_cost_has_a_line_of_slope_one(ax):
 def test_loss(ax):
     plot_loss(range(40), np.linspace(1, 0, 40).tolist(), ax)
     assert len(ax.lines) == 2
+
+
+def test_seconds_are_stacked_bars_in_order(ax):
+    plot_seconds({"a": (1.0, 2.0), "b": (0.5, 0.25)}, ax)
+    widths = [bar.get_width() for bar in ax.patches]
+    starts = [bar.get_x() for bar in ax.patches]
+    assert widths == [1.0, 0.5, 2.0, 0.25]
+    assert starts == [0.0, 0.0, 1.0, 0.5]
+    assert ax.yaxis_inverted()
