@@ -69,6 +69,7 @@ def compare(
     net: InterfaceNet | None = None,
     maxiter: int = 500,
     partitioner: str = "metis",
+    search_s: float = 30.0,
 ) -> Comparison:
     """Run methods on one system, all with the same subdomains: a table with a row for each.
 
@@ -92,6 +93,8 @@ def compare(
         net: the network of "mggnn"; None takes one that ships and has seen such matrices.
         maxiter: of the stationary iterations and of the Krylov methods.
         partitioner: "metis" or "lloyd".
+        search_s: seconds after which the search of "oras_tuned" begins no other candidate; math.inf
+            lets it end.
 
     Raises:
         TypeError, ValueError: arguments that do not fit, unknown methods, a singular matrix or one
@@ -102,7 +105,9 @@ def compare(
         A, b, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
     )
     check_limits(rtol, maxiter)
-    bench = Workbench(problem, subdomain=subdomain, partitioner=partitioner, net=net)
+    bench = Workbench(
+        problem, subdomain=subdomain, partitioner=partitioner, net=net, search_s=search_s
+    )
     warm_up()
     bench.owner(bench.subdomain)  # an unknown partitioner is an error, not a row
     return Comparison(

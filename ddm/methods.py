@@ -9,7 +9,7 @@ from ddm.classical import Classical
 from ddm.coarse import NoEigenvalueError
 from ddm.coarse import geneo as geneo_space
 from ddm.peers import Direct, Multigrid
-from ddm.safeguard import check_regular, net_for, safeguarded, unseen_by, warn_refused
+from ddm.safeguard import chosen_net, safeguarded, warn_refused
 from ddm.schwarz import Schwarz
 from ddm.search import best_classical
 from ddm.setup import set_up
@@ -49,9 +49,10 @@ def oras(bench: Workbench) -> Made:
 def oras_tuned(bench: Workbench) -> Made:
     """The classical method with the fewest stationary iterations, at equal local work.
 
-    The search does not count as set-up: what it finds serves for all problems of a kind.
+    The search, which begins no candidate after `bench.search_s` seconds, does not count as set-up:
+    what it finds serves for all problems of a kind.
     """
-    best = best_classical(bench).best
+    best = best_classical(bench, budget_s=bench.search_s).best
     method, setup_s = bench.timed(best)
     return Made(method, str(best), setup_s)
 
@@ -102,10 +103,9 @@ def learned(bench: Workbench, subdomain: int) -> Made:
     Raises:
         ValueError: no network was given, and none that ships has seen such matrices.
     """
-    check_regular(bench.problem)
-    net = bench.net or net_for(bench.problem)
+    net, unseen = chosen_net(bench.problem, bench.net)
     setup = set_up(bench.problem.A, bench.owner(subdomain))
-    verdict = safeguarded(setup, net, unseen=unseen_by(net, bench.problem))
+    verdict = safeguarded(setup, net, unseen=unseen)
     warn_refused(verdict)
     return Made(verdict.method, "learned" if verdict.learned else f"classical: {verdict.reason}")
 

@@ -26,7 +26,7 @@ from ddm.schwarz import Schwarz
 from ddm.scope import Scope
 from ddm.setup import Setup, set_up
 
-VECTORS, ITERATIONS = 3, 12
+VECTORS, ITERATIONS = 2, 12
 TOLERANCE = 1.01
 """A learned convergence factor may be larger by this factor, which the measurement cannot tell."""
 
@@ -156,10 +156,21 @@ def check_regular(problem: Problem) -> None:
         )
 
 
-def unseen_by(net: InterfaceNet, problem: Problem) -> str:
-    """Why a network has not seen matrices like that of a problem; empty if it has, or is silent."""
+def chosen_net(problem: Problem, net: InterfaceNet | None) -> tuple[InterfaceNet, str]:
+    """The network for a problem, and why it has not seen such matrices; empty if it has.
+
+    Args:
+        problem: the problem.
+        net: None takes one that ships. One without metadata is believed to fit.
+
+    Raises:
+        ValueError: none that ships fits; the problem has a null space.
+    """
+    check_regular(problem)
+    if net is None:
+        return net_for(problem), ""
     scope = Scope.of_net(net)
-    return "" if scope is None else scope.unseen(Scope.of_problem(problem))
+    return net, "" if scope is None else scope.unseen(Scope.of_problem(problem))
 
 
 def learned_schwarz(
@@ -190,13 +201,11 @@ def learned_schwarz(
     if subdomain < 1:
         raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
     problem = A if isinstance(A, Problem) else from_matrix(A, coordinates=coords)
-    check_regular(problem)
-    if net is None or isinstance(net, str):
-        net = net_for(problem) if net is None else load_pretrained(net)
+    net, unseen = chosen_net(problem, load_pretrained(net) if isinstance(net, str) else net)
     if owner is None:
         n_parts = max(1, round(len(problem.b) / subdomain))
         owner = partition(problem.A, n_parts, block_size=problem.block_size)
     setup = set_up(problem.A, owner, **options)
-    verdict = safeguarded(setup, net, unseen=unseen_by(net, problem))
+    verdict = safeguarded(setup, net, unseen=unseen)
     warn_refused(verdict)
     return verdict.method

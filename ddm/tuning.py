@@ -170,7 +170,7 @@ def tune(
     problem = as_problem(
         A, b, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
     )
-    bench = Workbench(problem, partitioner=partitioner, net=net)
+    bench = Workbench(problem, partitioner=partitioner, net=net, search_s=budget_s / 4)
     warm_up()
     start = time.perf_counter()
     race = Race(bench, rtol, maxiter, solves, start + budget_s)

@@ -31,6 +31,7 @@ class Workbench:
         problem: the linear system.
         subdomain: unknowns that a subdomain owns, where a method does not say.
         partitioner: "metis" or "lloyd".
+        search_s: seconds after which a search among methods begins no other candidate.
         net: the network of "mggnn"; None takes one that ships, see `ddm.safeguard`.
 
     Raises:
@@ -44,12 +45,13 @@ class Workbench:
         subdomain: int = 64,
         partitioner: str = "metis",
         net: InterfaceNet | None = None,
+        search_s: float = 30.0,
     ) -> None:
         if not subdomain >= 1:
             raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
         self.problem = problem = _with_all_couplings(problem)
         self.subdomain, self.partitioner = int(subdomain), partitioner
-        self.net = net
+        self.net, self.search_s = net, search_s
         # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
         self.shelf = Shelf(min(max(int(MOST_KEPT / len(problem.b)), 6), 64))
         self.matrix = CSRTensor.from_scipy(problem.A)

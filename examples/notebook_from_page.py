@@ -52,12 +52,14 @@ def run(notebook: list[dict[str, Any]]) -> None:
         try:
             os.chdir(folder)
             for count, cell in enumerate(code, 1):
-                printed = io.StringIO()
+                printed, open_before = io.StringIO(), set(plt.get_fignums())
                 with contextlib.redirect_stdout(printed):
                     exec(compile("".join(cell["source"]), f"cell {count}", "exec"), names)
                 cell["execution_count"] = count
-                cell["outputs"] = [*_stream(printed.getvalue()), *map(_image, plt.get_fignums())]
-                plt.close("all")
+                drawn = [n for n in plt.get_fignums() if n not in open_before]
+                cell["outputs"] = [*_stream(printed.getvalue()), *map(_image, drawn)]
+                for figure in drawn:
+                    plt.close(figure)
         finally:
             os.chdir(before)
 
