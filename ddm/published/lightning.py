@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +37,8 @@ class PublishedModule(L.LightningModule):
         lr, weight_decay: of Adam.
         seed: of the loss's random columns.
         parts: Lightning epochs that make one pass over the data, see `GridDataModule`.
-        vectors, steps, gamma: of the loss, where they are to differ from what was published.
-        start: "uniform" or "normal" columns, likewise.
+        vectors, steps, gamma, start, warmup, sharpness: of the loss, where they are to differ from
+            what was published, see `ddm.published.losses.PublishedLoss`.
         reduction: "sum" of the gradients of a batch, as published, or their "mean", which tells
             where the trainer clips gradients.
         schedule: "constant", as published, or "cosine": to zero over the trainer's epochs.
@@ -61,6 +61,8 @@ class PublishedModule(L.LightningModule):
         steps: int | None = None,
         gamma: float | None = None,
         start: str | None = None,
+        warmup: int | None = None,
+        sharpness: float | None = None,
         reduction: Literal["sum", "mean"] = "sum",
         schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
@@ -68,7 +70,14 @@ class PublishedModule(L.LightningModule):
         self.save_hyperparameters()
         if loss not in LOSSES:
             raise ValueError(f"loss: expected one of {sorted(LOSSES)}, got {loss!r}")
-        changes = {"vectors": vectors, "steps": steps, "gamma": gamma, "start": start}
+        changes: dict[str, Any] = {
+            "vectors": vectors,
+            "steps": steps,
+            "gamma": gamma,
+            "start": start,
+            "warmup": warmup,
+            "sharpness": sharpness,
+        }
         self.objective = replace(
             LOSSES[loss], **{name: x for name, x in changes.items() if x is not None}
         )
@@ -204,6 +213,14 @@ class GridDataModule(L.LightningDataModule):
         """One grid at a time, in the order of the sampler."""
         return DataLoader(self.training, batch_size=None, sampler=self.sampler)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch that follows a checkpoint, which is written at the end of one."""
+        return {"epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there: Lightning takes the first batches before it tells the sampler its epoch."""
+        self.sampler.set_epoch(state_dict["epoch"])
+
     def val_dataloader(self) -> DataLoader | list[Any]:
         """One grid at a time."""
         return [] if self.validation is None else DataLoader(self.validation, batch_size=None)
@@ -225,6 +242,7 @@ def fit(
     parts: int = 10,
     model: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
+    callbacks: Sequence[L.Callback] = (),
     **options: Any,
 ) -> Path:
     """Train one network, or go on with a training that was interrupted.
@@ -238,7 +256,7 @@ def fit(
         seed: of the weights, the columns of the loss and the order of the data.
         parts: checkpoints in each pass.
         model, data: arguments of `PublishedModule` and `GridDataModule`.
-        options: of Lightning's Trainer.
+        callbacks, options: of Lightning's Trainer.
 
     Returns:
         The path of the result.
@@ -262,7 +280,7 @@ def fit(
         accumulate_grad_batches=batch,
         gradient_clip_val=clip,
         check_val_every_n_epoch=parts,
-        callbacks=[best, last],
+        callbacks=[best, last, *callbacks],
         **{"accelerator": "auto", "devices": 1, "logger": False, **options},
     )
     checkpoint = folder / "last.ckpt"

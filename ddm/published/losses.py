@@ -32,6 +32,7 @@ class PublishedLoss:
         steps: K.
         gamma: weight of the energy of P.
         start: "uniform" or "normal" columns.
+        warmup, sharpness: of `ddm.losses.stochastic_norm`; as published 0 and 1.
     """
 
     kind: Literal["mggnn", "mloras"] = "mggnn"
@@ -39,6 +40,8 @@ class PublishedLoss:
     steps: int = 10
     gamma: float = 5.0
     start: str = "uniform"
+    warmup: int = 0
+    sharpness: float = 1.0
 
     def __call__(
         self, method: Schwarz, P0: CSRTensor, generator: torch.Generator | None = None
@@ -52,7 +55,13 @@ class PublishedLoss:
         if self.kind == "mloras":
             loss = worst_error(method.propagate, u, self.steps)
         else:
-            loss = stochastic_norm(method.propagate, u, steps=self.steps)
+            loss = stochastic_norm(
+                method.propagate,
+                u,
+                steps=self.steps,
+                warmup=self.warmup,
+                sharpness=self.sharpness,
+            )
         return loss + self.gamma * coarse_energy(A, P, P0) if self.gamma else loss
 
 
