@@ -7,6 +7,9 @@ of its coarse matrix. Learned are
     L    one value for each directed edge between nodes of one ring, diagonal included, shared by
          all subdomains whose ring holds both ends
     P    one value for each node and each subdomain that holds it or neighbours one that does
+
+The edges between the levels, the entries of P, have two features that the published networks do not
+use: what the partition of unity has there, and what it has after one Jacobi step.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import partition_of_unity
+from ddm.coarse import partition_of_unity, smooth
 from ddm.partition import Decomposition
 from graphnets.two_level import TwoLevelGraph
 from sparsetorch import CSRTensor, Pattern
@@ -80,6 +83,8 @@ def published_graph(
     unity = partition_of_unity(d, A.dtype)
     coarse = unity.T @ (A @ unity)
     cross = coarse_neighbours(d)
+    row, col = cross.row.long(), cross.col.long()
+    there = [P.lookup(row, col) for P in (unity, smooth(unity, A))]
     graph = TwoLevelGraph(
         fine=A.pattern,
         coarse=coarse.pattern,
@@ -88,7 +93,7 @@ def published_graph(
         coarse_nodes=(unity.T @ nodes).to(dtype),
         fine_edges=torch.stack([values.to(dtype), in_ring.to(dtype)], dim=1),
         coarse_edges=coarse.values[:, None].to(dtype),
-        cross_edges=torch.zeros(cross.nnz, 0, dtype=dtype),
+        cross_edges=torch.stack(there, dim=1).to(dtype),
     )
     row, col = (torch.from_numpy(x) for x in np.divmod(ring_edges, d.n))
     return PublishedGraph(graph, row, col, torch.from_numpy(edge))

@@ -34,6 +34,7 @@ class PublishedModule(L.LightningModule):
         network: "mggnn" or "graph_unet".
         loss: "mggnn" or "mloras", see `ddm.published.losses`.
         width, layers, hops: of the network.
+        features: 2 to let it see the partition of unity, plain and smoothed, at the entries of P.
         lr, weight_decay: of Adam.
         seed: of the loss's random columns.
         parts: Lightning epochs that make one pass over the data, see `GridDataModule`.
@@ -53,6 +54,7 @@ class PublishedModule(L.LightningModule):
         width: int = 128,
         layers: int = 4,
         hops: int = 2,
+        features: int = 0,
         lr: float = 5e-4,
         weight_decay: float = 1e-5,
         seed: int = 0,
@@ -81,8 +83,9 @@ class PublishedModule(L.LightningModule):
         self.objective = replace(
             LOSSES[loss], **{name: x for name, x in changes.items() if x is not None}
         )
-        self.config = {"network": network, "width": width, "layers": layers, "hops": hops}
-        self.net = make_network(network, width=width, layers=layers, hops=hops)
+        sizes = {"width": width, "layers": layers, "hops": hops, "features": features}
+        self.config = {"network": network, **sizes}
+        self.net = make_network(network, **sizes)
         self.register_buffer("totals", torch.zeros(4, dtype=torch.float64))
         self.history: list[float] = []
 

@@ -15,7 +15,7 @@ NETWORKS = {"mggnn": mggnn, "graph_unet": graph_unet}
 
 
 def make_network(network: str = "mggnn", **sizes: int) -> TwoLevelNet:
-    """A new network by name, with `width`, `layers` and `hops`.
+    """A new network by name, with `width`, `layers`, `hops` and `features`.
 
     Raises:
         ValueError: another name.

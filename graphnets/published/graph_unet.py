@@ -19,12 +19,12 @@ from sparsetorch import CSRTensor
 class VLayer(nn.Module):
     """Convolve, pool, convolve the coarse level, normalise, unpool, convolve."""
 
-    def __init__(self, width: int, hops: int) -> None:
+    def __init__(self, width: int, hops: int, features: int = 0) -> None:
         super().__init__()
         self.before = convolution(width, width, hops)
-        self.pool = CrossMessages(width)
+        self.pool = CrossMessages(width, features)
         self.coarse = convolution(width, width, hops)
-        self.unpool = CrossMessages(width)
+        self.unpool = CrossMessages(width, features)
         self.after = convolution(width, width, hops)
 
     def forward(
@@ -38,6 +38,9 @@ class VLayer(nn.Module):
         return self.after(A, self.unpool.to_fine(graph, x, y)), y
 
 
-def graph_unet(width: int = 128, layers: int = 4, hops: int = 2) -> TwoLevelNet:
-    """Graph U-Net on two levels, with `layers` V's; the defaults are the published sizes."""
-    return TwoLevelNet([VLayer(width, hops) for _ in range(layers)], width)
+def graph_unet(width: int = 128, layers: int = 4, hops: int = 2, features: int = 0) -> TwoLevelNet:
+    """Graph U-Net on two levels, with `layers` V's; the defaults are the published sizes.
+
+    `features` of the edges between levels, see `TwoLevelNet`, are not published.
+    """
+    return TwoLevelNet([VLayer(width, hops, features) for _ in range(layers)], width, features)

@@ -16,34 +16,56 @@ from sparsetorch_kernels import spmm
 
 
 class PairLinear(nn.Linear):
-    """A linear layer on the concatenation (a_i, b_k) of two embeddings at each pair (i, k)."""
+    """A linear layer on the concatenation (a_i, b_k, f_ik) of two embeddings and features of pairs.
 
-    def __init__(self, width: int, width_out: int) -> None:
-        super().__init__(2 * width, width_out)
+    The published networks have no features there.
+    """
 
-    def pairs(self, a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
-        """a (n, width), b (m, width), pairs (row, col) of p indices each -> (p, width_out)."""
-        first, second = self.weight.chunk(2, dim=1)
+    def __init__(self, width: int, width_out: int, features: int = 0) -> None:
+        super().__init__(2 * width + features, width_out)
+        self.parts = (width, width, features)
+
+    def pairs(
+        self, a: Tensor, b: Tensor, row: Tensor, col: Tensor, f: Tensor | None = None
+    ) -> Tensor:
+        """Hidden values of p pairs (row, col).
+
+        Args:
+            a, b: (n, width) and (m, width) embeddings.
+            row, col: (p,) indices into a and b.
+            f: (p, k) features, of which those that the layer was made for, the first, are used.
+
+        Returns:
+            (p, width_out).
+        """
+        first, second, third = self.weight.split(self.parts, dim=1)
         left, right = F.linear(a, first, self.bias), F.linear(b, second)
-        return left.index_select(0, row) + right.index_select(0, col)
+        hidden = left.index_select(0, row) + right.index_select(0, col)
+        if self.parts[2]:
+            assert f is not None
+            hidden = hidden + F.linear(f[:, : self.parts[2]], third)
+        return hidden
 
 
 class CrossMessages(nn.Module):
-    """`sum_k MLP(x_i, y_k)` over the edges between levels: not normalised by their number."""
+    """`sum_k MLP(x_i, y_k)` over the edges between levels: not normalised by their number.
 
-    def __init__(self, width: int) -> None:
+    With `features` the MLP also sees so many features of the edge.
+    """
+
+    def __init__(self, width: int, features: int = 0) -> None:
         super().__init__()
-        self.first = PairLinear(width, width)
+        self.first = PairLinear(width, width, features)
         self.second = nn.Linear(width, width)
 
     def to_fine(self, graph: TwoLevelGraph, x: Tensor, y: Tensor) -> Tensor:
         """Messages of coarse nodes y (S, width) at fine nodes x (n, width): (n, width)."""
-        hidden = self.first.pairs(x, y, graph.cross.row, graph.cross.col)
+        hidden = self.first.pairs(x, y, graph.cross.row, graph.cross.col, graph.cross_edges)
         return self._summed(graph.to_fine, hidden.relu_())
 
     def to_coarse(self, graph: TwoLevelGraph, x: Tensor, y: Tensor) -> Tensor:
         """Messages of fine nodes x (n, width) at coarse nodes y (S, width): (S, width)."""
-        hidden = self.first.pairs(y, x, graph.cross.col, graph.cross.row)
+        hidden = self.first.pairs(y, x, graph.cross.col, graph.cross.row, graph.cross_edges)
         return self._summed(graph.to_coarse, hidden.relu_())
 
     def _summed(self, incidence: Incidence, hidden: Tensor) -> Tensor:
@@ -80,15 +102,17 @@ def halves(width_in: int, width: int) -> nn.Sequential:
 class EdgeModel(nn.Module):
     """One number for each pair of embeddings: 2 width -> width -> width/2 -> width/4 -> 1."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, features: int = 0) -> None:
         super().__init__()
-        self.first = PairLinear(width, width)
+        self.first = PairLinear(width, width, features)
         self.rest = nn.Sequential(
             halves(width, width // 2),
             halves(width // 2, width // 4),
             nn.Linear(width // 4, 1),
         )
 
-    def forward(self, a: Tensor, b: Tensor, row: Tensor, col: Tensor) -> Tensor:
-        """a (n, width), b (m, width), pairs (row, col) of p indices each -> (p,)."""
-        return self.rest(self.first.pairs(a, b, row, col).relu()).squeeze(-1)
+    def forward(
+        self, a: Tensor, b: Tensor, row: Tensor, col: Tensor, f: Tensor | None = None
+    ) -> Tensor:
+        """Arguments as those of `PairLinear.pairs` -> (p,)."""
+        return self.rest(self.first.pairs(a, b, row, col, f).relu()).squeeze(-1)

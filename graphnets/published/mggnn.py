@@ -21,10 +21,10 @@ class MultigridLayer(nn.Module):
     `x <- norm(relu(TAGConv(x, relu(messages from coarse))))`, and the same for y.
     """
 
-    def __init__(self, width: int, hops: int) -> None:
+    def __init__(self, width: int, hops: int, features: int = 0) -> None:
         super().__init__()
-        self.up = CrossMessages(width)
-        self.down = CrossMessages(width)
+        self.up = CrossMessages(width, features)
+        self.down = CrossMessages(width, features)
         self.fine = convolution(2 * width, width, hops)
         self.coarse = convolution(2 * width, width, hops)
 
@@ -39,6 +39,10 @@ class MultigridLayer(nn.Module):
         return instance_norm(x.relu()), instance_norm(y.relu())
 
 
-def mggnn(width: int = 128, layers: int = 4, hops: int = 2) -> TwoLevelNet:
-    """MG-GNN on two levels; 1,380,292 parameters with the published sizes, the defaults."""
-    return TwoLevelNet([MultigridLayer(width, hops) for _ in range(layers)], width)
+def mggnn(width: int = 128, layers: int = 4, hops: int = 2, features: int = 0) -> TwoLevelNet:
+    """MG-GNN on two levels; 1,380,292 parameters with the published sizes, the defaults.
+
+    `features` of the edges between levels, see `TwoLevelNet`, are not published.
+    """
+    stack = [MultigridLayer(width, hops, features) for _ in range(layers)]
+    return TwoLevelNet(stack, width, features)

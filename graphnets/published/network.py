@@ -21,9 +21,11 @@ class TwoLevelNet(nn.Module):
     Args:
         layers: modules that map (graph, x, y, fine weights, coarse weights) to new (x, y).
         width: of the embeddings.
+        features: how many features of the edges between levels the layers and the head of the
+            prolongation see; none as published.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], width: int) -> None:
+    def __init__(self, layers: Iterable[nn.Module], width: int, features: int = 0) -> None:
         super().__init__()
         self.fine_edge = mlp(2, width, width, 1)
         self.edge = mlp(1, width, width, 1)
@@ -32,14 +34,14 @@ class TwoLevelNet(nn.Module):
         self.fine_out = nn.Linear(width, width)
         self.coarse_out = nn.Linear(width, width)
         self.ring_head = EdgeModel(width)
-        self.cross_head = EdgeModel(width)
+        self.cross_head = EdgeModel(width, features)
 
     def forward(self, graph: TwoLevelGraph, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
         """Values at ring edges and at the edges between the levels.
 
         Args:
-            graph: with 1 feature at each node, 2 at fine edges and 1 at coarse edges; those of
-                edges between the levels are not used.
+            graph: with 1 feature at each node, 2 at fine edges, 1 at coarse edges, and at least
+                `features` at the edges between the levels.
             row, col: (R,) fine nodes, the ends of each directed ring edge.
 
         Returns:
@@ -52,5 +54,5 @@ class TwoLevelNet(nn.Module):
             x, y = layer(graph, x, y, fine, coarse)
         x, y = self.fine_out(x), self.coarse_out(y)
         # The head of the prolongation takes the coarse embedding first.
-        cross = self.cross_head(y, x, graph.cross.col, graph.cross.row)
+        cross = self.cross_head(y, x, graph.cross.col, graph.cross.row, graph.cross_edges)
         return self.ring_head(x, x, row, col), cross

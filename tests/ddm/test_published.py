@@ -76,6 +76,17 @@ def test_features_and_patterns_are_the_published_ones():
     assert list(zip(graph.cross.row.tolist(), graph.cross.col.tolist())) == sorted(wide)
 
 
+def test_edges_between_levels_know_the_partition_of_unity_and_its_smoothed_form():
+    setup = small()
+    A, P0 = setup.A.to_dense(), setup.P0.to_dense()
+    smoothed = P0 - (2 / 3) * (A @ P0) / A.diagonal()[:, None]
+    graph = setup.inputs.graph
+    row, col = graph.cross.row.long(), graph.cross.col.long()
+    for got, P in zip(graph.cross_edges.T, (P0, smoothed)):
+        torch.testing.assert_close(got, P[row, col].float())
+        assert torch.count_nonzero(P) == torch.count_nonzero(P[row, col])
+
+
 def test_what_the_network_sees_is_the_matrix_where_nothing_else_is_given():
     A = laplacian(7)
     setup = PublishedSetup.of(Grid(A, partition(A, 3, method="lloyd")))

@@ -24,13 +24,13 @@ def published_graph(seed: int = 0) -> TwoLevelGraph:
         coarse_nodes=graph.coarse_nodes[:, :1],
         fine_edges=graph.fine_edges,
         coarse_edges=graph.coarse_edges,
-        cross_edges=graph.cross_edges[:, :0],
+        cross_edges=graph.cross_edges,
     )
 
 
-def network(name: str) -> Any:
+def network(name: str, features: int = 0) -> Any:
     torch.manual_seed(0)
-    return NETWORKS[name](width=8, layers=2).double()
+    return NETWORKS[name](width=8, layers=2, features=features).double()
 
 
 def mask(pattern) -> torch.Tensor:
@@ -49,11 +49,11 @@ def test_the_published_sizes(name, count):
     assert sum(p.numel() for p in NETWORKS[name]().parameters()) == count
 
 
-def messages(module: CrossMessages, target, source, edges) -> torch.Tensor:
-    """The sum over edges of an MLP on the concatenation, one edge at a time."""
+def messages(module: CrossMessages, target, source, edges, f) -> torch.Tensor:
+    """The sum over edges of an MLP on the concatenation, one edge at a time; f (n, m, features)."""
     result = torch.zeros_like(target)
     for i, k in edges.nonzero().tolist():
-        both = torch.cat([target[i], source[k]])
+        both = torch.cat([target[i], source[k], f[i, k]])
         hidden = (module.first.weight @ both + module.first.bias).relu()
         result[i] += module.second.weight @ hidden + module.second.bias
     return result
@@ -69,14 +69,18 @@ def normalised(x) -> torch.Tensor:
     return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
 
 
-def edge_model(model: EdgeModel, first, second) -> torch.Tensor:
-    x = (torch.cat([first, second]) @ model.first.weight.T + model.first.bias).relu()
+def edge_model(model: EdgeModel, first, second, f) -> torch.Tensor:
+    x = (torch.cat([first, second, f]) @ model.first.weight.T + model.first.bias).relu()
     return model.rest(x)[0]
 
 
+@pytest.mark.parametrize("features", [0, 2])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_network_is_its_dense_formula(name):
-    graph, net = published_graph(), network(name)
+def test_the_network_is_its_dense_formula(name, features):
+    graph, net = published_graph(), network(name, features)
+    given = graph.cross_edges[:, :features]
+    f = torch.stack([dense(graph.cross, column) for column in given.T], -1) if features else None
+    f = torch.zeros(*graph.cross.shape, 0).double() if f is None else f
     with torch.no_grad():
         weights = net.edge(net.fine_edge(graph.fine_edges)).squeeze(1)
         A = dense(graph.fine, weights)
@@ -85,24 +89,24 @@ def test_the_network_is_its_dense_formula(name):
         x, y = net.node(graph.fine_nodes), net.node(graph.coarse_nodes)
         for layer in net.layers:
             if name == "mggnn":
-                up = messages(layer.up, x, y, edges).relu()
-                down = messages(layer.down, y, x, edges.T).relu()
+                up = messages(layer.up, x, y, edges, f).relu()
+                down = messages(layer.down, y, x, edges.T, f.transpose(0, 1)).relu()
                 x, y = (
                     normalised(tag(layer.fine, A, torch.cat([x, up], 1)).relu()),
                     normalised(tag(layer.coarse, C, torch.cat([y, down], 1)).relu()),
                 )
             else:
                 x = tag(layer.before, A, x)
-                y = tag(layer.coarse, C, messages(layer.pool, y, x, edges.T))
+                y = tag(layer.coarse, C, messages(layer.pool, y, x, edges.T, f.transpose(0, 1)))
                 x, y = normalised(x), normalised(y)
-                x = tag(layer.after, A, messages(layer.unpool, x, y, edges))
+                x = tag(layer.after, A, messages(layer.unpool, x, y, edges, f))
         x, y = net.fine_out(x), net.coarse_out(y)
         row, col = torch.tensor([0, 3, 5, 5]), torch.tensor([1, 3, 8, 2])
         ring, cross = net(graph, row, col)
         for got, i, j in zip(ring, row, col):
-            torch.testing.assert_close(got, edge_model(net.ring_head, x[i], x[j]))
+            torch.testing.assert_close(got, edge_model(net.ring_head, x[i], x[j], given[0, :0]))
         for got, i, k in zip(cross, graph.cross.row.long(), graph.cross.col.long()):
-            torch.testing.assert_close(got, edge_model(net.cross_head, y[k], x[i]))
+            torch.testing.assert_close(got, edge_model(net.cross_head, y[k], x[i], f[i, k]))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
