@@ -35,6 +35,7 @@ class PublishedModule(L.LightningModule):
         loss: "mggnn" or "mloras", see `ddm.published.losses`.
         width, layers, hops: of the network.
         features: 2 to let it see the partition of unity, plain and smoothed, at the entries of P.
+        plain: whether training starts at L = 0 and P constant in each row; published is random.
         lr, weight_decay: of Adam.
         seed: of the loss's random columns.
         parts: Lightning epochs that make one pass over the data, see `GridDataModule`.
@@ -55,6 +56,7 @@ class PublishedModule(L.LightningModule):
         layers: int = 4,
         hops: int = 2,
         features: int = 0,
+        plain: bool = False,
         lr: float = 5e-4,
         weight_decay: float = 1e-5,
         seed: int = 0,
@@ -86,6 +88,8 @@ class PublishedModule(L.LightningModule):
         sizes = {"width": width, "layers": layers, "hops": hops, "features": features}
         self.config = {"network": network, **sizes}
         self.net = make_network(network, **sizes)
+        if plain:
+            self.net.start_plain()
         self.register_buffer("totals", torch.zeros(4, dtype=torch.float64))
         self.history: list[float] = []
 

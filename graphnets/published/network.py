@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from graphnets.mggnn import mlp
@@ -35,6 +36,18 @@ class TwoLevelNet(nn.Module):
         self.coarse_out = nn.Linear(width, width)
         self.ring_head = EdgeModel(width)
         self.cross_head = EdgeModel(width, features)
+
+    @torch.no_grad()
+    def start_plain(self) -> None:
+        """Set the heads' last layers so that values are 0 at ring edges and 1 between the levels.
+
+        Not published: there both are random at first, and what they make of a method can diverge.
+        """
+        for head, value in ((self.ring_head, 0.0), (self.cross_head, 1.0)):
+            last = head.rest[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.constant_(last.bias, value)
 
     def forward(self, graph: TwoLevelGraph, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
         """Values at ring edges and at the edges between the levels.

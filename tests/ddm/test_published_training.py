@@ -166,3 +166,29 @@ def test_a_loss_can_be_changed_and_an_unknown_one_is_named():
     assert module.objective.vectors == 100
     with pytest.raises(ValueError, match="loss: expected one of"):
         PublishedModule(loss="square")
+
+
+@pytest.mark.parametrize("name", ["full", "hour", "short"])
+def test_every_training_of_the_configurations_can_begin(name):
+    models = paper_protocol.read_configuration(name)["models"]
+    assert list(models)[:3] == ["MG-GNN", "Graph U-Net", "MG-GNN, older loss"]
+    for options in models.values():
+        PublishedModule(**options.get("model", {}), parts=options["parts"])
+        GridDataModule(**options["data"], parts=options["parts"])
+
+
+def test_the_full_configuration_trains_as_published():
+    models = paper_protocol.read_configuration("full")["models"]
+    expected = {"passes": 10, "batch": 10, "parts": 10, "data": {"count": 1000}}
+    assert models["MG-GNN"] == expected
+    assert models["Graph U-Net"] == expected | {"model": {"network": "graph_unet"}}
+    assert models["MG-GNN, older loss"] == expected | {"model": {"loss": "mloras"}}
+    published = PublishedModule().hparams
+    assert {k: published[k] for k in ("width", "layers", "hops", "lr", "weight_decay")} == {
+        "width": 128,
+        "layers": 4,
+        "hops": 2,
+        "lr": 5e-4,
+        "weight_decay": 1e-5,
+    }
+    assert (published["reduction"], published["features"], published["plain"]) == ("sum", 0, False)

@@ -148,3 +148,14 @@ def test_instance_norm_is_torch_s_of_one_graph():
     expected = torch.nn.functional.instance_norm(x.T[None])[0].T
     torch.testing.assert_close(instance_norm(x), expected)
     assert torch.equal(instance_norm(torch.ones(4, 2)), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_plain_start_gives_zero_at_ring_edges_and_one_between_the_levels(name):
+    graph, net = published_graph(), network(name, features=2)
+    net.start_plain()
+    ring, cross = net(graph, torch.arange(9), torch.arange(9).flip(0))
+    assert torch.equal(ring, torch.zeros_like(ring))
+    assert torch.equal(cross, torch.ones_like(cross))
+    (ring.sum() + cross.sum()).backward()
+    assert net.ring_head.rest[-1].weight.grad.abs().max() > 0
