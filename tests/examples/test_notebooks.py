@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -41,6 +42,7 @@ def test_cells_are_run_in_order_and_their_outputs_kept(tmp_path, monkeypatch):
         "# Title\n\n```python\nx = 2\n```\n\ntext\n\n```python\nprint(x + 1)\n"
         "from matplotlib import pyplot as plt\nplt.plot([1, 2])\nopen('left', 'w').close()\n```\n"
     )
+    plt.close("all")  # a cell would draw into what another test left open
     (tmp_path / "page.md").write_text(page)
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "page.md"), str(tmp_path / "n.ipynb")])
     monkeypatch.chdir(tmp_path)
