@@ -235,6 +235,8 @@ def test_the_table_and_the_picture(tuned, tmp_path):
     assert len(figure.axes[0].lines) == len(begun)
     bars = min(12, sum(trial.converged for trial in tuned.trials))
     assert len(figure.axes[1].patches) == 2 * bars
+    first = figure.axes[1].patches[0].get_width() + figure.axes[1].patches[bars].get_width()
+    assert first == pytest.approx(tuned.best.cost_s)
     plt.close(figure)
     assert tuned.best.method in repr(tuned)
 
