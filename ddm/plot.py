@@ -189,7 +189,7 @@ def plot_trials(trials: Sequence[Trial], best: Trial, most: int = 12) -> Figure:
         axes[0].semilogy(values, color="#bdbdbd", linewidth=1)
     name = f"{best.method} {best.settings}".strip()
     style = {"color": "#d7301f", "linewidth": 2.6}
-    if best.residuals[0] > 0:
+    if best.residuals and best.residuals[0] > 0:
         plot_convergence({name: best.residuals}, axes[0], styles={name: style})
     costs = [(t, t.setup_s, t.cost_s) for t in trials if t.setup_s is not None]
     costs = [(t, setup, cost - setup) for t, setup, cost in costs if cost is not None]

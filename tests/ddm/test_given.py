@@ -154,6 +154,7 @@ def test_a_zero_right_hand_side():
     table.plot()
     tuned = ddm.tune(A, np.zeros(N), progress=False)
     assert tuned.best.converged
+    assert tuned.rows[0]["iterations"] == 0
     tuned.plot()
 
 

@@ -39,7 +39,8 @@ def test_its_form_is_that_of_the_notebook_format():
 
 def test_cells_are_run_in_order_and_their_outputs_kept(tmp_path, monkeypatch):
     page = (
-        "# Title\n\n[a](b.md) ![c](images/d.png) [e](https://f.g)\n\n```python\nx = 2\n```\n\ntext\n\n```python\nprint(x + 1)\n"
+        "# Title\n\n[a](b.md) ![c](images/d.png) [e](https://f.g)\n\n"
+        "```python\nx = 2\n```\n\ntext\n\n```python\nprint(x + 1)\n"
         "from matplotlib import pyplot as plt\nplt.plot([1, 2])\nopen('left', 'w').close()\n```\n"
     )
     plt.close("all")  # a cell would draw into what another test left open
