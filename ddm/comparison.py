@@ -77,7 +77,8 @@ def compare(
     `runs`; the others are not affected.
 
     Args:
-        A: (n, n) SciPy sparse matrix, CSRTensor, or `ddm.Problem`, which brings the arrays below.
+        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+            `ddm.Problem`, which brings the arrays below.
         b: (n,) right-hand side; None takes the problem's, or normal numbers.
         methods: short names (`ddm.methods.METHODS`): "ras", "oras" (Robin weight 0.5), "oras_tuned"
             (`ddm.best_classical`), "as", "soras", "geneo", "mggnn", "amg", "direct"; or a mapping

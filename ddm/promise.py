@@ -18,6 +18,7 @@ SIZES = (64, 160, 400, 1000)
 FIRST = (
     Classical(theta=0.5, subdomain=64),
     Classical(theta=0.6, between=True, smoothing=2, subdomain=64),
+    Classical(theta=0.7, vectors="linear", smoothing=3, subdomain=160),
     Classical(subdomain=160, overlap=2),
     Classical(subdomain=64, form="additive", levels="balanced"),
 )
@@ -33,7 +34,8 @@ def first_candidates(bench: Workbench) -> Iterator[tuple[str, Maker]]:
     for size in SIZES[:2]:
         yield f"mggnn, {size}", lambda bench, size=size: learned(bench, size)
     for candidate in FIRST:
-        if candidate.subdomain is None or candidate.subdomain <= n / 2:
+        lacking = candidate.vectors == "linear" and bench.problem.positions is None
+        if (candidate.subdomain or bench.subdomain) <= n / 2 and not lacking:
             yield "schwarz", candidate
     yield "geneo", METHODS["geneo"]
 

@@ -67,7 +67,7 @@ class Trial:
     def row(self) -> dict[str, Any]:
         """The row of a table with `COLUMNS`."""
         known = {name: getattr(self, name) for name in COLUMNS if hasattr(self, name)}
-        iterations = len(self.residuals) - 1 if self.converged else None
+        iterations = max(len(self.residuals) - 1, 0) if self.converged else None
         return dict.fromkeys(COLUMNS) | known | self.sizes | {"iterations": iterations}
 
 

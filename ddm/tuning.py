@@ -145,7 +145,8 @@ def tune(
     so that the run exceeds it by the set-up of one at most. Control-C ends it with the best so far.
 
     Args:
-        A: (n, n) SciPy sparse matrix, CSRTensor, or `ddm.Problem`.
+        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+            `ddm.Problem`.
         b: (n,) right-hand side; None takes the problem's, or normal numbers.
         coords: (n, d) positions of the unknowns.
         budget_s: seconds.

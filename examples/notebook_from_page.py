@@ -20,6 +20,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+LINK = re.compile(r"\]\((?!https?://)")  # to other pages and pictures of the documentation
 BLOCK = re.compile(r"```python\n(.*?)```\n", re.DOTALL)
 
 
@@ -29,6 +30,8 @@ def cells(page: str) -> list[dict[str, Any]]:
     for number, text in enumerate(BLOCK.split(page)):
         if not text.strip():
             continue
+        if number % 2 == 0:
+            text = LINK.sub("](../docs/", text)
         cell: dict[str, Any] = {
             "cell_type": "code" if number % 2 else "markdown",
             "id": f"cell-{number}",

@@ -49,6 +49,8 @@ def plot_runs(runs: Mapping[str, Run]) -> Figure:
 def plot_trials(trials: Sequence[Trial], best: Trial, most: int = 12) -> Figure:
     """Residuals of a tuning run's candidates, the best standing out, and seconds of the cheapest.
 
+    Seconds are those of the set-up and of all solves that it is to serve.
+
     most: bars.
     """
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
@@ -59,12 +61,14 @@ def plot_trials(trials: Sequence[Trial], best: Trial, most: int = 12) -> Figure:
         axes[0].semilogy(values, color="#bdbdbd", linewidth=1)
     name = f"{best.method} {best.settings}".strip()
     style = {"color": "#d7301f", "linewidth": 2.6}
-    plot_convergence({name: best.residuals}, axes[0], styles={name: style})
-    finished = [t for t in trials if t.cost_s is not None and t.setup_s is not None]
-    finished = sorted(finished, key=lambda t: t.cost_s or 0.0)[:most]
+    if best.residuals and best.residuals[0] > 0:
+        plot_convergence({name: best.residuals}, axes[0], styles={name: style})
+    costs = [(t, t.setup_s, t.cost_s) for t in trials if t.setup_s is not None]
+    costs = [(t, setup, cost - setup) for t, setup, cost in costs if cost is not None]
+    costs.sort(key=lambda item: item[1] + item[2])
     seconds = {
-        f"{i + 1}. {t.method} {t.settings}".strip(): (t.setup_s or 0.0, t.solve_s or 0.0)
-        for i, t in enumerate(finished)
+        f"{i}. {trial.method} {trial.settings}".strip(): (setup, solves)
+        for i, (trial, setup, solves) in enumerate(costs[:most], 1)
     }
     plot_seconds(seconds, axes[1])
     return figure

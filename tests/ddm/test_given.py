@@ -152,7 +152,10 @@ def test_a_zero_right_hand_side():
         assert run.converged
         assert not run.krylov.x.any()
     table.plot()
-    assert ddm.tune(A, np.zeros(N), progress=False).best.converged
+    tuned = ddm.tune(A, np.zeros(N), progress=False)
+    assert tuned.best.converged
+    assert tuned.rows[0]["iterations"] == 0
+    tuned.plot()
 
 
 def test_what_a_problem_lacks_may_be_set():

@@ -128,17 +128,21 @@ def test_a_class_that_the_network_never_saw():
     problem = ddm.diffusion(mesh, checkerboard(mesh, 0, contrast=1e4))
     with pytest.warns(LearnedRefusedWarning, match="trained on poisson; this matrix is like diff"):
         ddm.learned_schwarz(problem, "poisson_2d", subdomain=30)
-    net = InterfaceNet(width=8, layers=1)
-    net.metadata = {"kinds": '["poisson"]'}
-    with pytest.warns(LearnedRefusedWarning, match="like diffusion"):
-        ddm.learned_schwarz(problem, net, subdomain=30)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # untrained, it is its start
-        ddm.learned_schwarz(problem, net, subdomain=30, measure_unseen=True)
     net = ddm.load_pretrained("poisson_2d")
     assert "like diffusion" in chosen_net(problem, net)[1]
     silent = perturbed(0.0)  # it does not say what it has seen
     assert chosen_net(problem, silent) == (silent, "")
+
+
+def test_a_network_is_tried_on_such_a_class_if_one_asks_for_it():
+    problem = ddm.poisson(delaunay(12))
+    net = InterfaceNet(width=8, layers=1)  # untrained, it is its start
+    net.metadata = {"kinds": '["poisson"]', "dimension": "3"}
+    with pytest.warns(LearnedRefusedWarning, match="it was trained in 3D, not 2D"):
+        ddm.learned_schwarz(problem, net, subdomain=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ddm.learned_schwarz(problem, net, subdomain=30, measure_unseen=True)
 
 
 def test_no_network_that_ships_fits():

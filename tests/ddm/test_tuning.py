@@ -37,14 +37,33 @@ def tuned(problem):
     return ddm.tune(problem, **QUIET)
 
 
-def slow(seconds):
-    """A method whose set-up takes its time."""
+class Clock:
+    """A clock that moves by a ten-thousandth of a second when it is read, and by what is spent."""
 
-    def make(bench):
-        time.sleep(seconds)
-        return Classical(subdomain=40)(bench)
+    now = 0.0
 
-    return make
+    def __call__(self):
+        self.now += 1e-4
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds
+
+    def slow(self, seconds):
+        """A method whose set-up takes its time."""
+
+        def make(bench):
+            self.spend(seconds)
+            return Classical(subdomain=40)(bench)
+
+        return make
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
 
 
 def race(problem, **options):
@@ -115,11 +134,11 @@ def test_only_the_methods_that_were_asked_for(problem):
     assert isinstance(tuned.preconditioner, (ddm.Schwarz, Multigrid))
 
 
-def test_many_right_hand_sides_favour_cheap_solves(problem):
+def test_many_right_hand_sides_favour_cheap_solves(problem, clock):
     """A set-up that takes a while pays if it serves enough solves, and not otherwise."""
 
     def dear(bench):
-        time.sleep(0.3)
+        clock.spend(0.3)
         return Direct(bench.matrix)
 
     methods = {"ras": "ras", "dear": dear}
@@ -131,22 +150,22 @@ def test_many_right_hand_sides_favour_cheap_solves(problem):
     assert best.cost_s == pytest.approx(best.setup_s + 1e4 * best.solve_s)
 
 
-def test_a_set_up_that_costs_more_than_the_best_is_not_followed_by_a_solve(problem):
+def test_a_set_up_that_costs_more_than_the_best_is_not_followed_by_a_solve(problem, clock):
     runner = race(problem)
     runner.enter("amg", lambda bench: Classical(subdomain=40)(bench))
-    trial = runner.enter("slow", slow(1.0))
+    trial = runner.enter("slow", clock.slow(1.0))
     assert trial.status == "dropped: its set-up costs more than the best"
     assert trial.residuals == []
     assert trial.setup_s is not None
     assert trial.setup_s > 1
 
 
-def test_a_solve_that_cannot_win_is_given_up_with_its_history(problem):
+def test_a_solve_that_cannot_win_is_given_up_with_its_history(problem, clock):
     class Useless(Direct):
         """The identity, which takes its time."""
 
         def apply(self, r):
-            time.sleep(0.02)
+            clock.spend(0.02)
             return r.clone()
 
     runner = with_best(problem, cost_s=0.5, rtol=1e-10)
@@ -166,10 +185,13 @@ def test_a_history_that_is_behind_loses_and_one_that_is_ahead_does_not(problem):
     assert not runner._loses(9.0, 0.95, 0.5)
 
 
-def test_time_is_up(problem):
+def test_time_is_up(problem, clock):
     """No candidate is begun after the budget, but one is tried whatever the budget."""
     tuned = ddm.tune(
-        problem, methods={"a": slow(0.2), "b": slow(0.2), "c": "direct"}, budget_s=0.1, **QUIET
+        problem,
+        methods={"a": clock.slow(0.2), "b": clock.slow(0.2), "c": "direct"},
+        budget_s=0.1,
+        **QUIET,
     )
     assert [trial.method for trial in tuned.trials] == ["a"]
     runner = with_best(problem, cost_s=1e9, deadline=0.0)
@@ -213,6 +235,8 @@ def test_the_table_and_the_picture(tuned, tmp_path):
     assert len(figure.axes[0].lines) == len(begun)
     bars = min(12, sum(trial.converged for trial in tuned.trials))
     assert len(figure.axes[1].patches) == 2 * bars
+    first = figure.axes[1].patches[0].get_width() + figure.axes[1].patches[bars].get_width()
+    assert first == pytest.approx(tuned.best.cost_s)
     plt.close(figure)
     assert tuned.best.method in repr(tuned)
 

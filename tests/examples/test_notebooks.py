@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -38,16 +39,20 @@ def test_its_form_is_that_of_the_notebook_format():
 
 def test_cells_are_run_in_order_and_their_outputs_kept(tmp_path, monkeypatch):
     page = (
-        "# Title\n\n```python\nx = 2\n```\n\ntext\n\n```python\nprint(x + 1)\n"
+        "# Title\n\n[a](b.md) ![c](images/d.png) [e](https://f.g)\n\n"
+        "```python\nx = 2\n```\n\ntext\n\n```python\nprint(x + 1)\n"
         "from matplotlib import pyplot as plt\nplt.plot([1, 2])\nopen('left', 'w').close()\n```\n"
     )
+    plt.close("all")  # a cell would draw into what another test left open
     (tmp_path / "page.md").write_text(page)
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "page.md"), str(tmp_path / "n.ipynb")])
     monkeypatch.chdir(tmp_path)
     main()
     assert {path.name for path in tmp_path.iterdir()} == {"page.md", "n.ipynb"}
     title, first, text, second = json.loads((tmp_path / "n.ipynb").read_text())["cells"]
-    assert title["source"] == ["# Title"]
+    text_of_title = "".join(title["source"])
+    assert text_of_title.startswith("# Title\n")
+    assert "[a](../docs/b.md) ![c](../docs/images/d.png) [e](https://f.g)" in text_of_title
     assert text["source"] == ["text"]
     assert first["outputs"] == []
     assert second["outputs"][0]["text"] == ["3\n"]

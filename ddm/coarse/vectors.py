@@ -1,0 +1,36 @@
+"""Vectors for coarse spaces: constants, and linear functions of the coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def constants(n: int, block_size: int = 1) -> np.ndarray:
+    """One vector for each component of a block, (n, block_size)."""
+    component = np.arange(n) % block_size
+    return (component[:, None] == np.arange(block_size)).astype(np.float64)
+
+
+def with_linear(vectors: np.ndarray, coordinates: np.ndarray, block_size: int = 1) -> np.ndarray:
+    """Vectors with the coordinates in each component beside them, (n, k + d * block_size).
+
+    A coarse space with linear functions needs fewer iterations than one with constants alone, for
+    1 + d times its columns. What depends on the others, as rigid-body modes do, `nicolaides` drops.
+
+    Args:
+        vectors: (n, k).
+        coordinates: (n, d) positions of the unknowns.
+        block_size: unknowns a node.
+
+    Raises:
+        ValueError: coordinates that do not fit, or are not finite.
+    """
+    n = len(vectors)
+    if coordinates.ndim != 2 or len(coordinates) != n or not np.isfinite(coordinates).all():
+        raise ValueError(
+            f"coordinates: expected finite positions ({n}, d), got shape {coordinates.shape}"
+        )
+    x = coordinates - coordinates.mean(axis=0)
+    x = x / max(np.abs(x).max(), np.finfo(np.float64).tiny)
+    linear = x[:, None, :] * constants(n, block_size)[:, :, None]
+    return np.hstack([vectors, linear.reshape(n, -1)])
