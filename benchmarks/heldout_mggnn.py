@@ -14,46 +14,60 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ddm.comparison import Run, compare
+from ddm.checkpoints import FOLDER
+from ddm.classical import Classical
+from ddm.comparison import compare
 from ddm.learned import InterfaceNet
 from ddm.mesh import random_mesh
-from ddm.partition import partition
+from ddm.methods import Maker
 from ddm.problems import Problem, poisson
-from ddm.setup import set_up
+from ddm.schwarz import Schwarz
+from ddm.search import best_classical
 from ddm.table import Table
-from sparsetorch.linalg import fgmres, richardson
+from ddm.workbench import Workbench
 
-FIRST_SEED = 55_000_000
+FIRST_SEED, RTOL = 55_000_000, 1e-8
+
+
+def best_theta(smoothing: int) -> Maker:
+    """ORAS with the Robin weight that is best on the very matrix."""
+
+    def make(bench: Workbench) -> Schwarz:
+        found = best_classical(
+            bench, overlaps=(1,), between=(False,), smoothings=(smoothing,), rtol=RTOL
+        )
+        return found.method
+
+    return make
+
+
+METHODS: dict[str, str | Maker] = {
+    "RAS": "ras",
+    "ORAS best theta": best_theta(0),
+    "RAS, smoothed": Classical(),
+    "ORAS best theta, smoothed": best_theta(1),
+    "MG-GNN": "mggnn",
+    "ORAS 0.5, smoothed": "oras",
+}
 
 
 def counts(problem: Problem, net: InterfaceNet, subdomain: int) -> dict[str, tuple[int, int]]:
     """Stationary and FGMRES iterations of each method, by name."""
-    runs: dict[str, Run] = compare(problem.A, problem.b, net, subdomain=subdomain, amg=False)
     found = {}
-    for name, run in runs.items():
-        if not (run.stationary.converged and run.krylov.converged):
-            raise RuntimeError(f"{name} does not converge: {run.stationary.message}")
-        words = name.split(" ")
-        label = "ORAS best theta" + (", smoothed" if "smoothed" in name else "")
-        found[label if words[0] == "ORAS" else name] = (
-            run.stationary.iterations,
-            run.krylov.iterations,
-        )
-    owner = partition(problem.A, max(1, round(len(problem.b) / subdomain)))
-    setup = set_up(problem.A, owner)
-    tuned, b = setup.classical(0.5), torch.from_numpy(problem.b)
-    found["ORAS 0.5, smoothed"] = tuple(
-        solve(setup.A, b, preconditioner=tuned, rtol=1e-8).iterations
-        for solve in (richardson, fgmres)
-    )
+    for name, run in compare(
+        problem, methods=METHODS, net=net, subdomain=subdomain, rtol=RTOL
+    ).runs.items():
+        if run.stationary is None or not (run.stationary.converged and run.converged):
+            raise RuntimeError(f"{name} does not converge: {run.status}")
+        assert run.krylov is not None
+        found[name] = (run.stationary.iterations, run.krylov.iterations)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default = Path(__file__).parents[1] / "examples" / "mggnn.safetensors"
+    default = FOLDER / "poisson_2d.safetensors"
     parser.add_argument("--checkpoint", type=Path, default=default)
     parser.add_argument("--meshes", type=int, default=10)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])

@@ -2,7 +2,8 @@
 
     mesh -> problems -> partition -> coarse, interface, local -> schwarz -> multilevel    classical
     features -> learned                                          MG-GNN's interface values and P
-    setup, rates, comparison, table, plot                           using and measuring them
+    checkpoints, scope, safeguard                                   what ships, and where it applies
+    methods, search, comparison, tuning, table, plot                using and measuring them
     losses, data, lightning                                      training
     petsc                                                        the same methods over MPI
 
@@ -15,7 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddm.comparison import compare
+    from ddm.checkpoints import load_pretrained, pretrained_names
+    from ddm.comparison import Comparison, compare
     from ddm.interface import robin
     from ddm.learned import InterfaceNet
     from ddm.mesh import (
@@ -43,16 +45,24 @@ if TYPE_CHECKING:
         random_problem,
         rigid_body_modes,
     )
+    from ddm.safeguard import LearnedRefusedWarning, learned_schwarz
     from ddm.schwarz import Schwarz
+    from ddm.search import Search, best_classical
     from ddm.setup import Setup, set_up
+    from ddm.tuning import Tuned, tune
 
 __all__ = [
+    "Comparison",
     "Decomposition",
     "Elements",
     "InterfaceNet",
+    "LearnedRefusedWarning",
     "Problem",
     "Schwarz",
+    "Search",
     "Setup",
+    "Tuned",
+    "best_classical",
     "compare",
     "convection_diffusion",
     "decompose",
@@ -61,13 +71,16 @@ __all__ = [
     "from_matrix",
     "graph_laplacian",
     "helmholtz",
+    "learned_schwarz",
     "load_mesh",
     "load_petsc",
+    "load_pretrained",
     "mesh_box",
     "mesh_cad",
     "mesh_domain",
     "mesh_hull",
     "poisson",
+    "pretrained_names",
     "random_mesh",
     "random_problem",
     "random_solid",
@@ -75,10 +88,12 @@ __all__ = [
     "robin",
     "save_mesh",
     "set_up",
+    "tune",
 ]
 
 _MODULES = {
-    "comparison": ("compare",),
+    "checkpoints": ("load_pretrained", "pretrained_names"),
+    "comparison": ("Comparison", "compare"),
     "interface": ("robin",),
     "learned": ("InterfaceNet",),
     "mesh": (
@@ -106,8 +121,11 @@ _MODULES = {
         "random_problem",
         "rigid_body_modes",
     ),
+    "safeguard": ("LearnedRefusedWarning", "learned_schwarz"),
     "schwarz": ("Schwarz",),
+    "search": ("Search", "best_classical"),
     "setup": ("Setup", "set_up"),
+    "tuning": ("Tuned", "tune"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

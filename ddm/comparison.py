@@ -1,180 +1,137 @@
-"""Run two-level Schwarz methods, and AMG, on one system side by side."""
+"""Methods on one system side by side: a table, and the runs behind it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from ddm.extras import extra
+from ddm.given import as_problem
 from ddm.learned import InterfaceNet
-from ddm.partition import partition
-from ddm.rates import best_theta
+from ddm.methods import Maker, makers
+from ddm.problems.problem import Elements
+from ddm.runs import COLUMNS, Run, run, warm_up
 from ddm.schwarz import Schwarz
-from ddm.setup import Setup, set_up
-from sparsetorch import CSRTensor
-from sparsetorch.linalg import Solution, fgmres, richardson
+from ddm.setup import Setup
+from ddm.shelf import Shelf
+from ddm.table import Table
+from ddm.workbench import Workbench
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEFAULT = ("ras", "oras", "oras_tuned", "geneo", "mggnn", "amg")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One method on one system.
+class Comparison(Table):
+    """A table with a row for each run, and the runs by name.
+
+    Columns: the method and its settings; number of subdomains, their overlap, the stored entries of
+    all local matrices (`local_nnz`; of all levels for AMG), unknowns and stored entries of the
+    coarse problem; iterations of the stationary iteration and its convergence factor; the Krylov
+    method and its iterations; seconds of set-up and of the Krylov solve; and how it ended.
 
     Attributes:
-        method: its name.
-        stationary: its iteration alone, `x <- x + M (b - A x)`.
-        krylov: FGMRES with it as the preconditioner.
-        setup_s: seconds for partition, set-up, inference and factorizations.
-        solve_s: seconds of the Krylov solve, the fastest of three.
+        runs: `Run` by method.
     """
 
-    method: str
-    stationary: Solution
-    krylov: Solution
-    setup_s: float
-    solve_s: float
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        super().__init__(COLUMNS)
+        self.runs: dict[str, Run] = {}
+        for one in runs:
+            self.add_run(one)
+
+    def add_run(self, run: Run) -> None:
+        """Append a run's row."""
+        self.runs[run.method] = run
+        self.add(**run.row())
+
+    def plot(self) -> Figure:
+        """Residuals of the Krylov methods and of the stationary iterations, and the seconds."""
+        from ddm.plot import plot_runs
+
+        return plot_runs(self.runs)
 
 
-class Stopwatch:
-    """Seconds by name: `with stopwatch("factor"): ...` adds to an entry."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, name: str) -> Stopwatch:
-        """Choose the entry."""
-        self._name = name
-        return self
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        passed = time.perf_counter() - self._start
-        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + passed
-
-
-@torch.no_grad()
 def compare(
-    A: sp.csr_array,
-    b: np.ndarray,
-    net: InterfaceNet | None = None,
+    A: Any,
+    b: np.ndarray | torch.Tensor | None = None,
+    methods: Sequence[str] | Mapping[str, str | Maker] = DEFAULT,
+    coords: np.ndarray | None = None,
+    rtol: float = 1e-6,
     *,
     subdomain: int = 64,
-    rtol: float = 1e-8,
+    near_nullspace: np.ndarray | None = None,
+    block_size: int = 1,
+    elements: Elements | None = None,
+    net: InterfaceNet | None = None,
     maxiter: int = 500,
-    method: str = "metis",
-    amg: bool = True,
-) -> dict[str, Run]:
-    """Two-level RAS and ORAS with plain and smoothed coarse space, MG-GNN, PyAMG: runs by name.
+    partitioner: str = "metis",
+    search_s: float = 30.0,
+) -> Comparison:
+    """Run methods on one system, all with the same subdomains: a table with a row for each.
 
-    Every Schwarz method has the same subdomains. ORAS has the constant Robin weight that needs the
-    fewest iterations on this very matrix; the search does not count as set-up. PyAMG is
-    Ruge-Stueben: its `stationary` is the V-cycle alone, its `krylov` FGMRES with one V-cycle, its
-    `solve_s` that of its own CG, what a user would call.
+    A method that does not apply, fails or diverges has a row that says so, with its history in
+    `runs`; the others are not affected.
 
     Args:
-        A: (n, n) SciPy CSR array, symmetric positive definite.
-        b: (n,) right-hand side.
-        net: a trained network; None leaves MG-GNN out.
-        subdomain: unknowns that a subdomain owns.
+        A: (n, n) SciPy sparse matrix, CSRTensor, or `ddm.Problem`, which brings the arrays below.
+        b: (n,) right-hand side; None takes the problem's, or normal numbers.
+        methods: short names (`ddm.methods.METHODS`): "ras", "oras" (Robin weight 0.5), "oras_tuned"
+            (`ddm.best_classical`), "as", "soras", "geneo", "mggnn", "amg", "direct"; or a mapping
+            from names to short names, to `ddm.classical.Classical`, or to functions of a
+            `ddm.workbench.Workbench` that return a preconditioner.
+        coords: (n, d) positions of the unknowns.
         rtol: relative residual.
-        maxiter: of the stationary iterations and of FGMRES.
-        method: partitioner.
-        amg: whether to run PyAMG.
+        subdomain: unknowns that a subdomain owns.
+        near_nullspace: (n, k), such as rigid-body modes; None: constants.
+        block_size: unknowns a node, numbered node by node.
+        elements: element matrices that sum to A, for "geneo", "soras" and "oras_tuned" on other
+            matrices than M-matrices.
+        net: the network of "mggnn"; None takes one that ships and has seen such matrices.
+        maxiter: of the stationary iterations and of the Krylov methods.
+        partitioner: "metis" or "lloyd".
+        search_s: seconds after which the search of "oras_tuned" begins no other candidate; math.inf
+            lets it end.
 
     Raises:
-        TypeError, ValueError: see `partition`; a `subdomain` below 1.
+        TypeError, ValueError: arguments that do not fit, unknown methods, a singular matrix or one
+            with NaN or zero rows.
     """
-    if subdomain < 1:
-        raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
-    right = torch.from_numpy(b)
-    watch = Stopwatch()
-    with watch("partition"):
-        owner = partition(A, max(1, round(A.shape[0] / subdomain)), method=method)
-    runs: dict[str, Run] = {}
+    chosen = makers(methods)
+    problem = as_problem(
+        A, b, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
+    )
+    check_limits(rtol, maxiter)
+    bench = Workbench(
+        problem, subdomain=subdomain, partitioner=partitioner, net=net, search_s=search_s
+    )
+    warm_up()
+    bench.owner(bench.subdomain)  # an unknown partitioner is an error, not a row
+    return Comparison(
+        run(name, maker, bench, rtol=rtol, maxiter=maxiter) for name, maker in chosen.items()
+    )
 
-    def run(name: str, schwarz: Schwarz, seconds: dict[str, float]) -> None:
-        runs[name] = measure(name, schwarz.A, right, schwarz, seconds, rtol, maxiter)
 
-    for smoothing, suffix in ((0, ""), (1, ", smoothed")):
-        common = Stopwatch()
-        with common("set-up"):
-            setup = set_up(A, owner, smoothing=smoothing)
-        theta = best_theta(setup.A, setup.decomposition, setup.P, local=setup.local)
-        for name, weight in ((f"RAS{suffix}", 1.0), (f"ORAS {theta:g}{suffix}", theta)):
-            own = Stopwatch()
-            with own("factor"):
-                schwarz = setup.classical(weight)
-            run(name, schwarz, watch.seconds | common.seconds | own.seconds)
-        if smoothing == 1 and net is not None:
-            schwarz, seconds = learned_with_times(setup, net)
-            run("MG-GNN", schwarz, watch.seconds | common.seconds | seconds)
-    if amg:
-        runs["PyAMG + CG"] = _pyamg(A, b, rtol, maxiter)
-    return runs
+def check_limits(rtol: float, maxiter: int) -> None:
+    """Refuse a tolerance or a number of iterations that no solve can have.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not 0 < rtol < 1:
+        raise ValueError(f"rtol: expected a number between 0 and 1, got {rtol}")
+    if maxiter != int(maxiter) or maxiter < 1:
+        raise ValueError(f"maxiter: expected at least 1 iteration, got {maxiter}")
 
 
 def learned_with_times(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, dict[str, float]]:
     """MG-GNN's method and the seconds of features, inference and factorization."""
-    watch = Stopwatch()
+    shelf = Shelf()
     with torch.no_grad():
-        with watch("features"):
-            inputs = setup.inputs
-        with watch("inference"):
-            interface, correction = net(inputs)
-        with watch("factor"):
-            schwarz = setup.with_values(interface, correction)
-    return schwarz, watch.seconds
-
-
-def measure(
-    name: str,
-    A: CSRTensor,
-    b: torch.Tensor,
-    schwarz: Schwarz,
-    seconds: dict[str, float],
-    rtol: float,
-    maxiter: int,
-) -> Run:
-    """Solve by the stationary iteration and by FGMRES with a method whose set-up is done."""
-    stationary = richardson(A, b, preconditioner=schwarz, rtol=rtol, maxiter=maxiter)
-    krylov, solve_s = best_of(
-        3, lambda: fgmres(A, b, preconditioner=schwarz, rtol=rtol, maxiter=maxiter)
-    )
-    return Run(name, stationary, krylov, sum(seconds.values()), solve_s)
-
-
-def best_of(times: int, function: Callable[[], T]) -> tuple[T, float]:
-    """Result and seconds of the fastest of some calls: other programs only ever add time."""
-    runs: list[tuple[T, float]] = []
-    for _ in range(times):
-        start = time.perf_counter()
-        result = function()
-        runs.append((result, time.perf_counter() - start))
-    return min(runs, key=lambda run: run[1])
-
-
-def _pyamg(A: sp.csr_array, b: np.ndarray, rtol: float, maxiter: int) -> Run:
-    watch = Stopwatch()
-    with watch("set-up"):
-        hierarchy = extra("pyamg").ruge_stuben_solver(sp.csr_matrix(A))
-    cycle = hierarchy.aspreconditioner(cycle="V")
-    _, solve_s = best_of(3, lambda: hierarchy.solve(b, tol=rtol, accel="cg", maxiter=maxiter))
-    matrix, right = CSRTensor.from_scipy(A), torch.from_numpy(b)
-
-    def precondition(r: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(cycle.matvec(r.numpy()))
-
-    stationary, krylov = (
-        solver(matrix, right, preconditioner=precondition, rtol=rtol, maxiter=maxiter)
-        for solver in (richardson, fgmres)
-    )
-    return Run("PyAMG + CG", stationary, krylov, watch.seconds["set-up"], solve_s)
+        inputs, features_s = shelf.timed(lambda: setup.inputs)
+        values, inference_s = shelf.timed(lambda: net(inputs))
+        schwarz, factor_s = shelf.timed(lambda: setup.with_values(*values))
+    return schwarz, {"features": features_s, "inference": inference_s, "factor": factor_s}

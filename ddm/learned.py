@@ -37,12 +37,15 @@ class InterfaceNet(nn.Module):
     Args:
         width, layers, hops: of the `graphnets.MGGNN`.
         theta: Robin weight of the classical method that is corrected.
+
+    `metadata` is what `save` kept beside the weights, empty for a new network.
     """
 
     def __init__(self, width: int = 64, layers: int = 4, hops: int = 2, theta: float = 0.5) -> None:
         super().__init__()
         self.config = {"width": width, "layers": layers, "hops": hops, "theta": theta}
         self.theta = theta
+        self.metadata: dict[str, str] = {}
         self.body = MGGNN(**N_FEATURES, width=width, layers=layers, hops=hops)
         self.edges = CrossEdges(width, N_FEATURES["cross_edges"])
         self.edge_head = mlp(width, width, 2)
@@ -126,4 +129,5 @@ class InterfaceNet(nn.Module):
             raise ValueError(
                 f"path: the weights in {path} do not fit its config: {error}"
             ) from error
+        net.metadata = header
         return net.eval()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ddm.interface import robin, robin_between
 from ddm.local import DenseBlocks, SparseBlocks
+from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition
 from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
@@ -16,17 +18,39 @@ from sparsetorch import CSRTensor
 THETAS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 1.0)
 
 
+class Stationary(Protocol):
+    """A stationary iteration: `propagate` takes an error (n,) or (n, k) to the next one."""
+
+    A: CSRTensor
+    null: NullSpace | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        ...
+
+    def propagate(self, e: Tensor, /) -> Tensor:
+        """The next error."""
+        ...
+
+
+def random_errors(method: Stationary, vectors: int, seed: int) -> Tensor:
+    """Normal numbers (n, vectors), orthogonal to the null space where there is one."""
+    generator = torch.Generator().manual_seed(seed)
+    e = torch.randn(method.shape[0], vectors, dtype=method.A.dtype, generator=generator)
+    e = e.to(method.A.device)
+    return e if method.null is None else method.null.project(e)
+
+
 @torch.no_grad()
 def iterations_to_reduce(
-    method: Schwarz, factor: float, *, maxiter: int = 500, vectors: int = 2, seed: int = 0
+    method: Stationary, factor: float, *, maxiter: int = 500, vectors: int = 2, seed: int = 0
 ) -> int:
     """Stationary iterations until the 2-norm of every random error has fallen by `factor`.
 
     Returns `maxiter` when that is not enough or the error grows without bound.
     """
-    generator = torch.Generator().manual_seed(seed)
-    n = method.shape[0]
-    e = torch.randn(n, vectors, dtype=method.A.dtype, generator=generator).to(method.A.device)
+    e = random_errors(method, vectors, seed)
     start = e.norm(dim=0)
     for k in range(1, maxiter + 1):
         e = method.propagate(e)
@@ -39,17 +63,17 @@ def iterations_to_reduce(
 
 
 @torch.no_grad()
-def convergence_factor(method: Schwarz, *, iterations: int = 20, seed: int = 0) -> float:
+def convergence_factor(method: Stationary, *, iterations: int = 20, seed: int = 0) -> float:
     """Estimate of the spectral radius of T: the mean reduction over the last half of `iterations`.
 
-    One zero-mean random error, normalized after each iteration.
+    One zero-mean random error, normalized after each iteration. 0 where it vanishes.
     """
-    generator = torch.Generator().manual_seed(seed)
-    e = torch.randn(method.shape[0], 1, dtype=method.A.dtype, generator=generator)
-    e = e.to(method.A.device)
+    e = random_errors(method, 1, seed)
     logs = []
     for _ in range(iterations):
         e = method.propagate(e / e.norm())
+        if not e.any():
+            return 0.0
         logs.append(float(e.norm().log()))
     return float(torch.tensor(logs[iterations // 2 :]).mean().exp())
 

@@ -25,7 +25,9 @@ from matplotlib import pyplot as plt
 from skfem import MeshTri
 from tqdm import tqdm
 
-from ddm.comparison import Run, compare, learned_with_times
+from ddm.checkpoints import FOLDER
+from ddm.classical import Classical
+from ddm.comparison import compare, learned_with_times
 from ddm.learned import InterfaceNet
 from ddm.lightning import MeshDataModule, SchwarzModule
 from ddm.mesh import (
@@ -36,22 +38,26 @@ from ddm.mesh import (
     mesh_domain,
     random_mesh,
 )
+from ddm.methods import Made, Maker
 from ddm.partition import decompose, partition
 from ddm.plot import plot_convergence, plot_cost, plot_loss, plot_solution, plot_subdomains
 from ddm.problems import Problem, poisson
+from ddm.runs import Run
+from ddm.search import best_classical
 from ddm.setup import set_up
 from ddm.table import Table
-from sparsetorch.linalg import Status
+from ddm.workbench import Workbench
+from sparsetorch.linalg import Solution
 
 HERE = Path(__file__).parent
-CHECKPOINT = HERE / "mggnn.safetensors"
+CHECKPOINT = FOLDER / "poisson_2d.safetensors"
 SMALL_MESHES = sorted((HERE / "meshes").glob("*.msh"))
 COLUMNS = (
     "problem",
     "unknowns",
     "method",
     "stationary_iterations",
-    "fgmres_iterations",
+    "krylov_iterations",
     "setup_s",
     "solve_s",
 )
@@ -183,9 +189,45 @@ def cases(with_gmsh: bool) -> list[Case]:
     return [*found, Case(AIRFOIL, poisson(airfoil()), shown == AIRFOIL, wing)]
 
 
-def iterations(status: Status, count: int) -> int | None:
+def best_oras(smoothing: int) -> Maker:
+    """ORAS with the constant Robin weight that is best on the very matrix."""
+
+    def make(bench: Workbench) -> Made:
+        found = best_classical(bench, overlaps=(1,), between=(False,), smoothings=(smoothing,))
+        method, setup_s = bench.timed(found.best)  # without the search
+        return Made(method, f"ORAS {found.best.theta:g}", setup_s)
+
+    return make
+
+
+METHODS: dict[str, str | Maker] = {
+    "RAS": "ras",
+    "ORAS": best_oras(0),
+    "RAS, smoothed": Classical(),
+    "ORAS, smoothed": best_oras(1),
+    "MG-GNN": "mggnn",
+    "PyAMG + CG": "amg",
+}
+
+
+def run_all(problem: Problem, net: InterfaceNet) -> dict[str, Run]:
+    """Runs of all methods; the names of the tuned ones hold the weight that was found."""
+    table = compare(problem, methods=METHODS, net=net, subdomain=SUBDOMAIN, rtol=RTOL)
+    return {
+        name.replace("ORAS", run.settings) if name.startswith("ORAS") else name: run
+        for name, run in table.runs.items()
+    }
+
+
+def solution(found: Solution | None) -> Solution:
+    """What a method came to; the demo's all apply."""
+    assert found is not None
+    return found
+
+
+def iterations(found: Solution | None) -> int | None:
     """The count if the solve converged."""
-    return count if status is Status.CONVERGED else None
+    return found.iterations if found is not None and found.converged else None
 
 
 def solve_all(net: InterfaceNet, problems: list[Case], folder: Path) -> Table:
@@ -195,14 +237,14 @@ def solve_all(net: InterfaceNet, problems: list[Case], folder: Path) -> Table:
         problem = case.problem
         n = len(problem.b)
         print(f"solving {case.name}: {n:,} unknowns", flush=True)
-        runs = compare(problem.A, problem.b, net, subdomain=SUBDOMAIN, rtol=RTOL)
+        runs = run_all(problem, net)
         for name, run in runs.items():
             table.add(
                 problem=case.name,
                 unknowns=n,
                 method=name,
-                stationary_iterations=iterations(run.stationary.status, run.stationary.iterations),
-                fgmres_iterations=iterations(run.krylov.status, run.krylov.iterations),
+                stationary_iterations=iterations(run.stationary),
+                krylov_iterations=iterations(run.krylov),
                 setup_s=run.setup_s,
                 solve_s=run.solve_s,
             )
@@ -222,7 +264,7 @@ def draw_case(case: Case, runs: dict[str, Run], folder: Path) -> None:
     decomposition = decompose(problem.A, owner)
     few = decomposition.n_subdomains < 400
     plot_subdomains(problem, decomposition, axes[0], coarse=few, window=case.window)
-    plot_solution(problem, runs["MG-GNN"].krylov.x.numpy(), axes[1])
+    plot_solution(problem, solution(runs["MG-GNN"].krylov).x.numpy(), axes[1])
     axes[0].set_title(f"{case.name}: {owner.max() + 1:,} subdomains", fontsize="medium")
     axes[1].set_title(f"solution, {len(problem.b):,} unknowns", fontsize="medium")
     draw_convergence(runs, axes[2])
@@ -247,7 +289,7 @@ def draw_overview(small: Problem, case: Case, runs: dict[str, Run], path: Path) 
         ax.set_title(
             f"{len(problem.b):,} unknowns, {owner.max() + 1} subdomains", fontsize="medium"
         )
-    plot_solution(case.problem, runs["MG-GNN"].krylov.x.numpy(), axes[2])
+    plot_solution(case.problem, solution(runs["MG-GNN"].krylov).x.numpy(), axes[2])
     axes[2].set_title("solution", fontsize="medium")
     draw_convergence(runs, axes[3])
     save(path)
@@ -260,12 +302,13 @@ def draw_convergence(runs: dict[str, Run], ax: plt.Axes) -> None:
         name: {"color": next(palette)} for name in runs if name not in ("MG-GNN", "PyAMG + CG")
     }
     styles["MG-GNN"] = {"color": "#d7301f", "linewidth": 2.6}
-    labels = {name: f"{name}: {runs[name].stationary.iterations}" for name in styles}
-    for name in styles:
-        if not runs[name].stationary.converged:
-            labels[name] = f"{name}: does not converge"
+    alone = {name: solution(runs[name].stationary) for name in styles}
+    labels = {
+        name: f"{name}: {found.iterations if found.converged else 'does not converge'}"
+        for name, found in alone.items()
+    }
     plot_convergence(
-        {labels[name]: runs[name].stationary.residuals for name in styles},
+        {labels[name]: found.residuals for name, found in alone.items()},
         ax,
         styles={labels[name]: style for name, style in styles.items()},
     )

@@ -24,8 +24,6 @@ from ddm.partition import partition
 from ddm.petsc import export
 from sparsetorch.linalg import fgmres
 
-CHECKPOINT = Path(__file__).parent / "mggnn.safetensors"
-
 
 def main() -> None:
     """Write the system and three methods."""
@@ -47,7 +45,7 @@ def main() -> None:
         methods = {
             "ras": setup.classical(),
             "oras": setup.classical(options.theta),
-            "mggnn": setup.learned(ddm.InterfaceNet.load(CHECKPOINT)),
+            "mggnn": setup.learned(ddm.load_pretrained("poisson_2d")),
         }
     options.folder.mkdir(parents=True, exist_ok=True)
     np.savez(options.folder / "system.npz", indptr=A.indptr, indices=A.indices, data=A.data, b=b)

@@ -47,6 +47,9 @@ class TrainingCLI(LightningCLI):
         path = Path(self.trainer.default_root_dir) / "mggnn.safetensors"
         self.model.net.save(
             path,
+            kinds='["poisson"]',
+            dimension="2",
+            block_size="1",
             data=json.dumps(self.options(self.datamodule)),
             training=json.dumps(self.options(self.model)),
             steps=str(self.trainer.global_step),

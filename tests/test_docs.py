@@ -7,10 +7,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTINUED = ("tuning",)  # pages whose blocks go on from one another, as in a notebook
+
+
+def blocks(page: Path) -> list[str]:
+    found = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return ["\n".join(found)] if page.stem in CONTINUED else found
+
+
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in PAGES
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    for number, code in enumerate(blocks(page))
 ]
 
 

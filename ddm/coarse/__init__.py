@@ -10,11 +10,12 @@ from ddm.coarse.neumann import algebraic_neumann, assembled_neumann
 from ddm.coarse.nicolaides import check_coarse, nicolaides, partition_of_unity
 from ddm.coarse.smoothing import OMEGA, smooth
 from ddm.coarse.solver import CoarseSolver
-from ddm.coarse.spectral import geneo
+from ddm.coarse.spectral import NoEigenvalueError, geneo
 
 __all__ = [
     "OMEGA",
     "CoarseSolver",
+    "NoEigenvalueError",
     "algebraic_neumann",
     "assembled_neumann",
     "check_coarse",

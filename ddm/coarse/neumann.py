@@ -29,7 +29,7 @@ def assembled_neumann(
         ValueError: shapes that do not fit, unknowns outside -1 .. n - 1, or matrices with NaN.
     """
     d = decomposition
-    _check_elements(dofs, matrices, d.n)
+    check_elements(dofs, matrices, d.n)
     element, subdomain = _pairs(d, dofs)
     unknowns = dofs[element]
     local = find_local(d.subdomain, d.node, subdomain[:, None], np.maximum(unknowns, 0), d.n)
@@ -48,7 +48,12 @@ def assembled_neumann(
     )
 
 
-def _check_elements(dofs: np.ndarray, matrices: np.ndarray, n: int) -> None:
+def check_elements(dofs: np.ndarray, matrices: np.ndarray, n: int) -> None:
+    """Refuse element matrices that do not fit n unknowns.
+
+    Raises:
+        TypeError, ValueError: see `assembled_neumann`.
+    """
     if dofs.dtype.kind not in "iu":
         raise TypeError(f"dofs: expected integers, got {dofs.dtype}")
     if dofs.ndim != 2 or matrices.shape != (*dofs.shape, dofs.shape[1]):

@@ -39,6 +39,10 @@ TOLERANCE, MAXITER = 1e-7, 60
 SHIFT = 1e-2  # of shift-and-invert: N_i may be singular, N_i + SHIFT D_i A_i D_i is not
 
 
+class NoEigenvalueError(ValueError):
+    """No local eigenvalue is below the threshold: one level does without a coarse space."""
+
+
 def geneo(
     A: CSRTensor,
     decomposition: Decomposition,
@@ -60,7 +64,8 @@ def geneo(
     Raises:
         TypeError: a complex matrix.
         ValueError: a local matrix is not positive definite; neither threshold nor count, or none
-            that fit; no eigenvalue is below the threshold; see `algebraic_neumann`.
+            that fit; see `algebraic_neumann`.
+        NoEigenvalueError: a ValueError, no eigenvalue is below the threshold.
     """
     d = decomposition
     if A.dtype.is_complex:
@@ -85,7 +90,7 @@ def geneo(
     if count is not None:
         keep[:, count:] = False
     if not keep.any():
-        raise ValueError(
+        raise NoEigenvalueError(
             f"threshold: no subdomain has an eigenvalue below {threshold:g} (the smallest is "
             f"{float(values.min()):.3g}), so one level needs no coarse space; raise it"
         )

@@ -20,6 +20,7 @@ from ddm.plot import (
     plot_interface,
     plot_loss,
     plot_overlap,
+    plot_seconds,
     plot_solution,
     plot_subdomains,
     plot_validation,
@@ -306,3 +307,12 @@ def test_validation_shows_a_divergence_without_hiding_the_rest(ax):
     plot_validation([0, 10, 20], [0.8, np.inf, 0.5], [1.0, 40.0, 0.7], ax)
     np.testing.assert_array_equal(np.asarray(ax.lines[0].get_ydata()), [0.8, np.inf, 0.5])
     assert ax.get_ylim() == (0, 2.0)
+
+
+def test_seconds_are_stacked_bars_in_order(ax):
+    plot_seconds({"a": (1.0, 2.0), "b": (0.5, 0.25)}, ax)
+    widths = [bar.get_width() for bar in ax.patches]
+    starts = [bar.get_x() for bar in ax.patches]
+    assert widths == [1.0, 0.5, 2.0, 0.25]
+    assert starts == [0.0, 0.0, 1.0, 0.5]
+    assert ax.yaxis_inverted()

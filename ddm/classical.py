@@ -1,0 +1,69 @@
+"""A classical Schwarz method as a few numbers, so that it can be named and searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddm.interface import robin, robin_between
+from ddm.schwarz import Levels, Schwarz
+from ddm.transfer import Form
+from ddm.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A two-level Schwarz method with one Robin weight and Nicolaides' coarse space.
+
+    Calling it with a `Workbench` makes the method.
+
+    Attributes:
+        theta: Robin weight; 1 is RAS.
+        between: whether local matrices are `theta A_i + (1 - theta) N_i`, with the Neumann matrices
+            N_i, see `robin_between`; else the weight is on the diagonal, see `robin`.
+        overlap: layers.
+        subdomain: unknowns that a subdomain owns; None is the workbench's number.
+        vectors: of the coarse space: "near_nullspace", or "linear", these and coordinates.
+        smoothing: Jacobi steps on the coarse space.
+        form, levels: see `Schwarz`.
+    """
+
+    theta: float = 1.0
+    between: bool = False
+    overlap: int = 1
+    subdomain: int | None = None
+    vectors: str = "near_nullspace"
+    smoothing: int = 1
+    form: Form = "restricted"
+    levels: Levels = "multiplicative"
+
+    def __call__(self, bench: Workbench) -> Schwarz:
+        """The method for a problem.
+
+        Raises:
+            ValueError: a singular local or coarse matrix, or Neumann matrices that there are not.
+        """
+        size = self.subdomain or bench.subdomain
+        parts = bench.decomposition(size, self.overlap)
+        P = bench.prolongation(size, self.overlap, self.vectors, self.smoothing)
+        interface = None
+        if self.theta != 1 and self.between:
+            neumann = bench.neumann(size, self.overlap)
+            interface = robin_between(bench.matrix, parts, neumann, self.theta)
+        elif self.theta != 1:
+            interface = robin(parts, self.theta, bench.matrix.dtype)
+        return Schwarz(
+            bench.matrix,
+            parts,
+            interface=interface,
+            P=P,
+            form=self.form,
+            levels=self.levels,
+            nullspace=bench.problem.nullspace,
+        )
+
+    def __str__(self) -> str:
+        weight = "" if self.theta == 1 else f"theta {self.theta:g}, "
+        weight += "Neumann matrices, " if self.between and weight else ""
+        size = "" if self.subdomain is None else f", {self.subdomain} unknowns a subdomain"
+        vectors = ", linear functions" if self.vectors == "linear" else ""
+        return f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"

@@ -1,0 +1,76 @@
+"""A user's arguments as a problem: a matrix of SciPy or of this library, or a problem already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddm.coarse.neumann import check_elements
+from ddm.problems.matrix import from_matrix
+from ddm.problems.problem import Elements, Problem
+from sparsetorch import CSRTensor
+
+ARRAYS = ("coords", "near_nullspace", "elements")
+
+
+def as_problem(
+    A: Any,
+    b: np.ndarray | torch.Tensor | None = None,
+    *,
+    coords: np.ndarray | None = None,
+    near_nullspace: np.ndarray | None = None,
+    block_size: int = 1,
+    elements: Elements | None = None,
+) -> Problem:
+    """The problem that a user means.
+
+    Args:
+        A: an (n, n) SciPy sparse matrix, a CSRTensor, or a `Problem`, which brings the rest.
+        b: (n,) right-hand side; None takes the problem's, or normal numbers (seed 0).
+        coords: (n, d) positions of the unknowns.
+        near_nullspace: (n, k), see `ddm.from_matrix`.
+        block_size: unknowns a node.
+        elements: element matrices that sum to A.
+
+    Raises:
+        TypeError: A is something else.
+        ValueError: what a problem brings is given beside it; arrays that do not fit; a matrix that
+            `from_matrix` refuses: not square, NaN, zero rows, singular.
+    """
+    if isinstance(b, torch.Tensor):
+        b = b.detach().cpu().numpy()
+    if isinstance(A, Problem):
+        given = dict(zip(ARRAYS, (coords, near_nullspace, elements)))
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
+        return A if b is None else _with_right_hand_side(A, b)
+    if isinstance(A, CSRTensor):
+        if A.ndim != 2:
+            raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
+        A = A.detach().to("cpu").to_scipy()
+    problem = from_matrix(
+        A, b, coordinates=coords, block_size=block_size, near_nullspace=near_nullspace
+    )
+    if elements is None:
+        return problem
+    check_elements(elements.dofs, elements.matrices, len(problem.b))
+    return replace(problem, elements=elements)
+
+
+def _with_right_hand_side(problem: Problem, b: np.ndarray) -> Problem:
+    b = np.asarray(b)
+    if b.shape != problem.b.shape:
+        raise ValueError(f"b: expected shape {problem.b.shape}, got {b.shape}")
+    if not np.isfinite(b).all():
+        raise ValueError("b: some entries are not finite")
+    if np.iscomplexobj(b) and not np.iscomplexobj(problem.b):
+        raise TypeError("b: complex, but A is real")
+    b = b.astype(problem.b.dtype)
+    if problem.nullspace is not None:
+        left = problem.nullspace
+        b = b - left @ (left.conj().T @ b)
+    return replace(problem, b=b)

@@ -1,0 +1,312 @@
+"""Training the published networks under Lightning: module, data, and a run that goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ddm.lightning import check_checkpoint
+from ddm.published.counts import stationary_iterations
+from ddm.published.grids import GridDataset, GridRecipe
+from ddm.published.losses import LOSSES
+from ddm.published.setup import PublishedSetup
+from ddm.published.weights import make_network, save_network
+from ddm.schwarz import Schwarz
+
+
+class PublishedModule(L.LightningModule):
+    """Trains MG-GNN or the Graph U-Net on a published loss; the defaults are the published ones.
+
+    Every random number follows from the seed, the epoch and the place in it, so that a run that was
+    interrupted gives what it would have given.
+
+    Args:
+        network: "mggnn" or "graph_unet".
+        loss: "mggnn" or "mloras", see `ddm.published.losses`.
+        width, layers, hops: of the network.
+        features: 2 to let it see the partition of unity, plain and smoothed, at the entries of P.
+        plain: whether training starts at L = 0 and P constant in each row; published is random.
+        lr, weight_decay: of Adam.
+        seed: of the loss's random columns.
+        parts: Lightning epochs that make one pass over the data, see `GridDataModule`.
+        vectors, steps, gamma, start, warmup, sharpness: of the loss, where they are to differ from
+            what was published, see `ddm.published.losses.PublishedLoss`.
+        reduction: "sum" of the gradients of a batch, as published, or their "mean", which tells
+            where the trainer clips gradients.
+        schedule: "constant", as published, or "cosine": to zero over the trainer's epochs.
+    """
+
+    totals: Tensor  # sum of losses and samples of this pass; seconds; samples left out
+
+    def __init__(
+        self,
+        network: str = "mggnn",
+        loss: str = "mggnn",
+        width: int = 128,
+        layers: int = 4,
+        hops: int = 2,
+        features: int = 0,
+        plain: bool = False,
+        lr: float = 5e-4,
+        weight_decay: float = 1e-5,
+        seed: int = 0,
+        parts: int = 1,
+        vectors: int | None = None,
+        steps: int | None = None,
+        gamma: float | None = None,
+        start: str | None = None,
+        warmup: int | None = None,
+        sharpness: float | None = None,
+        reduction: Literal["sum", "mean"] = "sum",
+        schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {sorted(LOSSES)}, got {loss!r}")
+        changes: dict[str, Any] = {
+            "vectors": vectors,
+            "steps": steps,
+            "gamma": gamma,
+            "start": start,
+            "warmup": warmup,
+            "sharpness": sharpness,
+        }
+        self.objective = replace(
+            LOSSES[loss], **{name: x for name, x in changes.items() if x is not None}
+        )
+        sizes = {"width": width, "layers": layers, "hops": hops, "features": features}
+        self.config = {"network": network, **sizes}
+        self.net = make_network(network, **sizes)
+        if plain:
+            self.net.start_plain()
+        self.register_buffer("totals", torch.zeros(4, dtype=torch.float64))
+        self.history: list[float] = []
+
+    def method(self, setup: PublishedSetup) -> Schwarz | None:
+        """The operator of the network's values; None if a matrix in it is singular."""
+        try:
+            return setup.learned(self.net)
+        except ValueError:
+            return None
+
+    def training_step(self, setup: PublishedSetup, batch_idx: int) -> Tensor:
+        """One grid; gradients accumulate over several (`accumulate_grad_batches`).
+
+        Nothing in the published method keeps its matrices regular; the authors' code takes
+        pseudo-inverses, here such a grid is left out of its batch.
+        """
+        h = self.hparams
+        method = self.method(setup)
+        loss = None
+        if method is not None:
+            columns = np.random.SeedSequence([h["seed"], self.current_epoch, batch_idx])
+            generator = torch.Generator().manual_seed(int(columns.generate_state(1)[0]))
+            loss = self.objective(method, setup.P0, generator)
+        if loss is None or not bool(loss.isfinite()):
+            self.totals[3] += 1
+            return 0.0 * sum(p.sum() for p in self.net.parameters())  # type: ignore[return-value]
+        self.totals[:2] += torch.tensor([float(loss.detach()), 1.0], device=self.totals.device)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=1)
+        return loss * self.trainer.accumulate_grad_batches if h["reduction"] == "sum" else loss
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        """Stop it; at the end of a pass over the data, report the mean loss."""
+        self.totals[2] += time.perf_counter() - self._started
+        if (self.current_epoch + 1) % self.hparams["parts"] == 0:
+            mean = float(self.totals[0] / self.totals[1].clamp(min=1))
+            self.history.append(mean)
+            self.log("pass/loss", mean)
+            self.totals[:2] = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses of the passes so far."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        self.history = checkpoint["history"]
+
+    def validation_step(self, setup: PublishedSetup, batch_idx: int) -> None:
+        """Stationary iterations to 1e-8 against those of RAS."""
+        ours, ras = (
+            500 if method is None else stationary_iterations(method, 1e-8, maxiter=500) or 500
+            for method in (self.method(setup), setup.classical())
+        )
+        self.log("val/iterations", float(ours), prog_bar=True, batch_size=1)
+        self.log("val/of_ras", ours / ras, prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with weight decay in the gradient, as published."""
+        h = self.hparams
+        adam = torch.optim.Adam(self.net.parameters(), h["lr"], weight_decay=h["weight_decay"])
+        if h["schedule"] == "constant":
+            return adam
+        epochs = self.trainer.max_epochs or 1
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+
+class PassSampler(Sampler[int]):
+    """One part of a random order of the data an epoch; `parts` epochs make a pass over it."""
+
+    def __init__(self, count: int, parts: int, seed: int) -> None:
+        if parts < 1 or count % parts:
+            raise ValueError(f"parts: expected a divisor of {count} grids, got {parts}")
+        self.count, self.parts, self.seed, self.epoch = count, parts, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """What Lightning calls at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.parts
+
+    def __iter__(self) -> Iterator[int]:
+        number, part = divmod(self.epoch, self.parts)
+        order = np.random.default_rng([self.seed, number]).permutation(self.count)
+        return iter(order[part * len(self) : (part + 1) * len(self)].tolist())
+
+
+class GridDataModule(L.LightningDataModule):
+    """The paper's grids, made when first used and kept.
+
+    Args:
+        folder: where grids are kept, one folder for each recipe.
+        count, nodes, subdomain, boundary, seed: see `ddm.published.GridRecipe`.
+        parts: epochs that make one pass over the data: checkpoints are that much more frequent.
+        val_count: grids for validation, with seeds that training does not use; the published
+            training has none.
+        shuffle_seed: of the order of the grids.
+    """
+
+    def __init__(
+        self,
+        folder: str = ".cache/grids",
+        count: int = 1000,
+        nodes: tuple[int, int] = (800, 1000),
+        subdomain: tuple[float, float] = (30.3, 31.4),
+        boundary: Literal["kept", "eliminated"] = "kept",
+        seed: int = 0,
+        parts: int = 1,
+        val_count: int = 4,
+        shuffle_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        recipe = GridRecipe(
+            count, (nodes[0], nodes[1]), (subdomain[0], subdomain[1]), boundary, seed
+        )
+        self.sampler = PassSampler(count, parts, shuffle_seed)
+        self.training = GridDataset(recipe, folder)
+        validation = replace(recipe, count=max(val_count, 1), seed=seed + 10_000_000)
+        self.validation = GridDataset(validation, folder) if val_count else None
+
+    def train_dataloader(self) -> DataLoader:
+        """One grid at a time, in the order of the sampler."""
+        return DataLoader(self.training, batch_size=None, sampler=self.sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch that follows a checkpoint, which is written at the end of one."""
+        return {"epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there: Lightning takes the first batches before it tells the sampler its epoch."""
+        self.sampler.set_epoch(state_dict["epoch"])
+
+    def val_dataloader(self) -> DataLoader | list[Any]:
+        """One grid at a time."""
+        return [] if self.validation is None else DataLoader(self.validation, batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: PublishedSetup, device: torch.device, dataloader_idx: int
+    ) -> PublishedSetup:
+        """Move a setup as a whole."""
+        return batch.to(device)
+
+
+def fit(
+    folder: str | Path,
+    *,
+    passes: int = 10,
+    batch: int = 10,
+    clip: float | None = None,
+    seed: int = 0,
+    parts: int = 10,
+    model: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    **options: Any,
+) -> Path:
+    """Train one network, or go on with a training that was interrupted.
+
+    Args:
+        folder: for checkpoints and the result, `network.safetensors`: the weights after the pass
+            with the smallest loss, as published. Where that file is, nothing is left to do.
+        passes: over the data.
+        batch: grids a step.
+        clip: largest 2-norm of a gradient; None, as published, clips nothing.
+        seed: of the weights, the columns of the loss and the order of the data.
+        parts: checkpoints in each pass.
+        model, data: arguments of `PublishedModule` and `GridDataModule`.
+        callbacks, options: of Lightning's Trainer.
+
+    Returns:
+        The path of the result.
+    """
+    folder = Path(folder)
+    result = folder / "network.safetensors"
+    if result.exists():
+        return result
+    L.seed_everything(seed, verbose=False)
+    module = PublishedModule(**{"seed": seed, **(model or {}), "parts": parts})
+    grids = GridDataModule(**{"shuffle_seed": seed, **(data or {}), "parts": parts})
+    best = ModelCheckpoint(
+        folder, "best", monitor="pass/loss", every_n_epochs=parts, save_on_train_epoch_end=True
+    )
+    last = ModelCheckpoint(
+        folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        max_epochs=passes * parts,
+        accumulate_grad_batches=batch,
+        gradient_clip_val=clip,
+        check_val_every_n_epoch=parts,
+        callbacks=[best, last, *callbacks],
+        **{"accelerator": "auto", "devices": 1, "logger": False, **options},
+    )
+    checkpoint = folder / "last.ckpt"
+    if checkpoint.exists():
+        check_checkpoint(checkpoint)
+    trainer.fit(
+        module, grids, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=False
+    )
+    record = {
+        "training": {k: v for k, v in module.hparams.items() if v is not None},
+        "data": dict(grids.hparams) | {"folder": None},
+        "passes": passes,
+        "batch": batch,
+        "clip": clip,
+        "losses": module.history,
+        "minutes": float(module.totals[2]) / 60,
+        "left_out": int(module.totals[3]),
+    }
+    weights = torch.load(best.best_model_path, weights_only=False)["state_dict"]
+    module.load_state_dict(weights)
+    save_network(module.net, module.config, result, record)
+    return result

@@ -1,0 +1,98 @@
+"""A grid made ready for the published method, and the operators of a network's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ddm.coarse import partition_of_unity, smooth
+from ddm.interface import robin
+from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.partition import Decomposition, decompose
+from ddm.published.grids import Grid
+from ddm.published.inputs import PublishedGraph, published_graph
+from ddm.schwarz import Schwarz
+from graphnets.published import TwoLevelNet
+from sparsetorch import CSRTensor
+
+
+@dataclass(frozen=True)
+class PublishedSetup:
+    """A matrix with overlapping subdomains, and what the network sees of it.
+
+    Attributes:
+        A: (n, n) matrix.
+        decomposition: its subdomains.
+        P0: (n, S) the partition of unity: the coarse space of RAS, and the loss's unit of energy.
+        local: layout of the local matrices.
+        seen: (nnz,) see `published_graph`.
+    """
+
+    A: CSRTensor
+    decomposition: Decomposition
+    P0: CSRTensor
+    local: DenseBlocks | SparseBlocks
+    seen: Tensor | None = None
+
+    @classmethod
+    def of(cls, grid: Grid, *, overlap: int = 1, dtype: torch.dtype = torch.float64) -> Self:
+        """Make a grid ready.
+
+        Raises:
+            TypeError, ValueError: see `decompose`.
+        """
+        decomposition = decompose(grid.A, grid.owner, overlap)
+        A = CSRTensor.from_scipy(grid.A, dtype=dtype)
+        seen = None if grid.seen is None else torch.from_numpy(grid.seen)
+        P0 = partition_of_unity(decomposition, dtype)
+        return cls(A, decomposition, P0, local_solver(decomposition), seen)
+
+    @cached_property
+    def inputs(self) -> PublishedGraph:
+        """What a network sees, in float32 whatever the matrix has."""
+        return published_graph(self.A, self.decomposition, self.seen).to(self.A.device)
+
+    def to(self, device: torch.device | str) -> Self:
+        """This setup on a device; the decomposition stays on the host."""
+        if self.A.device == torch.device(device):
+            return self
+        A, P0, local = self.A.to(device), self.P0.to(device), self.local.to(device)
+        return type(self)(A, self.decomposition, P0, local, self.seen)
+
+    def classical(self, theta: float = 1.0, smoothing: int = 0) -> Schwarz:
+        """Two-level ORAS with one Robin weight and a number of Jacobi steps on P0.
+
+        The defaults are RAS, the published baseline.
+        """
+        interface = None if theta == 1.0 else robin(self.decomposition, theta, self.A.dtype)
+        P = smooth(self.P0, self.A, smoothing)
+        return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)
+
+    def learned(self, net: TwoLevelNet) -> Schwarz:
+        """Two-level ORAS with a network's values; differentiable in its parameters.
+
+        Raises:
+            ValueError: a local matrix or the coarse one is singular: nothing in the published
+                method forbids it.
+        """
+        inputs = self.inputs
+        return self.with_values(*net(inputs.graph, inputs.row, inputs.col))
+
+    def with_values(self, ring: Tensor, cross: Tensor) -> Schwarz:
+        """Two-level ORAS with L from values at ring edges and P from values at its entries.
+
+        Args:
+            ring: (R,) a value of L for each directed ring edge of `inputs`.
+            cross: (nnz,) entries of P, whose rows are then divided by their sums.
+
+        Raises:
+            ValueError: a local matrix or the coarse one is singular.
+        """
+        interface = ring.index_select(0, self.inputs.edge).to(self.A.dtype)
+        P = CSRTensor(self.inputs.graph.cross, cross.to(self.A.dtype))
+        P = P.scale_rows(1 / P.sum(-1))
+        return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)

@@ -1,0 +1,217 @@
+"""Learned methods that are never worse than the classical ones that they start from.
+
+The convergence factors of both are measured on the matrix itself, by a few iterations on a few
+random errors. A learned method that is slower, that cannot be built, or whose network never saw
+matrices of this class, is refused with a warning, and the classical one takes its place.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from ddm.checkpoints import load_pretrained, pretrained_names
+from ddm.learned import InterfaceNet
+from ddm.partition import partition
+from ddm.problems.matrix import from_matrix
+from ddm.problems.problem import Problem
+from ddm.rates import Stationary, random_errors
+from ddm.schwarz import Schwarz
+from ddm.scope import Scope
+from ddm.setup import Setup, set_up
+
+VECTORS, ITERATIONS = 2, 12
+CLOSE, LONG = 0.1, 40
+"""Convergence factors within this of one another are measured again over so many iterations."""
+ROUNDING = 1e-3
+
+
+class LearnedRefusedWarning(UserWarning):
+    """A learned method was refused; the message says why, and what took its place."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the safeguard chose.
+
+    Attributes:
+        method: the learned method, or the classical one.
+        learned: whether it is the learned one.
+        reason: why not; empty if it is.
+        rate: measured convergence factor of the learned method; None if it was not measured.
+        classical_rate: the same of the classical one.
+    """
+
+    method: Schwarz
+    learned: bool
+    reason: str
+    rate: float | None = None
+    classical_rate: float | None = None
+
+
+@torch.no_grad()
+def measured_rate(
+    method: Stationary, *, vectors: int = VECTORS, iterations: int = ITERATIONS, seed: int = 0
+) -> float:
+    """The largest mean reduction of some random errors over the second half of some iterations.
+
+    An estimate of the spectral radius of I - M A from below; infinite where errors overflow.
+    """
+    e = random_errors(method, vectors, seed)
+    logs = torch.zeros(vectors, dtype=torch.float64)
+    for k in range(iterations):
+        e = method.propagate(e)
+        norms = e.norm(dim=0)
+        if k >= iterations // 2:
+            logs += norms.double().log().cpu()
+        e = e / norms.where(norms > 0, 1)
+    worst = float((logs / (iterations - iterations // 2)).exp().max())
+    return worst if math.isfinite(worst) else math.inf
+
+
+@torch.no_grad()
+def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict:
+    """The learned method if its measured rate is no worse than that of its classical start.
+
+    If the start itself diverges, RAS takes its place where that is faster.
+
+    Args:
+        setup: of the matrix.
+        net: the network.
+        unseen: why the network does not fit the matrix; it is then not tried.
+    """
+    classical, rate = _classical(setup, net)
+    if unseen:
+        return Verdict(classical, False, unseen, None, rate)
+    try:
+        learned = setup.learned(net)
+        found = measured_rate(learned)
+        if abs(found - rate) <= CLOSE * rate:
+            found, rate = (measured_rate(m, iterations=LONG) for m in (learned, classical))
+    except (ValueError, RuntimeError) as error:
+        return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
+    if not found <= (1 + ROUNDING) * rate:
+        reason = f"its convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+        return Verdict(classical, False, reason, found, rate)
+    return Verdict(learned, True, "", found, rate)
+
+
+def _classical(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, float]:
+    """The method that the network corrects, or RAS where that one diverges; and its rate."""
+    start, rate = None, math.inf
+    try:
+        start = setup.classical(net.theta)
+        rate = measured_rate(start)
+    except ValueError:  # a singular local matrix
+        pass
+    if start is not None and rate < 1:
+        return start, rate
+    ras = setup.classical()
+    other = measured_rate(ras)
+    return (ras, other) if start is None or other <= rate else (start, rate)
+
+
+def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
+    """Warn where the learned method was refused."""
+    if not verdict.learned:
+        warnings.warn(
+            f"the learned method is refused: {verdict.reason}; the classical one takes its place",
+            LearnedRefusedWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def net_for(problem: Problem) -> InterfaceNet:
+    """The first network that ships and has seen matrices like that of a problem.
+
+    Raises:
+        ValueError: there is none.
+    """
+    asked, refused = Scope.of_problem(problem), []
+    for name in pretrained_names():
+        net = load_pretrained(name)
+        scope = Scope.of_net(net)
+        reason = "" if scope is None else scope.unseen(asked)
+        if not reason:
+            return net
+        refused.append(f"{name}: {reason}")
+    raise ValueError(
+        "net: none that ships has seen such matrices (" + "; ".join(refused) + "); give your own"
+    )
+
+
+def check_regular(problem: Problem) -> None:
+    """Refuse a problem with a null space, which learned methods do not take.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if problem.nullspace is not None:
+        raise ValueError(
+            "A: it is singular, and learned methods take regular matrices; make the problem with "
+            "singular='ground', or take a classical method"
+        )
+
+
+def chosen_net(problem: Problem, net: InterfaceNet | None) -> tuple[InterfaceNet, str]:
+    """The network for a problem, and why it has not seen such matrices; empty if it has.
+
+    Args:
+        problem: the problem.
+        net: None takes one that ships. One without metadata is believed to fit.
+
+    Raises:
+        ValueError: none that ships fits; the problem has a null space.
+    """
+    check_regular(problem)
+    if net is None:
+        return net_for(problem), ""
+    scope = Scope.of_net(net)
+    return net, "" if scope is None else scope.unseen(Scope.of_problem(problem))
+
+
+def learned_schwarz(
+    A: sp.csr_array | Problem,
+    net: InterfaceNet | str | None = None,
+    *,
+    coords: np.ndarray | None = None,
+    subdomain: int = 64,
+    owner: np.ndarray | None = None,
+    measure_unseen: bool = False,
+    **options: Any,
+) -> Schwarz:
+    """A two-level Schwarz method with a network's values, or the classical one if that is faster.
+
+    Args:
+        A: (n, n) real symmetric SciPy matrix, or a problem.
+        net: a network, or the name of one that ships; None takes one that has seen such matrices.
+        coords: (n, d) positions of the unknowns, if they are known.
+        subdomain: unknowns that a subdomain owns.
+        owner: (n,) subdomain of each unknown; None partitions by METIS.
+        measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
+            that it never saw; else it is refused.
+        options: of `ddm.set_up`.
+
+    Raises:
+        TypeError, ValueError: see `ddm.from_matrix`, `ddm.set_up` and `net_for`.
+
+    Warns:
+        LearnedRefusedWarning: the classical method is what is returned.
+    """
+    if subdomain < 1:
+        raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+    problem = A if isinstance(A, Problem) else from_matrix(A, coordinates=coords)
+    net, unseen = chosen_net(problem, load_pretrained(net) if isinstance(net, str) else net)
+    if owner is None:
+        n_parts = max(1, round(len(problem.b) / subdomain))
+        owner = partition(problem.A, n_parts, block_size=problem.block_size)
+    setup = set_up(problem.A, owner, **options)
+    verdict = safeguarded(setup, net, unseen="" if measure_unseen else unseen)
+    warn_refused(verdict)
+    return verdict.method

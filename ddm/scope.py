@@ -1,0 +1,123 @@
+"""Which class of matrices a network was trained on, and which class a matrix is of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from ddm.learned import InterfaceNet
+from ddm.problems.problem import Kind, Problem
+
+COVERS = {"diffusion": {"poisson", "diffusion"}, "anisotropic": {"poisson", "anisotropic"}}
+"""Classes that training on a class has seen, where these are more than itself."""
+JUMP = 4.0  # of neighbouring diagonal entries; 2 on irregular meshes with constant coefficients
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The class of a matrix, or the classes of a network's training.
+
+    Attributes:
+        kinds: as `ddm.random_problem` names them, without "_3d".
+        dimension: of the space; None is not known.
+        block_size: unknowns a node.
+    """
+
+    kinds: frozenset[str]
+    dimension: int | None
+    block_size: int = 1
+
+    @classmethod
+    def of_net(cls, net: InterfaceNet) -> Self | None:
+        """What a network's `metadata` says (kinds, dimension, block_size); None if it does not.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        known = net.metadata
+        if "kinds" not in known:
+            return None
+        try:
+            kinds = frozenset(json.loads(known["kinds"]))
+            dimension = int(known["dimension"]) if "dimension" in known else None
+            return cls(kinds, dimension, int(known.get("block_size", "1")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"net: its metadata cannot be read ({error})") from error
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> Self:
+        """The class that a problem's matrix looks like."""
+        positions = problem.positions
+        dimension = None if positions is None else positions.shape[1]
+        kind = matrix_kind(problem.A, problem.kind, dimension, problem.block_size)
+        return cls(frozenset({kind}), dimension, problem.block_size)
+
+    def unseen(self, other: Self) -> str:
+        """Why a matrix of the class `other` is none of this network's; empty if it is one."""
+        if other.block_size != self.block_size:
+            return f"it was trained on {self.block_size} unknown(s) a node, not {other.block_size}"
+        known, asked = self.dimension, other.dimension
+        if known is not None and asked is not None and known != asked:
+            return f"it was trained in {known}D, not {asked}D"
+        seen = self.kinds.union(*(COVERS.get(kind, set()) for kind in self.kinds))
+        if not other.kinds <= seen:
+            found = ", ".join(sorted(other.kinds - seen))
+            return f"it was trained on {', '.join(sorted(self.kinds))}; this matrix is like {found}"
+        return ""
+
+
+def matrix_kind(
+    A: sp.csr_array, kind: Kind, dimension: int | None = None, block_size: int = 1
+) -> str:
+    """The kind of `ddm.random_problem` that a matrix is most like, from its entries.
+
+    "diffusion" has jumps between neighbouring diagonal entries; "anisotropic" has positive
+    couplings, or two couplings a row that are stronger than the rest. Mild cases of both are like
+    "poisson".
+
+    Args:
+        A: (n, n).
+        kind: of the problem.
+        dimension: of the space; None tells it from the number of couplings.
+        block_size: unknowns a node.
+    """
+    if A.dtype.kind == "c":
+        return "helmholtz"
+    if block_size > 1:
+        return "elasticity"
+    if kind == "general" and abs(A - A.T).max() > 1e-10 * abs(A).max():
+        return "convection_diffusion"
+    diagonal = np.asarray(A.diagonal(), dtype=np.float64)
+    if not (diagonal > 0).all():
+        return "indefinite"
+    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+    size = np.sqrt(diagonal[row] * diagonal[A.indices])
+    off = (row != A.indices) & (abs(A.data) > 1e-10 * size)  # rounding is no coupling
+    row, col, values = row[off], A.indices[off], A.data[off]
+    if not len(values):
+        return "poisson"
+    if (diagonal[row] / diagonal[col]).max() > JUMP:
+        return "diffusion"
+    solid = dimension == 3 or (dimension is None and len(values) > 9 * A.shape[0])
+    most, strongest = (0.2, 0.55) if solid else (0.05, 0.75)
+    positive = values[values > 0].sum() / abs(values).sum()
+    if positive > most or _two_strongest(row, abs(values)) > strongest:
+        return "anisotropic"
+    return "poisson"
+
+
+def _two_strongest(row: np.ndarray, size: np.ndarray) -> float:
+    """Median share of the two largest entries of rows with five and more; `row` ascends."""
+    order = np.lexsort((-size, row))
+    size = size[order]
+    counts = np.bincount(row)
+    starts = np.cumsum(counts) - counts
+    total = np.bincount(row, weights=size)
+    long = counts >= 5
+    if not long.any():
+        return 0.0
+    return float(np.median((size[starts[long]] + size[starts[long] + 1]) / total[long]))

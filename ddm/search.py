@@ -1,0 +1,271 @@
+"""The best classical two-level method for a matrix, by search: what a learned one must beat.
+
+Robin weights and the way they are set, overlaps, smoothing steps and vectors of the coarse space
+are all searched. Methods with more overlap get larger subdomains, so that the stored entries of all
+local matrices, the work of an application, are about those of the reference at overlap 1.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal, get_args
+
+import torch
+
+from ddm.classical import Classical
+from ddm.problems.problem import Problem
+from ddm.rates import THETAS, iterations_to_reduce
+from ddm.schwarz import Schwarz
+from ddm.table import Table
+from ddm.workbench import Workbench
+from sparsetorch.linalg import fgmres
+
+Objective = Literal["stationary", "krylov", "time"]
+COLUMNS = ("method", "subdomains", "local_nnz", "coarse", "score", "status")
+WORK_TOLERANCE = 0.05  # of the stored entries of local matrices
+ROUNDS = 3
+
+
+class _BeatenError(Exception):
+    """A solve has taken longer than the best one."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        best: the best candidate.
+        method: it, made for the matrix.
+        score: its iterations, or seconds.
+        table: a row for each candidate that was tried; the score of one that was beaten is None.
+    """
+
+    best: Classical
+    method: Schwarz
+    score: float
+    table: Table
+
+
+@torch.no_grad()
+def best_classical(
+    A: Workbench | Problem,
+    *,
+    objective: Objective = "stationary",
+    subdomain: int = 64,
+    overlaps: Sequence[int] = (1, 2),
+    thetas: Sequence[float] = THETAS,
+    between: Sequence[bool] = (False, True),
+    smoothings: Sequence[int] = (0, 1, 2, 3),
+    linear: bool = False,
+    exhaustive: bool = False,
+    rtol: float = 1e-8,
+    maxiter: int = 500,
+    budget_s: float = math.inf,
+) -> Search:
+    """Search the classical methods for the one that needs least, at equal local work.
+
+    A candidate is dropped as soon as it has needed more than the best one. What cannot be made
+    (Robin weights between Dirichlet and Neumann matrices where there are no Neumann matrices, local
+    matrices that are singular) has a row that says so. Where no stationary iteration converges,
+    iterations of FGMRES are counted instead. The search goes by coordinates, Robin weights
+    first, in rounds until none improves; `exhaustive` tries all combinations.
+
+    Args:
+        A: a problem, or a `Workbench` with one, whose `subdomain` is then the reference.
+        objective: "stationary": iterations until random errors have fallen by rtol; "krylov":
+            iterations of FGMRES for random right-hand sides; "time": seconds of set-up and FGMRES.
+        subdomain: unknowns that a subdomain of the reference owns.
+        overlaps, thetas, between, smoothings: see `Classical`.
+        linear: whether coarse spaces with coordinates as vectors are tried too: they have more
+            columns, and coarse work is not held equal.
+        exhaustive: whether all combinations are tried.
+        rtol, maxiter: of each solve.
+        budget_s: seconds after which no other candidate is begun.
+
+    Raises:
+        ValueError: another objective; no candidates; no candidate that can be made.
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective: expected one of {get_args(Objective)}, got {objective!r}")
+    if not (overlaps and thetas and between and smoothings):
+        raise ValueError("overlaps, thetas, between, smoothings: expected at least one of each")
+    bench = A if isinstance(A, Workbench) else Workbench(A, subdomain=subdomain)
+    deadline = time.perf_counter() + budget_s
+    sizes = equal_work(bench, overlaps)
+    weights = [(1.0, False)] if 1.0 in thetas else []
+    weights += [(theta, way) for way in between for theta in thetas if theta != 1.0]
+    vectors = ("near_nullspace", "linear") if linear else ("near_nullspace",)
+    while True:
+        race = _Race(bench, SCORES[objective], rtol, maxiter, deadline)
+        if exhaustive:
+            for overlap, (theta, way), space, steps in product(sizes, weights, vectors, smoothings):
+                race.enter(Classical(theta, way, overlap, sizes[overlap], space, steps))
+        else:
+            _by_coordinates(race, sizes, weights, vectors, smoothings)
+        if race.best is not None or objective != "stationary":
+            return race.result()
+        objective = "krylov"
+
+
+def _by_coordinates(
+    race: _Race,
+    sizes: dict[int, int],
+    weights: Sequence[tuple[float, bool]],
+    vectors: Iterable[str],
+    smoothings: Sequence[int],
+) -> None:
+    """All Robin weights at each overlap, then each coordinate around the best, until none helps."""
+    first = 1 if 1 in smoothings else smoothings[0]
+    for overlap, (theta, way) in product(sizes, weights):
+        race.enter(Classical(theta, way, overlap, sizes[overlap], smoothing=first))
+    for _ in range(ROUNDS):
+        before = race.best
+        if before is None:
+            return
+        for steps, space in product(smoothings, vectors):
+            race.enter(replace(race.best or before, smoothing=steps, vectors=space))
+        for overlap, (theta, way) in product(sizes, weights):
+            race.enter(
+                replace(
+                    race.best or before,
+                    theta=theta,
+                    between=way,
+                    overlap=overlap,
+                    subdomain=sizes[overlap],
+                )
+            )
+        if race.best == before:
+            return
+
+
+class _Race:
+    """Candidates one after the other, each as far as it can still win."""
+
+    def __init__(
+        self, bench: Workbench, score: Score, rtol: float, maxiter: int, deadline: float
+    ) -> None:
+        self.bench, self.score, self.deadline = bench, score, deadline
+        self.rtol, self.maxiter = rtol, maxiter
+        self.best: Classical | None = None
+        self.least = math.inf
+        self.table = Table(COLUMNS)
+        self.tried: set[Classical] = set()
+        self.fallback: Classical | None = None  # the first that can be made
+
+    def enter(self, candidate: Classical) -> None:
+        """Try a candidate, unless it was tried or time is up."""
+        if candidate in self.tried or (self.tried and time.perf_counter() > self.deadline):
+            return
+        self.tried.add(candidate)
+        try:
+            method, setup_s = self.bench.timed(candidate)
+        except (ValueError, RuntimeError) as error:
+            self._note(candidate, None, None, f"does not apply: {error}")
+            return
+        self.fallback = self.fallback or candidate
+        found = self.score(self, method, setup_s)
+        if found < self.least:
+            self.best, self.least = candidate, found
+        self._note(candidate, method, found if math.isfinite(found) else None, "")
+
+    def _note(
+        self, candidate: Classical, method: Schwarz | None, score: float | None, status: str
+    ) -> None:
+        d = None if method is None else method.decomposition
+        P = None if method is None else method.P
+        self.table.add(
+            method=str(candidate),
+            subdomains=None if d is None else d.n_subdomains,
+            local_nnz=None if d is None else len(d.block_source),
+            coarse=None if P is None else P.shape[1],
+            score=score,
+            status=status or ("" if score is not None else "beaten, or does not converge"),
+        )
+
+    def result(self) -> Search:
+        """The best candidate; where none converges, the first that could be made."""
+        best = self.best or self.fallback
+        if best is None:
+            raise ValueError(
+                "A: no classical method can be made for it; the first fails since it "
+                + self.table.rows[0]["status"]
+            )
+        return Search(best, best(self.bench), self.least, self.table)
+
+
+Score = Callable[[_Race, Schwarz, float], float]
+
+
+def _stationary(race: _Race, method: Schwarz, setup_s: float) -> float:
+    limit = race.maxiter if math.isinf(race.least) else int(race.least)
+    count = iterations_to_reduce(method, race.rtol, maxiter=limit)
+    return count if count < limit else math.inf
+
+
+def _right(method: Schwarz) -> torch.Tensor:
+    """A random right-hand side in the range of A."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(method.shape[0], dtype=method.A.dtype, generator=generator)
+    return method.A @ x.to(method.A.device)
+
+
+def _krylov(race: _Race, method: Schwarz, setup_s: float) -> float:
+    limit = race.maxiter if math.isinf(race.least) else int(race.least) - 1
+    b = _right(method)
+    found = fgmres(method.A, b, preconditioner=method, rtol=race.rtol, maxiter=limit)
+    return found.iterations if found.converged else math.inf
+
+
+def _time(race: _Race, method: Schwarz, setup_s: float) -> float:
+    start = time.perf_counter()
+
+    def stop(iteration: int, residual: float) -> None:
+        if setup_s + time.perf_counter() - start > race.least:
+            raise _BeatenError
+
+    b = _right(method)
+    try:
+        found = fgmres(
+            method.A, b, preconditioner=method, rtol=race.rtol, maxiter=race.maxiter, callback=stop
+        )
+    except _BeatenError:
+        return math.inf
+    return setup_s + time.perf_counter() - start if found.converged else math.inf
+
+
+SCORES: dict[str, Score] = {"stationary": _stationary, "krylov": _krylov, "time": _time}
+
+
+def equal_work(bench: Workbench, overlaps: Sequence[int]) -> dict[int, int]:
+    """Subdomain sizes, by overlap, that store as many local entries as the bench's at overlap 1.
+
+    Overlaps that cannot have as little work with two subdomains, to a factor of two, are left out.
+    """
+
+    def excess(size: int, overlap: int) -> float:
+        """Stored entries of local matrices beyond those of A, in units of A's."""
+        stored = len(bench.decomposition(size, overlap).block_source)
+        return max(stored / bench.problem.A.nnz - 1, 0.01)
+
+    wanted, largest = excess(bench.subdomain, 1), len(bench.problem.b) // 2
+    sizes: dict[int, int] = {}
+    for overlap in dict.fromkeys(overlaps):
+        size, nearest = bench.subdomain, math.inf
+        for _ in range(6):
+            found = excess(size, overlap)
+            miss = abs(math.log((1 + found) / (1 + wanted)))
+            if miss < nearest:
+                nearest, sizes[overlap] = miss, size
+            # The excess goes with size^(-1/d); with d = 2 steps fall short in 3D.
+            step = round(size * min(max(found / wanted, 0.1), 10.0) ** 2)
+            if miss <= WORK_TOLERANCE or not 1 <= step <= largest or step == size:
+                break
+            size = step
+        if nearest > math.log(2):
+            del sizes[overlap]
+    return sizes

@@ -1,0 +1,182 @@
+"""A problem with the pieces that methods are made of: parts, Neumann matrices, coarse spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, smooth
+from ddm.definite import is_definite
+from ddm.learned import InterfaceNet
+from ddm.nullspace import NullSpace
+from ddm.partition import Decomposition, decompose, partition
+from ddm.problems.problem import Problem
+from ddm.shelf import Shelf
+from sparsetorch import CSRTensor
+
+T = TypeVar("T")
+MOST_KEPT = 4e6  # pieces times unknowns
+
+
+class Workbench:
+    """A problem, and its pieces, each made once: see `ddm.shelf` for what they cost.
+
+    Args:
+        problem: the linear system.
+        subdomain: unknowns that a subdomain owns, where a method does not say.
+        partitioner: "metis" or "lloyd".
+        search_s: seconds after which a search among methods begins no other candidate.
+        net: the network of "mggnn"; None takes one that ships, see `ddm.safeguard`.
+
+    Raises:
+        ValueError: `subdomain` below 1.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        subdomain: int = 64,
+        partitioner: str = "metis",
+        net: InterfaceNet | None = None,
+        search_s: float = 30.0,
+    ) -> None:
+        if not subdomain >= 1:
+            raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+        self.problem = problem = _with_all_couplings(problem)
+        self.subdomain, self.partitioner = int(subdomain), partitioner
+        self.net, self.search_s = net, search_s
+        # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
+        self.shelf = Shelf(min(max(int(MOST_KEPT / len(problem.b)), 6), 64))
+        self.matrix = CSRTensor.from_scipy(problem.A)
+        self.b = torch.from_numpy(problem.b)
+        null = problem.nullspace
+        self.null = None if null is None else NullSpace(self.matrix, null)
+
+    @cached_property
+    def definite(self) -> bool:
+        """Whether conjugate gradients may be used, see `ddm.definite`."""
+        return is_definite(self.matrix, self.problem.kind)
+
+    @property
+    def near_nullspace(self) -> np.ndarray:
+        """(n, k): the problem's, or constants."""
+        known = self.problem.near_nullspace
+        return np.ones((len(self.problem.b), 1)) if known is None else known
+
+    def owner(self, subdomain: int) -> np.ndarray:
+        """Parts of about `subdomain` unknowns, (n,)."""
+        size = self.problem.block_size
+        n_parts = max(1, round(len(self.problem.b) / max(subdomain, size)))
+        return self.shelf.keep(
+            ("owner", n_parts),
+            lambda: partition(self.problem.A, n_parts, method=self.partitioner, block_size=size),
+        )
+
+    def decomposition(self, subdomain: int, overlap: int) -> Decomposition:
+        """Overlapping subdomains."""
+        return self.shelf.keep(
+            ("decomposition", subdomain, overlap),
+            lambda: decompose(
+                self.problem.A,
+                self.owner(subdomain),
+                overlap,
+                block_size=self.problem.block_size,
+            ),
+        )
+
+    def neumann(self, subdomain: int, overlap: int) -> CSRTensor:
+        """Neumann matrices: of the elements, or those of an M-matrix.
+
+        Raises:
+            ValueError: there are neither.
+        """
+
+        def make() -> CSRTensor:
+            parts, elements = self.decomposition(subdomain, overlap), self.problem.elements
+            if elements is None:
+                return algebraic_neumann(self.matrix, parts)
+            return assembled_neumann(parts, elements.dofs, elements.matrices)
+
+        return self.shelf.keep(("neumann", subdomain, overlap), make)
+
+    def prolongation(
+        self, subdomain: int, overlap: int, vectors: str = "near_nullspace", smoothing: int = 1
+    ) -> CSRTensor:
+        """Nicolaides' coarse space of some vectors, smoothed.
+
+        Args:
+            vectors: "near_nullspace", or "linear": these and coordinates.
+
+        Raises:
+            ValueError: coordinates are asked for where there are none; other `vectors`.
+        """
+
+        def make() -> CSRTensor:
+            if smoothing:
+                before = self.prolongation(subdomain, overlap, vectors, smoothing - 1)
+                return smooth(before, self.matrix, block_size=self.problem.block_size)
+            parts = self.decomposition(subdomain, overlap)
+            return nicolaides(parts, _nowhere_zero(self._vectors(vectors), parts)).to(
+                self.matrix.dtype
+            )
+
+        return self.shelf.keep(("prolongation", subdomain, overlap, vectors, smoothing), make)
+
+    def _vectors(self, name: str) -> np.ndarray:
+        if name == "near_nullspace":
+            return self.near_nullspace
+        if name != "linear":
+            raise ValueError(f"vectors: expected 'near_nullspace' or 'linear', got {name!r}")
+        return np.hstack([self.near_nullspace, self._linear()])
+
+    def _linear(self) -> np.ndarray:
+        """Coordinates, centred, in each component of a block: (n, d * block_size)."""
+        x = self.problem.coordinates
+        x = (x - x.mean(axis=0)) / np.abs(x).max()
+        size = self.problem.block_size
+        component = np.arange(len(x)) % size
+        parts = [x * (component == c)[:, None] for c in range(size)]
+        return np.hstack(parts)
+
+    def timed(self, make: Callable[[Workbench], T]) -> tuple[T, float]:
+        """What a method makes of this problem, and its seconds."""
+        with torch.no_grad():
+            return self.shelf.timed(lambda: make(self))
+
+
+def _with_all_couplings(problem: Problem) -> Problem:
+    """The problem with a stored zero where couplings of elements cancel.
+
+    `robin_between` needs them: Neumann matrices of some elements have such entries.
+    """
+    if problem.elements is None:
+        return problem
+    A = problem.A
+    summed = problem.elements.assemble(A.shape[0]).tocoo()
+    if summed.nnz == A.nnz:
+        return problem
+    own = A.tocoo()
+    data = np.concatenate([own.data, np.zeros(summed.nnz, A.dtype)])
+    places = (np.concatenate([own.row, summed.row]), np.concatenate([own.col, summed.col]))
+    return replace(problem, A=sp.csr_array(sp.coo_array((data, places), shape=A.shape)))
+
+
+def _nowhere_zero(vectors: np.ndarray, parts: Decomposition) -> np.ndarray:
+    """Vectors (n, k) with a one in the first where all vanish on a whole subdomain.
+
+    Such as one of unknowns that were fixed to zero and have no couplings.
+    """
+    size = np.bincount(parts.subdomain, weights=abs(vectors).sum(axis=1)[parts.node])
+    lost = parts.node[size[parts.subdomain] == 0]
+    if not len(lost):
+        return vectors
+    vectors = vectors.copy()
+    vectors[lost, 0] = 1
+    return vectors

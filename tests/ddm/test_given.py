@@ -1,0 +1,162 @@
+"""What a user may hand to `compare` and `tune`, and what is refused."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from small_problems import delaunay, laplacian
+
+import ddm
+from ddm.problems import Elements
+from sparsetorch import CSRTensor
+
+A = laplacian(9)
+N = A.shape[0]
+ALL = ("ras", "oras", "oras_tuned", "as", "soras", "geneo", "mggnn", "amg", "direct")
+FREE = sp.csr_array(A - sp.diags_array(np.asarray(A.sum(axis=1)).ravel()))
+
+
+def with_nan():
+    bad = A.copy()
+    bad.data[5] = np.nan
+    return bad
+
+
+@pytest.mark.parametrize("call", [ddm.compare, ddm.tune])
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((with_nan(),), {}, ValueError, "A: some entries are not finite"),
+        ((FREE,), {}, ValueError, r"the matrix is singular: it has 1 null vector.*'ground'"),
+        ((sp.csr_array((3, 4)),), {}, ValueError, "A: expected a square matrix"),
+        ((sp.csr_array((0, 0)),), {}, ValueError, "A: expected a square matrix with rows"),
+        ((A.toarray(),), {}, TypeError, "A: expected a SciPy sparse matrix"),
+        ((sp.block_diag([A, sp.csr_array((2, 2))]),), {}, ValueError, rf"A: row {N} is zero \(2"),
+        ((A, np.zeros(3)), {}, ValueError, "b: expected shape"),
+        ((A, np.full(N, np.inf)), {}, ValueError, "b: some values are not finite"),
+        ((A, np.ones(N) * 1j), {}, TypeError, "b: complex, but A is real"),
+        ((A,), {"methods": ("ras", "other")}, ValueError, "methods: expected some of ras, oras"),
+        ((A,), {"methods": ()}, ValueError, "methods: expected at least one of ras"),
+        ((A,), {"methods": {"mine": 3}}, TypeError, "functions of a Workbench, got int"),
+        ((A,), {"rtol": 0.0}, ValueError, "rtol: expected a number between 0 and 1, got 0"),
+        ((A,), {"rtol": float("nan")}, ValueError, "rtol: expected a number between 0 and 1"),
+        ((A,), {"maxiter": 0}, ValueError, "maxiter: expected at least 1 iteration, got 0"),
+        ((A,), {"block_size": 2}, ValueError, f"block_size: expected a divisor of {N}, got 2"),
+        ((A,), {"near_nullspace": np.ones(N)}, ValueError, "near_nullspace: expected finite"),
+        ((A,), {"coords": np.ones((3, 2))}, ValueError, "coordinates: expected"),
+        (
+            (A,),
+            {"elements": Elements(np.array([[0, N]]), np.ones((1, 2, 2)))},
+            ValueError,
+            f"dofs: expected unknowns -1 .. {N - 1}",
+        ),
+    ],
+)
+def test_refusals(call, arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        call(*arguments, **options)
+
+
+def test_refusals_of_one_of_them():
+    with pytest.raises(ValueError, match="subdomain: expected at least 1 unknown, got 0"):
+        ddm.compare(A, subdomain=0)
+    with pytest.raises(ValueError, match="method: expected one of"):
+        ddm.compare(A, partitioner="other")
+    with pytest.raises(ValueError, match="budget_s: expected a positive number of seconds, got 0"):
+        ddm.tune(A, budget_s=0)
+    with pytest.raises(ValueError, match="solves: expected at least 1 right-hand side, got 0"):
+        ddm.tune(A, solves=0)
+    batch = CSRTensor.from_scipy(A)
+    with pytest.raises(ValueError, match=r"A: expected one matrix, got shape \(2,"):
+        ddm.compare(batch.with_values(torch.stack([batch.values] * 2)))
+
+
+def test_a_problem_brings_its_arrays():
+    problem = ddm.poisson(delaunay(9))
+    with pytest.raises(ValueError, match=r"coords: the problem has it; use dataclasses\.replace"):
+        ddm.compare(problem, coords=problem.coordinates)
+    with pytest.raises(ValueError, match=r"b: expected shape \(49,\), got \(3,\)"):
+        ddm.compare(problem, np.zeros(3))
+    with pytest.raises(ValueError, match="b: some entries are not finite"):
+        ddm.compare(problem, np.full(49, np.nan))
+
+
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_more_subdomains_than_unknowns_and_one_that_holds_all(size):
+    """The number of subdomains is between one and the number of unknowns, whatever is asked."""
+    table = ddm.compare(A, methods=ALL, subdomain=size)
+    assert [run.status for run in table.runs.values()] == ["converged"] * len(ALL)
+    found = table.rows[0]["subdomains"]
+    assert 0.9 * N < found <= N if size == 1 else found == 1
+
+
+@pytest.mark.filterwarnings("ignore::ddm.safeguard.LearnedRefusedWarning")
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        sp.csr_array([[2.0]]),
+        sp.csr_array([[2.0, -1], [-1, 2]]),
+        sp.csr_array(sp.eye_array(9)),
+        sp.csr_array(sp.block_diag([A, 3 * sp.eye_array(4)])),  # isolated nodes
+        sp.csr_array(sp.block_diag([A, A])),
+    ],
+)
+def test_small_and_disconnected_matrices(matrix):
+    table = ddm.compare(matrix, methods=ALL, subdomain=12)
+    for run in table.runs.values():
+        assert run.status == "converged", run.method
+    assert ddm.tune(matrix, progress=False).best.converged
+
+
+@pytest.mark.filterwarnings("ignore::ddm.safeguard.LearnedRefusedWarning")
+@pytest.mark.parametrize("singular", ["ground", "nullspace"])
+def test_singular_systems_made_regular_or_solved_with_their_null_space(singular):
+    problem = ddm.from_matrix(FREE, singular=singular)
+    table = ddm.compare(problem, methods=ALL, subdomain=12)
+    runs: dict[str, Any] = table.runs
+    for run in runs.values():
+        if singular == "nullspace" and run.method in ("mggnn", "direct"):
+            assert "A: it is singular" in run.status
+            assert "singular='ground'" in run.status
+            continue
+        assert run.status == "converged", run.method
+        x = run.krylov.x.numpy()
+        assert np.linalg.norm(problem.b - problem.A @ x) <= 2e-6 * np.linalg.norm(problem.b)
+
+
+def test_a_new_right_hand_side_of_a_singular_problem_is_made_consistent():
+    problem = ddm.from_matrix(FREE, singular="nullspace")
+    table = ddm.compare(problem, np.ones(N) + problem.b, methods=("ras",), subdomain=12)
+    assert table.runs["ras"].converged
+
+
+@pytest.mark.filterwarnings("ignore::ddm.safeguard.LearnedRefusedWarning")
+def test_indefinite_matrices_say_which_methods_apply():
+    shifted = sp.csr_array(A - 1.5 * sp.eye_array(N))
+    assert np.linalg.eigvalsh(shifted.toarray())[0] < 0
+    table = ddm.compare(shifted, methods=ALL, subdomain=12)
+    for name in ("as", "soras", "geneo"):
+        assert "ras, oras, oras_tuned and direct take others" in table.runs[name].status
+    for name in ("ras", "oras", "oras_tuned", "direct"):
+        assert table.runs[name].converged
+        assert table.runs[name].krylov_name == "fgmres"
+
+
+def test_a_zero_right_hand_side():
+    table = ddm.compare(A, np.zeros(N), methods=("ras", "as", "amg"), subdomain=12)
+    runs: dict[str, Any] = table.runs
+    for run in runs.values():
+        assert run.converged
+        assert not run.krylov.x.any()
+    table.plot()
+    assert ddm.tune(A, np.zeros(N), progress=False).best.converged
+
+
+def test_what_a_problem_lacks_may_be_set():
+    problem = ddm.poisson(delaunay(9))
+    bare = dataclasses.replace(problem, near_nullspace=None, positions=None)
+    expected = ddm.compare(problem, methods=("ras",), subdomain=12).rows[0]["iterations"]
+    assert ddm.compare(bare, methods=("ras",), subdomain=12).rows[0]["iterations"] == expected

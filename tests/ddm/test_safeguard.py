@@ -1,0 +1,164 @@
+"""Learned methods are never worse than the classical ones that they start from."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from small_problems import delaunay, laplacian, small_setup
+
+import ddm
+from ddm.learned import InterfaceNet
+from ddm.problems import checkerboard
+from ddm.safeguard import (
+    LearnedRefusedWarning,
+    chosen_net,
+    measured_rate,
+    net_for,
+    safeguarded,
+)
+from sparsetorch.linalg import fgmres
+
+
+def perturbed(size: float) -> InterfaceNet:
+    """A network whose heads say something at random, without metadata."""
+    torch.manual_seed(0)
+    net = InterfaceNet(width=8, layers=1)
+    with torch.no_grad():
+        for head in (net.edge_head, net.pair_head):
+            head[-1].weight.normal_(0, size)  # pyright: ignore[reportCallIssue]
+    return net.eval()
+
+
+def test_the_measured_rate_is_the_spectral_radius():
+    setup = small_setup(12, 6)
+    method = setup.classical(0.5)
+    T = method.propagate(torch.eye(setup.decomposition.n, dtype=torch.float64))
+    radius = float(torch.linalg.eigvals(T).abs().max())
+    assert measured_rate(method, iterations=60) == pytest.approx(radius, rel=0.02)
+    assert measured_rate(method) == pytest.approx(radius, rel=0.15)
+
+
+def test_an_exact_method_has_rate_zero_and_an_overflowing_one_infinity():
+    class Fake:
+        def __init__(self, A, factor):
+            self.A, self.shape, self.factor, self.null = A, tuple(A.shape), factor, None
+
+        def propagate(self, e):
+            return e * self.factor
+
+    A = small_setup().A
+    assert measured_rate(Fake(A, 0.0)) == 0.0  # pyright: ignore[reportArgumentType]
+    assert measured_rate(Fake(A, math.inf)) == math.inf  # pyright: ignore[reportArgumentType]
+    assert measured_rate(Fake(A, math.nan)) == math.inf  # pyright: ignore[reportArgumentType]
+    assert measured_rate(Fake(A, -0.25)) == pytest.approx(0.25)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_untrained_network_is_accepted_since_it_is_its_start():
+    verdict = safeguarded(small_setup(), InterfaceNet(width=8, layers=1))
+    assert verdict.learned
+    assert verdict.rate == pytest.approx(verdict.classical_rate)
+
+
+def test_a_bad_network_is_refused_with_both_rates():
+    setup = small_setup(16, 8)
+    verdict = safeguarded(setup, perturbed(3.0))
+    assert not verdict.learned
+    assert verdict.rate is not None
+    assert verdict.classical_rate is not None
+    assert verdict.rate > verdict.classical_rate
+    assert f"{verdict.rate:.3g}" in verdict.reason
+    assert f"{verdict.classical_rate:.3g}" in verdict.reason
+    r = torch.ones(setup.A.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(verdict.method(r), setup.classical(0.5)(r))
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 1.0, 10.0, 100.0])
+def test_the_chosen_method_is_never_slower_than_the_start(size):
+    setup = small_setup(14, 7)
+    verdict = safeguarded(setup, perturbed(size))
+    start = measured_rate(setup.classical(0.5), iterations=40)
+    assert measured_rate(verdict.method, iterations=40) <= 1.1 * start
+
+
+def test_ras_takes_the_place_of_a_start_that_diverges():
+    """An elastic body: the Robin weight 0.5 makes local matrices indefinite."""
+    problem = ddm.elasticity(delaunay(10), dirichlet={lambda x, y: x < 1e-9: 0.0})
+    setup = ddm.set_up(problem.A, ddm.partition.partition(problem.A, 6, block_size=2))
+    verdict = safeguarded(setup, InterfaceNet(width=8, layers=1), unseen="made for the test")
+    assert measured_rate(setup.classical(0.5)) > 1
+    r = torch.ones(setup.A.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(verdict.method(r), setup.classical()(r))
+
+
+def test_what_cannot_be_used_is_refused(monkeypatch):
+    setup = small_setup()
+
+    def broken(self, net):
+        raise ValueError("interface: singular")
+
+    monkeypatch.setattr(type(setup), "learned", broken)
+    verdict = safeguarded(setup, InterfaceNet(width=8, layers=1))
+    assert not verdict.learned
+    assert verdict.reason == "it cannot be used: interface: singular"
+
+
+def test_the_public_call_learns_where_it_can():
+    problem = ddm.poisson(delaunay(24))
+    M = ddm.learned_schwarz(problem.A, "poisson_2d", coords=problem.coordinates)
+    b = torch.from_numpy(problem.b)
+    assert fgmres(M.A, b, preconditioner=M, rtol=1e-8).converged
+    assert ddm.learned_schwarz(problem).shape == M.shape
+
+
+def test_the_public_call_warns_and_falls_back():
+    A = laplacian(16)
+    with pytest.warns(LearnedRefusedWarning, match=r"convergence factor is .*classical method"):
+        M = ddm.learned_schwarz(A, perturbed(3.0), subdomain=30)
+    owner = M.decomposition.owner
+    classical = ddm.set_up(A, owner).classical(0.5)
+    r = torch.ones(A.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(M(r), classical(r))
+
+
+def test_a_class_that_the_network_never_saw():
+    mesh = delaunay(16)
+    problem = ddm.diffusion(mesh, checkerboard(mesh, 0, contrast=1e4))
+    with pytest.warns(LearnedRefusedWarning, match="trained on poisson; this matrix is like diff"):
+        ddm.learned_schwarz(problem, "poisson_2d", subdomain=30)
+    net = InterfaceNet(width=8, layers=1)
+    net.metadata = {"kinds": '["poisson"]'}
+    with pytest.warns(LearnedRefusedWarning, match="like diffusion"):
+        ddm.learned_schwarz(problem, net, subdomain=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # untrained, it is its start
+        ddm.learned_schwarz(problem, net, subdomain=30, measure_unseen=True)
+    net = ddm.load_pretrained("poisson_2d")
+    assert "like diffusion" in chosen_net(problem, net)[1]
+    silent = perturbed(0.0)  # it does not say what it has seen
+    assert chosen_net(problem, silent) == (silent, "")
+
+
+def test_no_network_that_ships_fits():
+    A = laplacian(9).astype(complex)
+    with pytest.raises(ValueError, match=r"net: none that ships .*this matrix is like helmholtz"):
+        net_for(ddm.from_matrix(A))
+    assert "poisson" in net_for(ddm.from_matrix(laplacian(9))).metadata["kinds"]
+
+
+def test_refusals():
+    A = laplacian(9)
+    with pytest.raises(ValueError, match="subdomain: expected at least 1"):
+        ddm.learned_schwarz(A, "poisson_2d", subdomain=0)
+    with pytest.raises(ValueError, match="name: expected one of"):
+        ddm.learned_schwarz(A, "other")
+    with pytest.raises(ValueError, match="not finite"):
+        ddm.learned_schwarz(sp.csr_array(A * np.nan), "poisson_2d")
+    free = sp.csr_array(A - sp.diags_array(np.asarray(A.sum(axis=1)).ravel()))
+    with pytest.raises(ValueError, match=r"singular.*choose singular='ground'"):
+        ddm.learned_schwarz(free, "poisson_2d")
+    problem = ddm.from_matrix(free, singular="nullspace")
+    with pytest.raises(ValueError, match="learned methods take regular matrices"):
+        ddm.learned_schwarz(problem, "poisson_2d")

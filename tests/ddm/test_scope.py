@@ -1,0 +1,86 @@
+"""Which classes of matrices are told apart, and what a network has seen."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from small_problems import delaunay, laplacian, unit_square
+
+import ddm
+from ddm.problems import checkerboard
+from ddm.scope import Scope, matrix_kind
+from sparsetorch import poisson
+
+
+def scope(kinds, dimension: int | None = 2, block_size=1):
+    return Scope(frozenset(kinds), dimension, block_size)
+
+
+def anisotropic():
+    """`-div K grad u` with the ratio 1000 in a direction between those of the mesh."""
+    c, s = np.cos(0.3), np.sin(0.3)
+    turn = np.array([[c, -s], [s, c]])
+    mesh = delaunay(16)
+    K = np.tile(turn @ np.diag([1, 1e-3]) @ turn.T, (mesh.t.shape[1], 1, 1))
+    return ddm.diffusion(mesh, K).A
+
+
+def jumping(contrast=1e4):
+    mesh = delaunay(16)
+    return ddm.diffusion(mesh, checkerboard(mesh, 0, contrast=contrast)).A
+
+
+@pytest.mark.parametrize(
+    ("kind", "A"),
+    [
+        ("poisson", laplacian(16)),
+        ("poisson", ddm.poisson(unit_square(4)).A),
+        ("poisson", sp.csr_array(poisson(9, 9, dtype=torch.float64).to_scipy())),
+        ("poisson", sp.csr_array(sp.eye_array(5))),
+        ("diffusion", jumping()),
+        ("anisotropic", anisotropic()),
+        ("indefinite", sp.csr_array(laplacian(9) - 9 * sp.eye_array(49))),
+    ],
+)
+def test_symmetric_matrices_of_one_unknown_a_node(kind, A):
+    assert matrix_kind(A, "spd") == kind
+    assert matrix_kind(sp.csr_array(1e9 * A), "spd") == kind  # whatever the units
+
+
+def test_mild_jumps_are_like_poisson():
+    assert matrix_kind(jumping(contrast=1.5), "spd") == "poisson"
+
+
+def test_other_matrices():
+    A = laplacian(9)
+    assert matrix_kind(sp.csr_array(A.astype(complex)), "general") == "helmholtz"
+    assert matrix_kind(sp.csr_array(A + 0.1 * sp.triu(A, 1)), "general") == "convection_diffusion"
+    assert matrix_kind(A, "general") == "poisson"
+    assert matrix_kind(A, "spd", block_size=7) == "elasticity"
+
+
+def test_what_a_network_has_not_seen_is_said():
+    seen = scope(["diffusion", "anisotropic"])
+    for kind in ("diffusion", "anisotropic", "poisson"):
+        assert seen.unseen(scope([kind])) == ""
+    assert seen.unseen(scope(["poisson"], None)) == ""
+    assert "trained in 2D, not 3D" in seen.unseen(scope(["poisson"], 3))
+    assert "1 unknown(s) a node, not 2" in seen.unseen(scope(["diffusion"], 2, 2))
+    assert "this matrix is like helmholtz" in seen.unseen(scope(["helmholtz"]))
+    assert "like diffusion" in scope(["poisson"]).unseen(scope(["diffusion"]))
+
+
+def test_a_problem_says_its_dimension():
+    problem = ddm.poisson(delaunay(6))
+    assert Scope.of_problem(problem) == scope(["poisson"])
+    assert Scope.of_problem(ddm.from_matrix(problem.A)) == scope(["poisson"], None)
+
+
+def test_metadata_of_a_network():
+    net = ddm.InterfaceNet(width=4, layers=1)
+    assert Scope.of_net(net) is None
+    net.metadata = {"kinds": '["elasticity"]', "dimension": "3", "block_size": "3"}
+    assert Scope.of_net(net) == scope(["elasticity"], 3, 3)
+    net.metadata = {"kinds": "elasticity"}
+    with pytest.raises(ValueError, match="net: its metadata cannot be read"):
+        Scope.of_net(net)

@@ -1,0 +1,169 @@
+"""The best classical method is found, at equal local work."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_problems import delaunay
+
+import ddm
+from ddm.classical import Classical
+from ddm.problems import checkerboard
+from ddm.rates import iterations_to_reduce
+from ddm.search import best_classical, equal_work
+from ddm.workbench import Workbench
+from sparsetorch.linalg import fgmres
+
+FEW = {"thetas": (0.4, 0.7, 1.0), "smoothings": (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return ddm.poisson(delaunay(24))
+
+
+@pytest.fixture(scope="module")
+def elastic():
+    return ddm.elasticity(delaunay(12), source=[0.0, 1.0], dirichlet={lambda x, y: x < 1e-9: 0.0})
+
+
+def counts(problem, subdomain, **options):
+    """Iterations of every combination, one by one."""
+    bench = Workbench(problem, subdomain=subdomain)
+    sizes = equal_work(bench, options.get("overlaps", (1, 2)))
+    return {
+        candidate: iterations_to_reduce(candidate(bench), 1e-8)
+        for overlap, size in sizes.items()
+        for smoothing in FEW["smoothings"]
+        for theta in FEW["thetas"]
+        for between in ((False, True) if theta < 1 else (False,))
+        for candidate in [Classical(theta, between, overlap, size, smoothing=smoothing)]
+    }
+
+
+def test_the_exhaustive_search_finds_the_smallest_count(problem):
+    expected = counts(problem, 40)
+    found = best_classical(problem, subdomain=40, exhaustive=True, **FEW)
+    assert len(found.table.rows) == len(expected)
+    assert found.score == min(expected.values()) == expected[found.best]
+    assert iterations_to_reduce(found.method, 1e-8) == found.score
+
+
+def test_the_search_by_coordinates_is_as_good_here_and_tries_no_more(problem):
+    found = best_classical(problem, subdomain=40, **FEW)
+    whole = best_classical(problem, subdomain=40, exhaustive=True, **FEW)
+    assert found.score == whole.score
+    assert len(found.table.rows) <= len(whole.table.rows)
+
+
+def test_scores_of_beaten_candidates_are_missing(problem):
+    scores = [row["score"] for row in best_classical(problem, subdomain=40).table.rows]
+    known = [score for score in scores if score is not None]
+    assert known == sorted(known, reverse=True)
+    assert len(set(known)) == len(known) < len(scores)
+
+
+def test_krylov_iterations_as_the_objective(problem):
+    found = best_classical(problem, subdomain=40, objective="krylov", exhaustive=True, **FEW)
+    x = torch.randn(found.method.shape[0], dtype=torch.float64, generator=_seeded())
+    b = found.method.A @ x
+    counted = fgmres(found.method.A, b, preconditioner=found.method, rtol=1e-8).iterations
+    assert counted == found.score
+    ras = Classical(smoothing=0, subdomain=40)(Workbench(problem))
+    assert counted < fgmres(ras.A, b, preconditioner=ras, rtol=1e-8).iterations
+
+
+def _seeded():
+    return torch.Generator().manual_seed(0)
+
+
+def test_seconds_as_the_objective(problem):
+    found = best_classical(problem, subdomain=40, objective="time", **FEW)
+    assert 0 < found.score < math.inf
+    assert found.table.rows[0]["score"] is not None  # the first cannot be beaten
+
+
+def test_more_overlap_has_larger_subdomains_and_as_much_work(problem):
+    overlap = 2
+    bench = Workbench(problem, subdomain=12)
+    sizes = equal_work(bench, (1, overlap))
+    reference = len(bench.decomposition(12, 1).block_source)
+    work = len(bench.decomposition(sizes[overlap], overlap).block_source)
+    assert sizes[1] == 12
+    assert sizes[overlap] > 2 * 12
+    assert work == pytest.approx(reference, rel=0.25)
+
+
+def test_overlaps_that_do_not_fit_are_left_out():
+    problem = ddm.poisson(delaunay(7))
+    assert list(equal_work(Workbench(problem, subdomain=25), (1, 8))) in ([1], [1, 8])
+    assert best_classical(problem, subdomain=25, **FEW).score > 0
+
+
+def test_elasticity_takes_neumann_matrices_and_beats_ras(elastic):
+    bench = Workbench(elastic, subdomain=40)
+    found = best_classical(bench)
+    between = [row["status"] for row in found.table.rows if "Neumann" in row["method"]]
+    assert between
+    assert not any("does not apply" in status for status in between)
+    assert found.score < iterations_to_reduce(Classical()(bench), 1e-8)
+    bare = best_classical(
+        ddm.from_matrix(elastic.A, block_size=2, near_nullspace=elastic.near_nullspace),
+        subdomain=40,
+    )
+    status = [row["status"] for row in bare.table.rows if "Neumann" in row["method"]]
+    assert status
+    assert all(s.startswith("does not apply: A: algebraic Neumann") for s in status)
+    assert found.score <= bare.score
+
+
+def test_linear_functions_make_a_richer_coarse_space(problem):
+    plain = best_classical(problem, subdomain=20, exhaustive=True, **FEW)
+    rich = best_classical(problem, subdomain=20, linear=True, exhaustive=True, **FEW)
+    assert rich.best.vectors == "linear"
+    assert rich.score < plain.score
+    assert rich.method.P is not None
+    assert rich.method.P.shape[1] == 3 * rich.method.decomposition.n_subdomains
+    lost = best_classical(ddm.from_matrix(problem.A), subdomain=40, linear=True, **FEW)
+    assert any("no coordinates" in row["status"] for row in lost.table.rows)
+
+
+def test_linear_functions_of_each_component(elastic):
+    P = Workbench(elastic).prolongation(40, 1, "linear", 0).to_dense()
+    x = elastic.coordinates[:, 0] * np.tile([1.0, 0.0], len(elastic.b) // 2)
+    fitted = torch.linalg.lstsq(P, torch.from_numpy(x)[:, None]).solution
+    torch.testing.assert_close((P @ fitted)[:, 0], torch.from_numpy(x))
+
+
+def test_a_jump_is_searched_like_any_other():
+    mesh = delaunay(16)
+    problem = ddm.diffusion(mesh, checkerboard(mesh, 0, contrast=1e3), 1.0)
+    found = best_classical(problem, subdomain=30)
+    assert found.score <= iterations_to_reduce(
+        Classical(0.5)(Workbench(problem, subdomain=30)), 1e-8
+    )
+
+
+def test_where_no_stationary_iteration_converges_fgmres_is_counted():
+    """Helmholtz: errors grow with every method, and FGMRES still converges."""
+    mesh = delaunay(16)
+    problem = ddm.helmholtz(mesh, 30.0, 1.0)
+    found = best_classical(problem, subdomain=30, maxiter=150, **FEW)
+    assert iterations_to_reduce(found.method, 1e-8, maxiter=150) == 150
+    assert found.score < 150
+
+
+def test_the_budget_ends_the_search(problem):
+    found = best_classical(problem, subdomain=40, budget_s=0.0)
+    assert len(found.table.rows) == 1
+    assert found.best == Classical(subdomain=40)
+
+
+def test_refusals(problem):
+    with pytest.raises(ValueError, match=r"objective: expected one of .*, got 'speed'"):
+        best_classical(problem, objective="speed")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="expected at least one of each"):
+        best_classical(problem, thetas=())
+    with pytest.raises(ValueError, match="no classical method can be made"):
+        best_classical(ddm.from_matrix(-problem.A), subdomain=40, between=(True,), thetas=(0.5,))
