@@ -125,21 +125,23 @@ def without_rounding(
         block_size: unknowns a node.
         pins: mask (n,) of unknowns without couplings, whose zeros go all the same.
     """
-    size = np.sqrt(abs(A.diagonal()))
-    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
-    zero = abs(A.data) < 1e-14 * size[row] * size[A.indices]
-    A.data[zero] = 0.0
-    if block_size > 1:
-        n_nodes = A.shape[0] // block_size
-        block = (row // block_size).astype(np.int64) * n_nodes + A.indices // block_size
-        zero &= ~np.isin(block, np.unique(block[~zero]))
-        if pins is not None:
-            zero |= (pins[row] | pins[A.indices]) & (row != A.indices)
-    kept = ~zero
-    ends = np.concatenate([[0], np.cumsum(kept)])[A.indptr].astype(A.indptr.dtype)
-    A = sp.csr_array((A.data[kept], A.indices[kept], ends), shape=A.shape)
+    size = np.sqrt(abs(A.diagonal())).reshape(-1, block_size)
+    blocks = A.tobsr((block_size, block_size))  # (blocks, block_size, block_size)
+    row = np.repeat(np.arange(len(size)), np.diff(blocks.indptr))
+    scale = size[row][:, :, None] * size[blocks.indices][:, None, :]
+    blocks.data[abs(blocks.data) < 1e-14 * scale] = 0.0
+    A = _some(blocks, (blocks.data != 0).any(axis=(1, 2))).tocsr()
+    if pins is not None and pins.any():
+        row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+        A = _some(A, ~(pins[row] | pins[A.indices]) | (row == A.indices))
     A.sort_indices()
     return A
+
+
+def _some(A: Any, kept: np.ndarray) -> Any:
+    """A CSR or BSR array with some of its entries or blocks."""
+    ends = np.concatenate([[0], np.cumsum(kept)])[A.indptr].astype(A.indptr.dtype)
+    return type(A)((A.data[kept], A.indices[kept], ends), shape=A.shape)
 
 
 @dataclass(frozen=True)
