@@ -194,12 +194,14 @@ def report(table: Table, args: argparse.Namespace) -> str:
     """The Markdown: what was run, where and when, and the means."""
     lines = [
         "# Classical Schwarz methods: iterations",
-        f"{cpu_name()}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
-        f"{versions()}; {datetime.date.today().isoformat()}.",
+        f"{cpu_name()}, torch on {torch.get_num_threads()} of its cores; "
+        f"Python {platform.python_version()}, {versions()}; {datetime.date.today().isoformat()}.",
         f"`python benchmarks/classical_schwarz.py{' --short' if args.short else ''}`: mean (range)"
-        f" of iterations to a relative residual of {RTOL:g}, at most {args.maxiter}; METIS "
+        f" of iterations to a relative residual of {RTOL:g}, at most {args.maxiter}; seeds from "
+        f"{FIRST_SEED}; METIS "
         f'subdomains of {args.subdomain} unknowns; "coarse" is the size of the coarse problem '
-        "on the largest meshes.",
+        "on the largest meshes. Where a name says nothing else the overlap is 1 and the coarse "
+        "space Nicolaides', smoothed once (rigid-body modes for elasticity).",
     ]
     for title, summary in summaries(table):
         lines += [f"## {title}", summary.to_markdown().rstrip()]

@@ -34,14 +34,13 @@ from ddm.setup import Setup
 from ddm.table import Table
 from sparsetorch import CSRTensor
 
-CHECKPOINT = Path(__file__).parent / "mggnn.safetensors"
 SUBDOMAIN = 64  # unknowns that a subdomain owns
 REDUCTION = 1e-8
 
 
 def learned_network() -> ddm.InterfaceNet:
     """The network whose values are drawn."""
-    return ddm.InterfaceNet.load(CHECKPOINT)
+    return ddm.load_pretrained("poisson_2d")
 
 
 def middle_subdomain(problem: Problem, parts: Decomposition) -> int:

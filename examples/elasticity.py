@@ -88,13 +88,10 @@ class Ground:
     def of(cls, problem: Problem, subdomain: int) -> Ground:
         """Subdomains that own about `subdomain` unknowns; nodes stay whole."""
         assert problem.near_nullspace is not None
-        assert problem.elements is not None
-        # With the couplings that add up to zero: not all of them do in Neumann matrices.
-        matrix = problem.elements.assemble(len(problem.b))
         count = max(2, round(len(problem.b) / subdomain))
-        owner = partition(matrix, count, block_size=3)
-        parts = decompose(matrix, owner, block_size=3)
-        A = CSRTensor.from_scipy(matrix)
+        owner = partition(problem.A, count, block_size=3)
+        parts = decompose(problem.A, owner, block_size=3)
+        A = CSRTensor.from_scipy(problem.A)
         P = smooth(nicolaides(parts, problem.near_nullspace), A, block_size=3)
         return cls(problem, A, parts, P)
 

@@ -49,7 +49,7 @@ def bare(ax: Any, points: np.ndarray) -> None:
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
     ax.set_zlim(low[2], high[2])
-    ax.set_box_aspect(size, zoom=1.05)
+    ax.set_box_aspect(size, zoom=0.95)
 
 
 def towards_viewer(ax: Any) -> np.ndarray:

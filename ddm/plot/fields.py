@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib import pyplot as plt
 from ddm.plot.canvas import axes_for, bare, ghost, paint_values, plane_of, triangulation
 from ddm.plot.geometry import Surface, linear_elements, n_nodes, surface_of
 from ddm.plot.graph import draw_dots, draw_edges, layout
-from ddm.plot.palette import colour_map
+from ddm.plot.palette import SEQUENTIAL, colour_map
 from ddm.problems import Problem
 from sparsetorch import CSRTensor
 
@@ -34,7 +35,7 @@ def plot_solution(
         cut: (direction, share), such as ("y", 0.5): in 3D, leave out what lies in front of a plane.
         deform: the mesh is moved by so many times a displacement; None: such that the largest is a
             tenth of the mesh's extent, 0 for none.
-        contours: level lines; None: for real scalars in 2D.
+        contours: level lines in 2D; None: for real values of one sign, one a node.
         colorbar: whether to add one, with what the colours mean.
 
     Raises:
@@ -45,8 +46,10 @@ def plot_solution(
     if not np.isfinite(u).all():
         raise ValueError("u: some values are NaN or infinite")
     nodal = problem.extend(u)
-    cmap = colour_map(_scalar(nodal)[0], True if np.iscomplexobj(nodal) else None)
-    return _draw(problem, nodal, ax, cut, deform, contours, colorbar, cmap)
+    colours = colour_map(_scalar(nodal)[0], True if np.iscomplexobj(nodal) else None)
+    if contours is None:
+        contours = nodal.ndim == 1 and colours[0] == SEQUENTIAL
+    return _draw(problem, nodal, ax, _Look(cut, deform, contours, colorbar, colours))
 
 
 def plot_coarse(
@@ -80,8 +83,8 @@ def plot_coarse(
     nodal[problem.interior] = values.reshape(-1, problem.block_size)
     if problem.block_size == 1:
         nodal = nodal[:, 0]
-    cmap = colour_map(_scalar(nodal)[0], from_white=True)
-    return _draw(problem, nodal, ax, cut, deform, False, colorbar, cmap)
+    colours = colour_map(_scalar(nodal)[0], from_white=True)
+    return _draw(problem, nodal, ax, _Look(cut, deform, False, colorbar, colours))
 
 
 def column_of(P: Any, column: int) -> np.ndarray:
@@ -93,45 +96,63 @@ def column_of(P: Any, column: int) -> np.ndarray:
     return np.asarray(P)[:, column]
 
 
-def _draw(
-    problem: Problem,
-    nodal: np.ndarray,
-    ax: Any,
-    cut: tuple[str, float] | None,
-    deform: float | None,
-    contours: bool | None,
-    colorbar: bool,
-    colours: tuple[str, float, float],
-) -> Any:
-    values, label = _scalar(nodal)
-    cmap, low, high = colours
-    if problem.mesh is None:
-        places = layout(problem)
-        ax = axes_for(places.shape[1], ax)
-        draw_edges(ax, problem, places)
-        shown = draw_dots(ax, places, c=values[problem.interior], cmap=cmap, vmin=low, vmax=high)
-    else:
-        points = linear_elements(problem)[0]
-        dim = points.shape[1]
-        ax = axes_for(dim, ax)
-        if cut is not None and dim == 2:
-            raise ValueError("cut: expected None for a problem in 2D")
-        surface = surface_of(problem, cut=None if cut is None else plane_of(ax, cut, points))
-        moved = _deformed(surface, points, nodal, deform)
-        if dim == 3 and moved is not surface:
-            ghost(ax, surface)
-        shown = paint_values(ax, moved, surface.weights @ values, cmap, low, high)
-        if dim == 2:
-            if moved is not surface and len(moved.triangles) < 20_000:
-                ax.triplot(triangulation(moved), color="#33333355", linewidth=0.3)
-            _outline(ax, problem, moved)
-            if contours if contours is not None else nodal.ndim == 1 and cmap == "viridis":
-                _level_lines(ax, moved, surface.weights @ values)
-        places = np.concatenate([surface.points, moved.points])
-    if colorbar:
-        plt.colorbar(shown, ax=ax, label=label, shrink=0.7, pad=0.02)
+@dataclass(frozen=True)
+class _Look:
+    """How values are drawn: the arguments of `plot_solution`, and colours with their limits."""
+
+    cut: tuple[str, float] | None
+    deform: float | None
+    contours: bool
+    colorbar: bool
+    colours: tuple[str, float, float]
+
+
+def _draw(problem: Problem, nodal: np.ndarray, ax: Any, look: _Look) -> Any:
+    draw = _draw_graph if problem.mesh is None else _draw_mesh
+    ax, shown, places = draw(problem, nodal, ax, look)
+    if look.colorbar:
+        plt.colorbar(shown, ax=ax, label=_scalar(nodal)[1], shrink=0.7, pad=0.02)
     bare(ax, places)
     return ax
+
+
+def _draw_graph(
+    problem: Problem, nodal: np.ndarray, ax: Any, look: _Look
+) -> tuple[Any, Any, np.ndarray]:
+    """Axes, what a colour bar needs, and the places that are drawn."""
+    places, (cmap, low, high) = layout(problem), look.colours
+    ax = axes_for(places.shape[1], ax)
+    draw_edges(ax, problem, places)
+    values = _scalar(nodal)[0][problem.interior]
+    return ax, draw_dots(ax, places, c=values, cmap=cmap, vmin=low, vmax=high), places
+
+
+def _draw_mesh(
+    problem: Problem, nodal: np.ndarray, ax: Any, look: _Look
+) -> tuple[Any, Any, np.ndarray]:
+    points = linear_elements(problem)[0]
+    dim = points.shape[1]
+    ax = axes_for(dim, ax)
+    if look.cut is not None and dim == 2:
+        raise ValueError("cut: expected None for a problem in 2D")
+    plane = None if look.cut is None else plane_of(ax, look.cut, points)
+    surface = surface_of(problem, cut=plane)
+    moved = _deformed(surface, points, nodal, look.deform)
+    values = surface.weights @ _scalar(nodal)[0]
+    if dim == 3:
+        if moved is not surface:
+            ghost(ax, surface)
+        both = np.concatenate([surface.points, moved.points])
+        return ax, paint_values(ax, moved, values, *look.colours), both
+    shown = paint_values(ax, moved, values, *look.colours)
+    if moved is not surface:
+        _outline(ax, problem, surface, "#bbbbbb")
+        if len(moved.triangles) < 20_000:
+            ax.triplot(triangulation(moved), color="#33333355", linewidth=0.3)
+    _outline(ax, problem, moved)
+    if look.contours:
+        _level_lines(ax, moved, values)
+    return ax, shown, moved.points
 
 
 def _scalar(nodal: np.ndarray) -> tuple[np.ndarray, str]:
@@ -163,13 +184,13 @@ def _deformed(
     )
 
 
-def _outline(ax: Any, problem: Problem, surface: Surface) -> None:
+def _outline(ax: Any, problem: Problem, surface: Surface, colour: str = "#555555") -> None:
     """The boundary of a plane mesh, as it is moved."""
     ends = problem.mesh.facets[:, problem.mesh.boundary_facets()]
     lines = surface.points[ends.T]  # vertices come first among the nodes
     gaps = np.full((len(lines), 1, 2), np.nan)
     path = np.concatenate([lines, gaps], axis=1).reshape(-1, 2)
-    ax.plot(*path.T, color="#555555", linewidth=0.6)
+    ax.plot(*path.T, color=colour, linewidth=0.6)
 
 
 def _level_lines(ax: Any, surface: Surface, values: np.ndarray) -> None:

@@ -53,32 +53,43 @@ def _edges(mesh: Any) -> np.ndarray:
     return mesh.facets if mesh.dim() == 2 else mesh.edges
 
 
-def linear_elements(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes (nodes, d), linear elements (m, d + 1) between them, and the mesh's element of each.
+def element_nodes(problem: Problem) -> np.ndarray:
+    """Nodes of each element, (m, k): its corners, then the midpoints of its edges for P2.
 
     Raises:
         ValueError: nodes that are neither the vertices nor these with the midpoints of edges.
     """
     mesh, count = problem.mesh, n_nodes(problem)
-    corners, dim = mesh.t.T.astype(np.int64), mesh.dim()
-    if count <= mesh.nvertices:
-        return mesh.p.T, corners, np.arange(len(corners))
+    corners, n = mesh.t.T.astype(np.int64), mesh.nvertices
+    if count <= n:
+        return corners
     edges = np.sort(_edges(mesh).astype(np.int64), axis=0)
-    if count != mesh.nvertices + edges.shape[1]:
+    if count != n + edges.shape[1]:
         raise ValueError(
-            f"problem: expected {mesh.nvertices} nodes (linear elements) or "
-            f"{mesh.nvertices + edges.shape[1]} (quadratic ones), got {count}"
+            f"problem: expected {n} nodes (linear elements) or {n + edges.shape[1]} (quadratic "
+            f"ones), got {count}"
         )
-    keys = edges[0] * mesh.nvertices + edges[1]
+    keys = edges[0] * n + edges[1]
     order = np.argsort(keys)
-    ends = np.sort(corners[:, np.array(EDGES[dim])], axis=2)  # (m, edges, 2)
-    wanted = ends[..., 0] * mesh.nvertices + ends[..., 1]
-    middle = mesh.nvertices + order[np.searchsorted(keys[order], wanted)]
-    all_nodes = np.concatenate([corners, middle], axis=1)
+    ends = np.sort(corners[:, np.array(EDGES[mesh.dim()])], axis=2)  # (m, edges, 2)
+    middle = n + order[np.searchsorted(keys[order], ends[..., 0] * n + ends[..., 1])]
+    return np.concatenate([corners, middle], axis=1)
+
+
+def linear_elements(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes (nodes, d), linear elements (m, d + 1) between them, and the mesh's element of each.
+
+    Raises:
+        ValueError: see `element_nodes`.
+    """
+    mesh, nodes = problem.mesh, element_nodes(problem)
+    dim = mesh.dim()
+    if nodes.shape[1] == dim + 1:
+        return mesh.p.T, nodes, np.arange(len(nodes))
     parts = np.array(PARTS[dim])
     points = np.concatenate([mesh.p.T, mesh.p[:, _edges(mesh)].mean(axis=1).T])
-    element = np.repeat(np.arange(len(corners)), len(parts))
-    return points, all_nodes[:, parts].reshape(-1, dim + 1), element
+    element = np.repeat(np.arange(len(nodes)), len(parts))
+    return points, nodes[:, parts].reshape(-1, dim + 1), element
 
 
 def outer_faces(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from ddm.partition import Decomposition
 from ddm.pieces import check_owner, node_graph, pieces
 from ddm.plot.canvas import axes_for, bare, ghost, paint_elements, plane_of
-from ddm.plot.geometry import linear_elements, n_nodes, surface_of
+from ddm.plot.geometry import element_nodes, linear_elements, n_nodes, surface_of
 from ddm.plot.graph import draw_dots, draw_edges, layout
 from ddm.plot.palette import INK, LAYERS, PALE, TINTS, adjacent, colours_of
 from ddm.problems import Problem
@@ -152,17 +152,17 @@ def element_owners(problem: Problem, owner: np.ndarray) -> np.ndarray:
     """The subdomain that owns most unknowns of each element, (m,); -1 where it has none."""
     nodes = np.full(n_nodes(problem), -1)
     nodes[problem.interior] = owner[:: problem.block_size]
-    corners = nodes[problem.mesh.t]  # (d + 1, m)
-    votes = (corners[:, None] == corners[None]).sum(axis=0) * (corners >= 0)
-    return corners[votes.argmax(axis=0), np.arange(corners.shape[1])]
+    found = nodes[element_nodes(problem)].T  # (k, m)
+    votes = (found[:, None] == found[None]).sum(axis=0) * (found >= 0)
+    return found[votes.argmax(axis=0), np.arange(found.shape[1])]
 
 
 def element_layers(problem: Problem, layer: np.ndarray, outside: int) -> np.ndarray:
     """Outermost layer of the unknowns of each element, (m,); `outside` where one is not in it."""
     nodes = np.full(n_nodes(problem), -2)  # no unknown: counts for nothing
     nodes[problem.interior] = np.where(layer < 0, outside, layer)
-    corners = nodes[problem.mesh.t].max(axis=0)
-    return np.where(corners == -2, outside, corners)
+    found = nodes[element_nodes(problem)].max(axis=1)
+    return np.where(found == -2, outside, found)
 
 
 def layer_colours(overlap: int) -> list[str]:

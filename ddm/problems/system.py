@@ -112,17 +112,36 @@ def pinned(K: np.ndarray, pins: np.ndarray) -> np.ndarray:
     return np.where(off, 0, K)
 
 
-def without_rounding(A: sp.csr_array) -> sp.csr_array:
+def without_rounding(
+    A: sp.csr_array, block_size: int = 1, pins: np.ndarray | None = None
+) -> sp.csr_array:
     """A without entries that are zero but for rounding: no couplings, no edges.
 
-    Right angles give exact zeros that come out of assembly as 1e-17.
+    Right angles give exact zeros that come out of assembly as 1e-17. Blocks of nodes that are
+    coupled stay whole, zeros and all: Neumann matrices have entries where those of A cancel.
+
+    Args:
+        A: assembled, all blocks stored.
+        block_size: unknowns a node.
+        pins: mask (n,) of unknowns without couplings, whose zeros go all the same.
     """
-    size = np.sqrt(abs(A.diagonal()))
-    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
-    A.data[abs(A.data) < 1e-14 * size[row] * size[A.indices]] = 0.0
-    A.eliminate_zeros()
+    size = np.sqrt(abs(A.diagonal())).reshape(-1, block_size)
+    blocks = A.tobsr((block_size, block_size))  # (blocks, block_size, block_size)
+    row = np.repeat(np.arange(len(size)), np.diff(blocks.indptr))
+    scale = size[row][:, :, None] * size[blocks.indices][:, None, :]
+    blocks.data[abs(blocks.data) < 1e-14 * scale] = 0.0
+    A = _some(blocks, (blocks.data != 0).any(axis=(1, 2))).tocsr()
+    if pins is not None and pins.any():
+        row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+        A = _some(A, ~(pins[row] | pins[A.indices]) | (row == A.indices))
     A.sort_indices()
     return A
+
+
+def _some(A: Any, kept: np.ndarray) -> Any:
+    """A CSR or BSR array with some of its entries or blocks."""
+    ends = np.concatenate([[0], np.cumsum(kept)])[A.indptr].astype(A.indptr.dtype)
+    return type(A)((A.data[kept], A.indices[kept], ends), shape=A.shape)
 
 
 @dataclass(frozen=True)
@@ -182,7 +201,7 @@ def problem_of(
     numbering = np.full(len(fixed), -1, dtype=np.int64)
     numbering[unknowns] = np.arange(len(unknowns))
     elements = Elements(numbering[dofs], K)
-    A = without_rounding(elements.assemble(len(unknowns)))
+    A = without_rounding(elements.assemble(len(unknowns)), size, kept)
     b = load[unknowns]
     b[kept] = (A.diagonal() * values[unknowns])[kept]
     values[unknowns] = 0

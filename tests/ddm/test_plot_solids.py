@@ -14,7 +14,9 @@ from ddm.interface import robin
 from ddm.partition import decompose, partition
 from ddm.plot import plot_coarse, plot_interface, plot_overlap, plot_solution, plot_subdomains
 from ddm.plot.canvas import plane_of, towards_viewer
+from ddm.plot.subdomains import element_layers
 from ddm.problems import diffusion, elasticity, from_matrix, poisson
+from ddm.problems.space import discretize
 
 mpl.use("Agg")
 
@@ -64,9 +66,18 @@ def test_quadratic_elements_overlaps_and_interface_values(ax):
     problem = diffusion(cube(3), degree=2)
     d = decompose(problem.A, partition(problem.A, 4), 2)
     plot_overlap(problem, d, 1, ax)
-    here = problem.coordinates[d.node[d.subdomain == 1]]
-    drawn = corners(ax)
-    assert (drawn.min(axis=0) >= np.minimum(here.min(axis=0) - 0.34, 0)).all()
+    layer = dict(zip(problem.interior[d.node[d.subdomain == 1]], d.layer[d.subdomain == 1]))
+    dofs = discretize(problem.mesh, 2).basis.element_dofs.T
+    free = set(problem.interior.tolist())
+    expected = [max([layer.get(k, 3) for k in nodes if k in free] or [3]) for nodes in dofs]
+    own = np.full(len(problem.b), -1)
+    own[d.node[d.subdomain == 1]] = d.layer[d.subdomain == 1]
+    assert element_layers(problem, own, 3).tolist() == expected
+    assert {0, 1, 2, 3} == set(expected)
+    drawn, inside = corners(ax), np.array(expected) < 3
+    assert drawn.min(axis=0) == pytest.approx(
+        problem.mesh.p[:, problem.mesh.t[:, inside]].min((1, 2))
+    )
     ax.clear()
     plot_interface(problem, d, robin(d, 0.5), 1, ax)
     (dots,) = [c for c in ax.collections if isinstance(c, Path3DCollection)]

@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import demo  # noqa: E402
+
 from ddm.learned import InterfaceNet  # noqa: E402
 from ddm.mesh import GmshUnavailableError, build_mesh  # noqa: E402
 from ddm.problems import poisson  # noqa: E402
