@@ -19,6 +19,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ def methods(setup: PublishedSetup, nets: dict[str, list[Trained]]) -> Iterator[t
     yield "ORAS, best weight", lambda: setup.classical(searched_weight(setup))
     yield "ORAS 0.5, smoothed", lambda: setup.classical(0.5, smoothing=1)
     for name, trained in nets.items():
-        for seed, (net, _) in enumerate(trained):
-            yield f"{name}/{seed}", lambda net=net: learned(setup, net)
+        for seed, one in enumerate(trained):
+            yield f"{name}/{seed}", lambda one=one: learned(setup, one)
 
 
 def searched_weight(setup: PublishedSetup) -> float:
@@ -119,10 +120,11 @@ def searched_weight(setup: PublishedSetup) -> float:
 
 
 @torch.no_grad()
-def learned(setup: PublishedSetup, net: Any) -> Schwarz | None:
+def learned(setup: PublishedSetup, trained: Trained) -> Schwarz | None:
     """A network's method; None if it is singular."""
     try:
-        return setup.learned(net)
+        setup = replace(setup, pattern=trained.record["data"]["pattern"])
+        return setup.learned(trained.net)
     except ValueError:
         return None
 
