@@ -215,6 +215,7 @@ class GridDataModule(L.LightningDataModule):
             count, (nodes[0], nodes[1]), (subdomain[0], subdomain[1]), boundary, seed
         )
         self.sampler = PassSampler(count, parts, shuffle_seed)
+        self._moved: dict[int, PublishedSetup] = {}
         self.training = GridDataset(recipe, folder, pattern=pattern)
         validation = replace(recipe, count=max(val_count, 1), seed=seed + 10_000_000)
         held_out = GridDataset(validation, folder, pattern=pattern)
@@ -239,8 +240,10 @@ class GridDataModule(L.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: PublishedSetup, device: torch.device, dataloader_idx: int
     ) -> PublishedSetup:
-        """Move a setup as a whole."""
-        return batch.to(device)
+        """Move a setup as a whole, once: datasets keep theirs, so that its id names it."""
+        if id(batch) not in self._moved:
+            self._moved[id(batch)] = batch.to(device)
+        return self._moved[id(batch)]
 
 
 def fit(

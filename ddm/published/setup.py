@@ -70,7 +70,10 @@ class PublishedSetup:
         if self.A.device == torch.device(device):
             return self
         A, P0, local = self.A.to(device), self.P0.to(device), self.local.to(device)
-        return type(self)(A, self.decomposition, P0, local, self.seen, self.pattern)
+        moved = type(self)(A, self.decomposition, P0, local, self.seen, self.pattern)
+        # What the network sees is worked out on the host, once.
+        moved.__dict__["inputs"] = self.inputs.to(device)
+        return moved
 
     def classical(self, theta: float = 1.0, smoothing: int = 0) -> Schwarz:
         """Two-level ORAS with one Robin weight and a number of Jacobi steps on P0.
