@@ -18,7 +18,9 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from ddm.published.weights import Trained, load_network
 from ddm.rates import best_theta
 from ddm.schwarz import Schwarz
 
+Method = Callable[[PublishedSetup], Schwarz | None]
 CONFIGURATIONS = Path(__file__).with_suffix(".yaml")
 
 
@@ -103,14 +106,17 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
-def methods(setup: PublishedSetup, nets: dict[str, list[Trained]]) -> Iterator[tuple[str, Any]]:
-    """Names of the methods and functions that make them; None is one that is singular."""
-    yield "RAS", lambda: setup.classical()
-    yield "ORAS, best weight", lambda: setup.classical(searched_weight(setup))
-    yield "ORAS 0.5, smoothed", lambda: setup.classical(0.5, smoothing=1)
+def methods(nets: dict[str, list[Trained]]) -> dict[str, Method]:
+    """What makes each method of a setup, by its name; a network's has its seed after a slash."""
+    made: dict[str, Method] = {
+        "RAS": lambda setup: setup.classical(),
+        "ORAS, best weight": lambda setup: setup.classical(searched_weight(setup)),
+        "ORAS 0.5, smoothed": lambda setup: setup.classical(0.5, smoothing=1),
+    }
     for name, trained in nets.items():
-        for seed, (net, _) in enumerate(trained):
-            yield f"{name}/{seed}", lambda net=net: learned(setup, net)
+        for seed, one in enumerate(trained):
+            made[f"{name}/{seed}"] = partial(learned, one)
+    return made
 
 
 def searched_weight(setup: PublishedSetup) -> float:
@@ -119,10 +125,11 @@ def searched_weight(setup: PublishedSetup) -> float:
 
 
 @torch.no_grad()
-def learned(setup: PublishedSetup, net: Any) -> Schwarz | None:
+def learned(trained: Trained, setup: PublishedSetup) -> Schwarz | None:
     """A network's method; None if it is singular."""
     try:
-        return setup.learned(net)
+        setup = replace(setup, pattern=trained.record["data"]["pattern"])
+        return setup.learned(trained.net)
     except ValueError:
         return None
 
@@ -134,8 +141,8 @@ def count(
     path = out / "counts" / f"{nodes}-{index}.json"
     path.parent.mkdir(exist_ok=True)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"counts": {}}
-    setup, names = None, list(dict(methods(None, nets)))  # type: ignore[arg-type]
-    for name in names:
+    setup, makers = None, methods(nets)
+    for name, make in makers.items():
         if name in found["counts"]:
             continue
         if setup is None:
@@ -143,9 +150,8 @@ def count(
             setup = PublishedSetup.of(dataset.grid(index))
             found["unknowns"] = setup.A.shape[0]
             found["subdomains"] = setup.decomposition.n_subdomains
-            makers = dict(methods(setup, nets))
         started = time.perf_counter()
-        method = makers[name]()
+        method = make(setup)
         found["counts"][name] = (
             [None, None]
             if method is None
@@ -153,7 +159,7 @@ def count(
         )
         found.setdefault("seconds", {})[name] = time.perf_counter() - started
         write(path, json.dumps(found))
-    return found | {"counts": {name: found["counts"][name] for name in names}}
+    return found | {"counts": {name: found["counts"][name] for name in makers}}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,12 +8,11 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from torch.utils.data import Dataset
 
 from ddm.partition import partition
@@ -141,13 +140,11 @@ class GridDataset(Dataset["PublishedSetup"]):
     Args:
         recipe: of the grids.
         folder: where recipes keep their files, one folder each.
-        dtype: of the matrices.
+        options: of `PublishedSetup.of`.
     """
 
-    def __init__(
-        self, recipe: GridRecipe, folder: str | Path, dtype: torch.dtype = torch.float64
-    ) -> None:
-        self.recipe, self.dtype = recipe, dtype
+    def __init__(self, recipe: GridRecipe, folder: str | Path, **options: Any) -> None:
+        self.recipe, self.options = recipe, options
         self.folder = Path(folder) / recipe.key
         self._setups: dict[int, PublishedSetup] = {}
 
@@ -176,7 +173,7 @@ class GridDataset(Dataset["PublishedSetup"]):
         from ddm.published.setup import PublishedSetup
 
         if index not in self._setups:
-            self._setups[index] = PublishedSetup.of(self.grid(index), dtype=self.dtype)
+            self._setups[index] = PublishedSetup.of(self.grid(index), **self.options)
         return self._setups[index]
 
 

@@ -8,6 +8,9 @@ of its coarse matrix. Learned are
          all subdomains whose ring holds both ends
     P    one value for each node and each subdomain that holds it or neighbours one that does
 
+or, not published, one value for each entry of the partition of unity after one Jacobi step, which
+it multiplies: a third as many, and a coarse matrix as sparse as that of classical methods.
+
 The edges between the levels, the entries of P, have two features that the published networks do not
 use: what the partition of unity has there, and what it has after one Jacobi step.
 """
@@ -15,7 +18,7 @@ use: what the partition of unity has there, and what it has after one Jacobi ste
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +29,8 @@ from ddm.coarse import partition_of_unity, smooth
 from ddm.partition import Decomposition
 from graphnets.two_level import TwoLevelGraph
 from sparsetorch import CSRTensor, Pattern
+
+Interpolation = Literal["neighbours", "smoothed"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def published_graph(
     A: CSRTensor,
     decomposition: Decomposition,
     seen: Tensor | None = None,
+    pattern: Interpolation = "neighbours",
     dtype: torch.dtype = torch.float32,
 ) -> PublishedGraph:
     """Build a network's input from a matrix and its subdomains.
@@ -61,11 +67,12 @@ def published_graph(
         decomposition: of the same matrix, one layer of overlap as published.
         seen: (nnz,) what the network sees in place of the entries of A: as published, those before
             boundary conditions; None is the entries.
+        pattern: of P: "neighbours" as published, or "smoothed", see above.
         dtype: of the features.
 
     Raises:
-        ValueError: A does not fit the decomposition, its pattern is not symmetric, or `seen` has
-            another shape.
+        ValueError: A does not fit the decomposition, its pattern is not symmetric, `seen` has
+            another shape, or another `pattern`.
     """
     d, A = decomposition, A.detach().to("cpu")
     d.check_pattern(A.pattern)
@@ -73,6 +80,9 @@ def published_graph(
         raise ValueError("A: its pattern is not symmetric; symmetrise it with explicit zeros")
     if seen is not None and seen.shape != A.values.shape:
         raise ValueError(f"seen: expected shape {tuple(A.values.shape)}, got {tuple(seen.shape)}")
+    if pattern not in get_args(Interpolation):
+        expected = " or ".join(map(repr, get_args(Interpolation)))
+        raise ValueError(f"pattern: expected {expected}, got {pattern!r}")
     ends = d.node[d.block_row[d.interface]] * np.int64(d.n) + d.node[d.block_col[d.interface]]
     ring_edges, edge = np.unique(ends, return_inverse=True)
     keys = A.pattern.row.numpy().astype(np.int64) * d.n + A.pattern.col.numpy()
@@ -82,9 +92,10 @@ def published_graph(
     nodes[torch.from_numpy(d.node[~d.own])] = 1.0
     unity = partition_of_unity(d, A.dtype)
     coarse = unity.T @ (A @ unity)
-    cross = coarse_neighbours(d)
+    smoothed = smooth(unity, A)
+    cross = smoothed.pattern if pattern == "smoothed" else coarse_neighbours(d)
     row, col = cross.row.long(), cross.col.long()
-    there = [P.lookup(row, col) for P in (unity, smooth(unity, A))]
+    there = [P.lookup(row, col) for P in (unity, smoothed)]
     graph = TwoLevelGraph(
         fine=A.pattern,
         coarse=coarse.pattern,

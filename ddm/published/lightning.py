@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from ddm.lightning import check_checkpoint
 from ddm.published.counts import stationary_iterations
 from ddm.published.grids import GridDataset, GridRecipe
+from ddm.published.inputs import Interpolation
 from ddm.published.losses import LOSSES
 from ddm.published.setup import PublishedSetup
 from ddm.published.weights import make_network, save_network
@@ -188,6 +189,7 @@ class GridDataModule(L.LightningDataModule):
     Args:
         folder: where grids are kept, one folder for each recipe.
         count, nodes, subdomain, boundary, seed: see `ddm.published.GridRecipe`.
+        pattern: of P, see `ddm.published.published_graph`.
         parts: epochs that make one pass over the data: checkpoints are that much more frequent.
         val_count: grids for validation, with seeds that training does not use; the published
             training has none.
@@ -201,6 +203,7 @@ class GridDataModule(L.LightningDataModule):
         nodes: tuple[int, int] = (800, 1000),
         subdomain: tuple[float, float] = (30.3, 31.4),
         boundary: Literal["kept", "eliminated"] = "kept",
+        pattern: Interpolation = "neighbours",
         seed: int = 0,
         parts: int = 1,
         val_count: int = 4,
@@ -212,9 +215,11 @@ class GridDataModule(L.LightningDataModule):
             count, (nodes[0], nodes[1]), (subdomain[0], subdomain[1]), boundary, seed
         )
         self.sampler = PassSampler(count, parts, shuffle_seed)
-        self.training = GridDataset(recipe, folder)
+        self._moved: dict[int, PublishedSetup] = {}
+        self.training = GridDataset(recipe, folder, pattern=pattern)
         validation = replace(recipe, count=max(val_count, 1), seed=seed + 10_000_000)
-        self.validation = GridDataset(validation, folder) if val_count else None
+        held_out = GridDataset(validation, folder, pattern=pattern)
+        self.validation = held_out if val_count else None
 
     def train_dataloader(self) -> DataLoader:
         """One grid at a time, in the order of the sampler."""
@@ -235,8 +240,10 @@ class GridDataModule(L.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: PublishedSetup, device: torch.device, dataloader_idx: int
     ) -> PublishedSetup:
-        """Move a setup as a whole."""
-        return batch.to(device)
+        """Move a setup as a whole, once: datasets keep theirs, so that its id names it."""
+        if id(batch) not in self._moved:
+            self._moved[id(batch)] = batch.to(device)
+        return self._moved[id(batch)]
 
 
 def fit(

@@ -14,7 +14,7 @@ from ddm.interface import robin
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose
 from ddm.published.grids import Grid
-from ddm.published.inputs import PublishedGraph, published_graph
+from ddm.published.inputs import Interpolation, PublishedGraph, published_graph
 from ddm.schwarz import Schwarz
 from graphnets.published import TwoLevelNet
 from sparsetorch import CSRTensor
@@ -29,7 +29,7 @@ class PublishedSetup:
         decomposition: its subdomains.
         P0: (n, S) the partition of unity: the coarse space of RAS, and the loss's unit of energy.
         local: layout of the local matrices.
-        seen: (nnz,) see `published_graph`.
+        seen, pattern: see `published_graph`.
     """
 
     A: CSRTensor
@@ -37,9 +37,17 @@ class PublishedSetup:
     P0: CSRTensor
     local: DenseBlocks | SparseBlocks
     seen: Tensor | None = None
+    pattern: Interpolation = "neighbours"
 
     @classmethod
-    def of(cls, grid: Grid, *, overlap: int = 1, dtype: torch.dtype = torch.float64) -> Self:
+    def of(
+        cls,
+        grid: Grid,
+        *,
+        overlap: int = 1,
+        pattern: Interpolation = "neighbours",
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
         """Make a grid ready.
 
         Raises:
@@ -49,19 +57,23 @@ class PublishedSetup:
         A = CSRTensor.from_scipy(grid.A, dtype=dtype)
         seen = None if grid.seen is None else torch.from_numpy(grid.seen)
         P0 = partition_of_unity(decomposition, dtype)
-        return cls(A, decomposition, P0, local_solver(decomposition), seen)
+        return cls(A, decomposition, P0, local_solver(decomposition), seen, pattern)
 
     @cached_property
     def inputs(self) -> PublishedGraph:
         """What a network sees, in float32 whatever the matrix has."""
-        return published_graph(self.A, self.decomposition, self.seen).to(self.A.device)
+        inputs = published_graph(self.A, self.decomposition, self.seen, self.pattern)
+        return inputs.to(self.A.device)
 
     def to(self, device: torch.device | str) -> Self:
         """This setup on a device; the decomposition stays on the host."""
         if self.A.device == torch.device(device):
             return self
         A, P0, local = self.A.to(device), self.P0.to(device), self.local.to(device)
-        return type(self)(A, self.decomposition, P0, local, self.seen)
+        moved = type(self)(A, self.decomposition, P0, local, self.seen, self.pattern)
+        # What the network sees is worked out on the host, once.
+        moved.__dict__["inputs"] = self.inputs.to(device)
+        return moved
 
     def classical(self, theta: float = 1.0, smoothing: int = 0) -> Schwarz:
         """Two-level ORAS with one Robin weight and a number of Jacobi steps on P0.
@@ -87,12 +99,17 @@ class PublishedSetup:
 
         Args:
             ring: (R,) a value of L for each directed ring edge of `inputs`.
-            cross: (nnz,) entries of P, whose rows are then divided by their sums.
+            cross: (nnz,) entries of P, whose rows are then divided by their sums; or factors of the
+                smoothed partition of unity's entries, whose rows then get back their sums.
 
         Raises:
             ValueError: a local matrix or the coarse one is singular.
         """
         interface = ring.index_select(0, self.inputs.edge).to(self.A.dtype)
         P = CSRTensor(self.inputs.graph.cross, cross.to(self.A.dtype))
-        P = P.scale_rows(1 / P.sum(-1))
+        sums: Tensor | float = 1.0
+        if self.pattern == "smoothed":
+            smoothed = P.with_values(self.inputs.graph.cross_edges[:, 1].to(self.A.dtype))
+            P, sums = P.with_values(P.values * smoothed.values), smoothed.sum(-1)
+        P = P.scale_rows(sums / P.sum(-1))
         return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)

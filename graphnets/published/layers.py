@@ -24,6 +24,8 @@ class PairLinear(nn.Linear):
     def __init__(self, width: int, width_out: int, features: int = 0) -> None:
         super().__init__(2 * width + features, width_out)
         self.parts = (width, width, features)
+        if features:  # a few numbers beside two embeddings would hardly count
+            nn.init.uniform_(self.weight[:, 2 * width :], -(features**-0.5), features**-0.5)
 
     def pairs(
         self, a: Tensor, b: Tensor, row: Tensor, col: Tensor, f: Tensor | None = None

@@ -76,8 +76,9 @@ def test_features_and_patterns_are_the_published_ones():
     assert list(zip(graph.cross.row.tolist(), graph.cross.col.tolist())) == sorted(wide)
 
 
-def test_edges_between_levels_know_the_partition_of_unity_and_its_smoothed_form():
-    setup = small()
+@pytest.mark.parametrize("pattern", ["neighbours", "smoothed"])
+def test_edges_between_levels_know_the_partition_of_unity_and_its_smoothed_form(pattern):
+    setup = replace(small(), pattern=pattern)
     A, P0 = setup.A.to_dense(), setup.P0.to_dense()
     smoothed = P0 - (2 / 3) * (A @ P0) / A.diagonal()[:, None]
     graph = setup.inputs.graph
@@ -85,6 +86,28 @@ def test_edges_between_levels_know_the_partition_of_unity_and_its_smoothed_form(
     for got, P in zip(graph.cross_edges.T, (P0, smoothed)):
         torch.testing.assert_close(got, P[row, col].float())
         assert torch.count_nonzero(P) == torch.count_nonzero(P[row, col])
+    coupled = CSRTensor(setup.A.pattern, torch.ones_like(setup.A.values)).to_dense()
+    narrow = int(torch.count_nonzero(coupled @ P0))
+    assert (graph.cross.nnz == narrow) == (pattern == "smoothed")
+
+
+def test_factors_of_the_smoothed_partition_of_unity_start_from_it_and_keep_its_row_sums():
+    setup = replace(small(), pattern="smoothed")
+    ring, cross = values(setup)
+    smoothed = setup.classical(smoothing=1).P
+    assert smoothed is not None
+    plain = setup.with_values(0 * ring, torch.ones_like(cross)).P
+    assert plain is not None
+    torch.testing.assert_close(plain.to_dense(), smoothed.to_dense(), rtol=1e-6, atol=1e-6)
+    P = setup.with_values(ring, cross).P
+    assert P is not None
+    torch.testing.assert_close(P.sum(-1), smoothed.sum(-1), rtol=1e-6, atol=1e-6)
+    factors = P.values / smoothed.values / cross
+    there = smoothed.values > 1e-3
+    row = P.pattern.row.long()
+    for i in range(setup.decomposition.n):
+        same = factors[there & (row == i)]
+        torch.testing.assert_close(same, same[:1].expand_as(same), rtol=1e-5, atol=1e-6)
 
 
 def test_what_the_network_sees_is_the_matrix_where_nothing_else_is_given():
@@ -225,6 +248,8 @@ def test_inputs_that_do_not_fit():
     setup = small()
     with pytest.raises(ValueError, match=r"seen: expected shape \(\d+,\), got \(3,\)"):
         published_graph(setup.A, setup.decomposition, torch.ones(3))
+    with pytest.raises(ValueError, match="pattern: expected 'neighbours' or 'smoothed', got 'all'"):
+        published_graph(setup.A, setup.decomposition, pattern="all")  # type: ignore[arg-type]
     other = CSRTensor.from_scipy(laplacian(7))
     with pytest.raises(ValueError, match="A: expected shape"):
         published_graph(other, setup.decomposition)
