@@ -67,7 +67,7 @@ def counts(problem: Problem, net: InterfaceNet, subdomain: int) -> dict[str, tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default = FOLDER / "poisson_2d.safetensors"
+    default = FOLDER / "diffusion_2d.safetensors"
     parser.add_argument("--checkpoint", type=Path, default=default)
     parser.add_argument("--meshes", type=int, default=10)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])

@@ -1,4 +1,4 @@
-"""Training data: random meshes with subdomains of many sizes, made once and kept on disk."""
+"""Training data: random problems with subdomains of many sizes, made once and kept on disk."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,10 +19,10 @@ from torch.utils.data import Dataset
 
 from ddm.mesh import distort, load_mesh, random_mesh
 from ddm.partition import partition
-from ddm.problems import poisson
+from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.setup import Setup, set_up
 
-FORMAT = 2  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+FORMAT = 3  # raised when what a seed gives changes, so that old files are not mistaken for new ones
 STREAM = 1  # of random numbers: another one gives other meshes
 
 
@@ -29,21 +30,25 @@ STREAM = 1  # of random numbers: another one gives other meshes
 class Recipe:
     """How meshes are drawn: nodes and subdomain sizes log-uniform, partitioners in turn.
 
-    Every other pair of meshes is distorted by random amounts up to those given, and half of these
-    are then refined uniformly, which gives patches of equal triangles, as in real meshes.
+    Of "poisson", every other pair of meshes is distorted by random amounts up to those given, and
+    half of these are then refined uniformly, which gives patches of equal triangles, as in real
+    meshes.
 
     Attributes:
         count: number of meshes.
         nodes: smallest and largest number of mesh nodes.
         subdomain: smallest and largest number of unknowns that a subdomain owns, on average.
+        kinds: of `ddm.random_problem`, in turn.
         jitter, stretch: largest distortion, see `ddm.mesh.distort`.
         seed: first seed; mesh i uses seed + i.
-        files: mesh files to take in turn instead of random domains; `nodes` has no effect then.
+        files: mesh files to take in turn instead of random domains, for "poisson" only; `nodes` has
+            no effect then.
     """
 
     count: int = 500
     nodes: tuple[int, int] = (400, 1600)
-    subdomain: tuple[int, int] = (32, 128)
+    subdomain: tuple[int, int] = (24, 90)
+    kinds: tuple[str, ...] = ("poisson",)
     jitter: float = 0.35
     stretch: float = 2.0
     seed: int = 0
@@ -57,28 +62,40 @@ class Recipe:
             a, b = getattr(self, name)
             if not low <= a <= b:
                 raise ValueError(f"{name}: expected {low} <= smallest <= largest, got {(a, b)}")
+        if not self.kinds or (self.files and self.kinds != ("poisson",)):
+            raise ValueError(
+                f"kinds: expected one at least, 'poisson' with files; got {self.kinds}"
+            )
 
-    def draw(self, index: int) -> tuple[sp.csr_array, np.ndarray]:
-        """Matrix and owner of mesh `index`."""
+    def draw(self, index: int) -> tuple[Problem, np.ndarray]:
+        """Problem and owner of sample `index`."""
         seed = self.seed + index
         rng = np.random.default_rng([seed, STREAM])
         n_nodes, size = (
             math.exp(rng.uniform(math.log(a), math.log(b))) for a, b in (self.nodes, self.subdomain)
         )
-        refine = index % 8 in (2, 3)
+        kind, turn = self.kinds[index % len(self.kinds)], index // len(self.kinds)
+        if kind == "poisson":
+            problem = poisson(self._mesh(turn, seed, n_nodes, rng))
+        else:
+            problem = random_problem(kind, seed, round(n_nodes))
+        problem = problem.with_all_couplings()
+        n_parts = max(2, round(len(problem.b) / size))
+        method = ("metis", "lloyd")[turn % 2]
+        return problem, partition(
+            problem.A, n_parts, method=method, seed=seed, block_size=problem.block_size
+        )
+
+    def _mesh(self, turn: int, seed: int, n_nodes: float, rng: np.random.Generator) -> Any:
+        refine = turn % 8 in (2, 3)
         if self.files:
-            mesh = load_mesh(self.files[index % len(self.files)])
+            mesh = load_mesh(self.files[turn % len(self.files)])
         else:
             mesh = random_mesh(seed, round(n_nodes / 4 if refine else n_nodes))
-        if index % 4 >= 2:
+        if turn % 4 >= 2:
             stretch = math.exp(rng.uniform(0, math.log(self.stretch)))
             mesh = distort(mesh, rng.uniform(0, self.jitter), stretch, seed)
-        if refine:
-            mesh = mesh.refined(1)
-        A = poisson(mesh).A
-        method = ("metis", "lloyd")[index % 2]
-        n_parts = max(2, round(A.shape[0] / size))
-        return A, partition(A, n_parts, method=method, seed=seed)
+        return mesh.refined(1) if refine else mesh
 
     @property
     def key(self) -> str:
@@ -100,28 +117,55 @@ def generate(recipe: Recipe, folder: str | Path) -> Iterator[int]:
     for index in range(recipe.count):
         path = target / f"{index:06d}.npz"
         if not path.exists():
-            A, owner = recipe.draw(index)
+            arrays = _arrays(*recipe.draw(index))
             partial = path.with_suffix(f".{os.getpid()}.partial")
             with partial.open("wb") as file:
-                np.savez_compressed(
-                    file, data=A.data, indices=A.indices, indptr=A.indptr, owner=owner
-                )
+                np.savez_compressed(file, **arrays)
             partial.replace(path)
         yield index + 1
 
 
+def _arrays(problem: Problem, owner: np.ndarray) -> dict[str, Any]:
+    A = problem.A
+    arrays = {"data": A.data, "indices": A.indices, "indptr": A.indptr, "owner": owner}
+    arrays |= {"block_size": problem.block_size, "near_nullspace": problem.near_nullspace}
+    if problem.positions is not None:
+        arrays["positions"] = problem.positions
+    if problem.elements is not None:
+        arrays |= {"dofs": problem.elements.dofs, "matrices": problem.elements.matrices}
+    return arrays
+
+
 class MeshDataset(Dataset[Setup]):
     """The matrices of a recipe whose files `generate` has written; kept in memory once read.
+
+    Args:
+        recipe, folder: as given to `generate`.
+        dtype: of the matrices.
+        overlaps: layers, in turn: each of the recipe's kinds gets them all.
+        linear: whether coarse spaces hold linear functions, in turn, once for all overlaps.
+        smoothing: see `ddm.set_up`.
 
     Raises:
         FileNotFoundError: some file is missing.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: str | Path, dtype: torch.dtype = torch.float32
+        self,
+        recipe: Recipe,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float32,
+        overlaps: Sequence[int] = (1,),
+        linear: Sequence[bool] = (True,),
+        smoothing: int = 1,
     ) -> None:
         self.folder = Path(folder) / recipe.key
-        self.dtype = dtype
+        self.variants = [
+            {"overlap": overlap, "linear": held, "smoothing": smoothing, "dtype": dtype}
+            for held in linear
+            for overlap in overlaps
+        ]
+        self.stride = 2 * len(recipe.kinds)  # both partitioners come before the next variant
         self.paths = [self.folder / f"{index:06d}.npz" for index in range(recipe.count)]
         missing = sum(not path.exists() for path in self.paths)
         if missing:
@@ -135,15 +179,26 @@ class MeshDataset(Dataset[Setup]):
 
     def __getitem__(self, index: int) -> Setup:
         if index not in self._setups:
-            path = self.paths[index]
-            try:
-                with np.load(path) as file:
-                    arrays = {name: file[name] for name in ("data", "indices", "indptr", "owner")}
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-                raise ValueError(
-                    f"folder: {path} is damaged ({error}); delete it, and it is generated again"
-                ) from error
+            variant = self.variants[index // self.stride % len(self.variants)]
+            self._setups[index] = self._read(self.paths[index], variant)
+        return self._setups[index]
+
+    def _read(self, path: Path, variant: dict[str, Any]) -> Setup:
+        try:
+            with np.load(path) as file:
+                arrays = dict(file)
             n = len(arrays["indptr"]) - 1
             A = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
-            self._setups[index] = set_up(A, arrays["owner"], dtype=self.dtype)
-        return self._setups[index]
+            known: dict[str, Any] = {
+                "block_size": int(arrays["block_size"]),
+                "near_nullspace": arrays["near_nullspace"],
+                "owner": arrays["owner"],
+            }
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise ValueError(
+                f"folder: {path} is damaged ({error}); delete it, and it is generated again"
+            ) from error
+        known["coordinates"] = arrays.get("positions")
+        if "dofs" in arrays:
+            known["elements"] = Elements(arrays["dofs"], arrays["matrices"])
+        return set_up(A, **known, **variant)

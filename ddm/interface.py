@@ -50,12 +50,58 @@ def robin_between(
             away from the ring.
     """
     _check_theta(theta)
+    return -(1 - theta) * _neumann_gap(A, decomposition, neumann).to(A.device)
+
+
+def exterior(
+    A: CSRTensor, decomposition: Decomposition, neumann: CSRTensor | None = None
+) -> Tensor:
+    """What lies outside adds these values to local matrices, (len(decomposition.interface),).
+
+    E_i = A_i - N_i, so that `N_i + theta E_i` is the local matrix of a Robin condition, and
+    `N_i + S E_i S` that of one with a weight for each unknown, S diagonal with the square roots of
+    the weights. It is positive definite for positive weights wherever A_i is and N_i is positive
+    semidefinite.
+
+    Args:
+        A: (n, n), real.
+        decomposition: of A.
+        neumann: (N, N), from `ddm.coarse.assembled_neumann`; None takes the diagonal matrix of
+            `interface_room`, which for an M-matrix is that of the algebraic Neumann matrices.
+
+    Raises:
+        ValueError: the Neumann matrices differ from those of A away from the ring.
+    """
+    if neumann is not None:
+        return _neumann_gap(A, decomposition, neumann).to(A.device)
     d = decomposition
+    row, col = d.block_row[d.interface], d.block_col[d.interface]
+    room = interface_room(A, d)
+    return torch.from_numpy((row == col) * room[row]).to(A.device, A.dtype)
+
+
+def interface_room(A: CSRTensor, d: Decomposition) -> np.ndarray:
+    """How much of each local diagonal entry interface values may take, (N,).
+
+    The smaller of `d.outside`, what the Neumann condition takes, and the amount by which the row of
+    the local matrix is diagonally dominant, at least 0. For an M-matrix with nonnegative row sums
+    the two agree. Where couplings are positive (obtuse triangles) the second is smaller, and taking
+    `d.outside`, or half of it, can make local matrices indefinite.
+    """
+    values = A.values.detach().double().cpu().numpy()[d.block_source]
+    on_diagonal = d.block_row == d.block_col
+    signed = np.where(on_diagonal, values, -np.abs(values))
+    excess = np.bincount(d.block_row, weights=signed, minlength=len(d.node))
+    return np.clip(excess, 0.0, d.outside)
+
+
+def _neumann_gap(A: CSRTensor, d: Decomposition, neumann: CSRTensor) -> Tensor:
+    """`A_i - N_i` at the entries of `d.interface`; raises like `robin_between`."""
     d.check_pattern(A.pattern)
     values = A.detach().to("cpu").values[torch.from_numpy(d.block_source)]
     row, col = torch.from_numpy(d.block_row), torch.from_numpy(d.block_col)
     local = CSRTensor.from_coo(row, col, values, (len(d.node), len(d.node)))
-    difference = neumann.to("cpu") - local
+    difference = local - neumann.to("cpu")
     at = torch.from_numpy(d.interface)
     found = difference.lookup(row[at], col[at])
     size = (len(d.node), len(d.node))
@@ -66,7 +112,7 @@ def robin_between(
             "to A, and A must store the couplings of all elements, also those that add up to zero: "
             "problem.elements.assemble(n) does"
         )
-    return ((1 - theta) * found).to(A.device)
+    return found
 
 
 def schur(

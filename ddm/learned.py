@@ -1,19 +1,19 @@
-"""MG-GNN for Schwarz methods: interface values and prolongation as corrections to tuned ones.
+"""MG-GNN for Schwarz methods: Robin weights and a partition of unity in place of constant ones.
 
 The network starts from a classical method, theta-ORAS with a smoothed partition of unity, and its
-last layers start at zero: untrained, on an M-matrix, it is that method. Interface values are
-(paper, section 4)
+last layer starts at zero: untrained, it is that method. At each *local node*, a node p of an
+overlapping subdomain i, it gives two numbers:
 
-    L_pp = -(1 - theta_p) room_p,            theta_p = theta exp(2 tanh h_p)
-    L_pq = 0.9 tanh(g_pq) min(theta_p room_p / deg_p, theta_q room_q / deg_q)
+    theta_ip = theta exp(2 tanh h_ip)      the weight of what lies outside: local matrices are
+                                           N_i + S_i E_i S_i, S_i = diag(sqrt(theta_ip)),
+    phi_ip = 1 / m_p + c_ip                the partition of unity that makes the coarse space,
+                                           sum_i phi_ip = 1 away from Dirichlet boundaries,
 
-for ring unknowns p, q of one subdomain. room_p is `ddm.features.interface_room`: for an M-matrix
-the sum of |a_pj| over neighbours j outside the subdomain, so that theta = 1 is the Dirichlet
-condition of RAS and theta = 0 the Neumann condition. deg_p is the number of ring couplings of p. L
-is symmetric and, as sum_q |L_pq| <= 0.9 theta_p room_p, a row of A_i + L_i is diagonally dominant
-if that row of A_i is: for M-matrices local matrices are positive definite, whatever the network
-says. The prolongation is `P + C` with C on the pattern of P, so that an iteration costs what the
-classical one costs.
+with the Neumann matrix N_i, E_i = A_i - N_i (`ddm.interface.exterior`), and m_p subdomains at p.
+Local matrices are positive definite whatever the network says. The coarse space `phi B`, with near-
+null vectors B, is smoothed by Jacobi steps after that, which keep B in its span and damp what the
+network adds in high modes, as at jumps of the coefficients. An iteration costs what the classical
+one costs.
 """
 
 from __future__ import annotations
@@ -30,59 +30,71 @@ from ddm.features import N_FEATURES, SchwarzGraph
 from graphnets.mggnn import MGGNN, CrossEdges, mlp
 from graphnets.two_level import mean_edges
 
+SCALE = 0.3  # of the last layer's output for phi: learning rates then suit both outputs
+
 
 class InterfaceNet(nn.Module):
-    """MG-GNN with heads for interface values and for the correction of the prolongation.
+    """MG-GNN with a head for Robin weights and for the partition of unity.
 
     Args:
         width, layers, hops: of the `graphnets.MGGNN`.
         theta: Robin weight of the classical method that is corrected.
+        overlap, smoothing, unknowns: of the methods that it is for: layers, Jacobi steps, and
+            unknowns that a subdomain owns on average; what `ddm.learned_schwarz` takes.
 
-    `metadata` is what `save` kept beside the weights, empty for a new network.
+    `options` are those of `ddm.set_up`, overlap and smoothing; `metadata` is what `save` kept
+    beside the weights, empty for a new network.
     """
 
-    def __init__(self, width: int = 64, layers: int = 4, hops: int = 2, theta: float = 0.5) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        layers: int = 4,
+        hops: int = 2,
+        theta: float = 0.5,
+        overlap: int = 1,
+        smoothing: int = 2,
+        unknowns: int = 128,
+    ) -> None:
         super().__init__()
-        self.config = {"width": width, "layers": layers, "hops": hops, "theta": theta}
-        self.theta = theta
+        self.config = {
+            "width": width,
+            "layers": layers,
+            "hops": hops,
+            "theta": theta,
+            "overlap": overlap,
+            "smoothing": smoothing,
+            "unknowns": unknowns,
+        }
+        self.theta, self.unknowns = theta, unknowns
+        self.options = {"overlap": overlap, "smoothing": smoothing}
         self.metadata: dict[str, str] = {}
         self.body = MGGNN(**N_FEATURES, width=width, layers=layers, hops=hops)
         self.edges = CrossEdges(width, N_FEATURES["cross_edges"])
-        self.edge_head = mlp(width, width, 2)
-        self.pair_head = mlp(width, width, 1)
-        for head in (self.edge_head, self.pair_head):
-            last = head[-1]
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.head = mlp(width, width, 2)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, inputs: SchwarzGraph) -> tuple[Tensor, Tensor]:
-        """Return interface values (n_interface,) and the prolongation's correction (nnz of P,)."""
+        """Return theta (M,) and the correction c (M,) of each local node, as decomposed."""
+        return self.bounded(inputs, *self.raw(inputs))
+
+    def raw(self, inputs: SchwarzGraph) -> tuple[Tensor, Tensor]:
+        """The two outputs before `bounded`, each (M,), by cross edge."""
         graph = inputs.graph
         x, y = self.body(graph)
-        edge = self.edges(graph, x, y)
-        robin, correction = self.edge_head(edge).unbind(-1)
-        # Rows of the correction sum to zero: the coarse space keeps the constants that the
-        # classical one holds, without which iterations grow with the number of subdomains.
-        row_mean = mean_edges(graph.to_fine, correction.unsqueeze(-1)).squeeze(-1)
-        correction = correction - row_mean.index_select(0, graph.cross.row)
-        ring_edge = inputs.local.index_select(0, inputs.ring)
-        theta = self.theta * torch.exp(2 * torch.tanh(robin.index_select(0, ring_edge)))  # (R,)
-        room = inputs.room.to(theta)
-        diagonal = -(1 - theta) * room
-        left = 0.9 * theta * room / inputs.degree.to(theta)
-        ring = edge.index_select(0, ring_edge)
-        # A symmetric function of the two ends, so that L is symmetric.
-        ends = ring.index_select(0, inputs.pair_row) + ring.index_select(0, inputs.pair_col)
-        pair = self.pair_head(ends).squeeze(-1)
-        limit = torch.minimum(left[inputs.pair_row], left[inputs.pair_col])
-        coupling = torch.tanh(pair) * limit  # (Q,)
-        interface = theta.new_zeros(inputs.n_interface)
-        interface = interface.index_put((inputs.ring_entry,), diagonal)
-        interface = interface.index_put(
-            (inputs.pair_entry.reshape(-1),), torch.cat([coupling, coupling])
-        )
-        return interface, correction
+        robin, unity = self.head(self.edges(graph, x, y)).unbind(-1)
+        return robin, unity
+
+    def bounded(self, inputs: SchwarzGraph, robin: Tensor, unity: Tensor) -> tuple[Tensor, Tensor]:
+        """Positive Robin weights, and corrections whose rows sum to zero where they are held."""
+        graph = inputs.graph
+        mean = mean_edges(graph.to_fine, unity.unsqueeze(-1)) * inputs.held.to(unity)
+        shift = SCALE * (unity - mean.squeeze(-1).index_select(0, graph.cross.row))
+        theta = self.theta * torch.exp(2 * torch.tanh(robin))
+        return theta.index_select(0, inputs.local), shift.index_select(0, inputs.local)
 
     def save(self, path: str | Path, **metadata: str) -> None:
         """Write weights and configuration to one safetensors file, atomically.

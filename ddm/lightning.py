@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.learned import InterfaceNet
-from ddm.losses import coarse_energy, random_vectors, stochastic_norm
+from ddm.losses import krylov_reduction, random_vectors, stochastic_norm
 from ddm.rates import convergence_factor, iterations_to_reduce
+from ddm.schwarz import Schwarz
 from ddm.setup import Setup
 
 
@@ -50,17 +51,17 @@ class SchwarzModule(L.LightningModule):
     """Trains an `InterfaceNet` on the stochastic norm of the error propagator.
 
     Args:
-        width, layers, hops, theta: of the network.
+        width, layers, hops, theta, overlap, smoothing, unknowns: of the network.
         lr: peak learning rate of AdamW; linear warm-up over 20 steps, then half a cosine to zero,
             over the trainer's steps or its `max_time`, whichever is further.
         weight_decay: of AdamW.
-        vectors: number m of random vectors.
-        steps: K of the loss.
-        warmup: iterations without gradient before the first step of the loss.
+        vectors: number of error vectors of the stochastic norm.
+        steps: K of the losses.
+        warmup: iterations without gradient before the first step of the stochastic norm. Errors of
+            the last time that a mesh was seen are gone on with, a quarter of them drawn anew.
         sharpness: of the softmax.
-        gamma: weight of the coarse term `tr(P^T A P) / tr(P_0^T A P_0)`.
-        start: "normal" or "uniform" vectors. The paper's loss is start="uniform", gamma=5,
-            warmup=0, sharpness=1.
+        krylov: weight of the logarithm of `krylov_reduction`; that of the stochastic norm's is 1.
+        right_hand_sides: of `krylov_reduction`.
     """
 
     def __init__(
@@ -69,45 +70,72 @@ class SchwarzModule(L.LightningModule):
         layers: int = 3,
         hops: int = 2,
         theta: float = 0.5,
+        overlap: int = 1,
+        smoothing: int = 2,
+        unknowns: int = 128,
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
-        vectors: int = 32,
-        steps: int = 10,
-        warmup: int = 5,
+        vectors: int = 16,
+        steps: int = 8,
+        warmup: int = 3,
         sharpness: float = 5.0,
-        gamma: float = 0.0,
-        start: str = "normal",
+        krylov: float = 1.0,
+        right_hand_sides: int = 6,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.net = InterfaceNet(width=width, layers=layers, hops=hops, theta=theta)
+        self.net = InterfaceNet(
+            width=width,
+            layers=layers,
+            hops=hops,
+            theta=theta,
+            overlap=overlap,
+            smoothing=smoothing,
+            unknowns=unknowns,
+        )
+        self._errors: dict[int, Tensor] = {}
 
     def forward(self, setup: Setup) -> tuple[Tensor, Tensor]:
-        """Interface values and correction of the prolongation for one setup."""
+        """Robin weights and corrections of the partition of unity for one setup."""
         return self.net(setup.inputs)
 
     def loss(self, setup: Setup) -> Tensor:
-        """The loss of one sample: a scalar."""
+        """The loss of one sample: a scalar, the logarithm of factors, zero where nothing falls."""
         h = self.hparams
         method = setup.learned(self.net)
-        vectors = random_vectors(
-            setup.decomposition.n,
-            h["vectors"],
-            kind=h["start"],
-            dtype=setup.A.dtype,
-            device=setup.A.device,
-        )
-        loss = stochastic_norm(
+        norm = stochastic_norm(
             method.propagate,
-            vectors,
+            self._slow_errors(setup, method),
             steps=h["steps"],
-            warmup=h["warmup"],
             sharpness=h["sharpness"],
         )
-        if h["gamma"]:
-            assert method.P is not None
-            loss = loss + h["gamma"] * coarse_energy(setup.A, method.P, setup.P)
+        loss = norm.log()
+        if h["krylov"]:
+            b = self._random(setup, h["right_hand_sides"])
+            reduction = krylov_reduction(setup.A, method.apply, b, steps=h["steps"])
+            loss = loss + h["krylov"] * reduction.log()
         return loss
+
+    @torch.no_grad()
+    def _slow_errors(self, setup: Setup, method: Schwarz) -> Tensor:
+        """Errors that fall slowly, (n, vectors): the last ones of this mesh, iterated."""
+        count = self.hparams["vectors"]
+        fresh = self._random(setup, count)
+        known = self._errors.get(id(setup))
+        if known is not None:
+            fresh = torch.cat([fresh[:, : count // 4], known[:, count // 4 :]], dim=1)
+        e = fresh
+        for _ in range(self.hparams["warmup"]):
+            e = method.propagate(e)
+            e = e / e.norm(dim=0)
+        e = e.where(torch.isfinite(e).all(0), fresh)
+        self._errors[id(setup)] = e
+        return e
+
+    @staticmethod
+    def _random(setup: Setup, count: int) -> Tensor:
+        A = setup.A
+        return random_vectors(A.shape[0], count, dtype=A.dtype, device=A.device)
 
     def training_step(self, setup: Setup, batch_idx: int) -> Tensor:
         """One matrix; gradients accumulate over several (`accumulate_grad_batches`)."""
@@ -157,7 +185,8 @@ class MeshDataModule(L.LightningDataModule):
 
     Args:
         folder: where meshes are kept, one folder for each recipe.
-        count, nodes, subdomain, seed: see `ddm.data.Recipe`.
+        count, nodes, subdomain, seed, kinds: see `ddm.data.Recipe`.
+        overlaps, linear, smoothing: see `ddm.data.MeshDataset`.
         val_count: validation meshes, with seeds that training does not use.
         files: mesh files to use instead of random domains; the last one is for validation.
     """
@@ -167,9 +196,13 @@ class MeshDataModule(L.LightningDataModule):
         folder: str = ".cache/meshes",
         count: int = 500,
         nodes: tuple[int, int] = (400, 2500),
-        subdomain: tuple[int, int] = (32, 128),
+        subdomain: tuple[int, int] = (24, 90),
         seed: int = 0,
         val_count: int = 10,
+        kinds: tuple[str, ...] = ("poisson",),
+        overlaps: tuple[int, ...] = (1, 2),
+        linear: tuple[bool, ...] = (True, False),
+        smoothing: int = 2,
         files: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
@@ -180,6 +213,7 @@ class MeshDataModule(L.LightningDataModule):
             nodes=(nodes[0], nodes[1]),
             subdomain=(subdomain[0], subdomain[1]),
             seed=seed,
+            kinds=tuple(kinds),
             files=tuple(files[:-1]),
         )
         validation = replace(
@@ -188,6 +222,11 @@ class MeshDataModule(L.LightningDataModule):
         if len(files) == 1:
             raise ValueError("files: expected none, or at least two, the last for validation")
         self._moved: dict[int, Setup] = {}
+        self.options: dict[str, Any] = {
+            "overlaps": tuple(overlaps),
+            "linear": tuple(linear),
+            "smoothing": smoothing,
+        }
         self.recipes = {"training": train, "validation": validation}
 
     def prepare_data(self) -> None:
@@ -201,7 +240,7 @@ class MeshDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One sample at a time, shuffled; with several processes balanced by cost."""
-        dataset = MeshDataset(self.recipes["training"], self.folder)
+        dataset = MeshDataset(self.recipes["training"], self.folder, **self.options)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             sampler = BalancedSampler(stored_costs(dataset.paths))
             return DataLoader(dataset, batch_size=None, sampler=sampler)
@@ -209,7 +248,9 @@ class MeshDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """One sample at a time, in double precision, for iteration counts to 1e-8."""
-        dataset = MeshDataset(self.recipes["validation"], self.folder, torch.float64)
+        dataset = MeshDataset(
+            self.recipes["validation"], self.folder, torch.float64, **self.options
+        )
         return DataLoader(dataset, batch_size=None)
 
     def transfer_batch_to_device(

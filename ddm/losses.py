@@ -71,6 +71,32 @@ def stochastic_norm(
     return torch.softmax(sharpness * values, 0) @ values
 
 
+def krylov_reduction(
+    A: CSRTensor, apply: Callable[[Tensor], Tensor], vectors: Tensor, *, steps: int = 8
+) -> Tensor:
+    """Mean reduction a step of the residual by `steps` steps of GMRES, preconditioned from right.
+
+    The geometric mean over the vectors of `min_x ||b - A M K x||^(1/steps)`, with K a basis of the
+    Krylov space. Unlike the spectral radius it counts how all errors fall together. Differentiable.
+
+    Args:
+        A: (n, n).
+        apply: M, for (n, m) columns.
+        vectors: (n, m) right-hand sides with unit 2-norm.
+        steps: dimension of the Krylov space.
+    """
+    r, images = vectors, []
+    for _ in range(steps):
+        image = A @ apply(r)
+        images.append(image)
+        r = r - image  # spans the same space as powers of A M, and stays well scaled
+        r = r / r.norm(dim=0)
+    basis, _ = torch.linalg.qr(torch.stack(images, -1).transpose(0, 1))  # (m, n, steps)
+    b = vectors.T.unsqueeze(-1)
+    residual = b - basis @ (basis.mT @ b)
+    return (residual.norm(dim=1).log().mean() / steps).exp()
+
+
 def coarse_energy(A: CSRTensor, P: CSRTensor, P0: CSRTensor) -> Tensor:
     """`tr(P^T A P) / tr(P0^T A P0)`: how smooth the columns of P are, against those of P0.
 

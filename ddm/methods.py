@@ -11,7 +11,7 @@ from ddm.coarse import geneo as geneo_space
 from ddm.peers import Direct, Multigrid
 from ddm.safeguard import chosen_net, safeguarded, warn_refused
 from ddm.schwarz import Schwarz
-from ddm.search import best_classical
+from ddm.search import best_classical, equal_work
 from ddm.setup import set_up
 from ddm.workbench import Workbench
 
@@ -98,13 +98,17 @@ def mggnn(bench: Workbench) -> Made:
 
 
 def learned(bench: Workbench, subdomain: int) -> Made:
-    """The same with another number of unknowns a subdomain.
+    """The same with another number of unknowns a subdomain, at an overlap of 1.
+
+    A network for more overlap gets larger subdomains, with the same local work.
 
     Raises:
         ValueError: no network was given, and none that ships has seen such matrices.
     """
     net, unseen = chosen_net(bench.problem, bench.net)
-    setup = set_up(bench.problem.A, bench.owner(subdomain))
+    overlap = net.options["overlap"]
+    size = equal_work(bench, (overlap,), subdomain).get(overlap, subdomain)
+    setup = set_up(bench.problem, bench.owner(size), **net.options)
     verdict = safeguarded(setup, net, unseen=unseen)
     warn_refused(verdict)
     return Made(verdict.method, "learned" if verdict.learned else f"classical: {verdict.reason}")

@@ -181,7 +181,7 @@ def learned_schwarz(
     net: InterfaceNet | str | None = None,
     *,
     coords: np.ndarray | None = None,
-    subdomain: int = 64,
+    subdomain: int | None = None,
     owner: np.ndarray | None = None,
     measure_unseen: bool = False,
     **options: Any,
@@ -192,11 +192,11 @@ def learned_schwarz(
         A: (n, n) real symmetric SciPy matrix, or a problem.
         net: a network, or the name of one that ships; None takes one that has seen such matrices.
         coords: (n, d) positions of the unknowns, if they are known.
-        subdomain: unknowns that a subdomain owns.
+        subdomain: unknowns that a subdomain owns; None is what the network is for.
         owner: (n,) subdomain of each unknown; None partitions by METIS.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
-        options: of `ddm.set_up`.
+        options: of `ddm.set_up`, instead of the network's.
 
     Raises:
         TypeError, ValueError: see `ddm.from_matrix`, `ddm.set_up` and `net_for`.
@@ -204,14 +204,14 @@ def learned_schwarz(
     Warns:
         LearnedRefusedWarning: the classical method is what is returned.
     """
-    if subdomain < 1:
+    if subdomain is not None and subdomain < 1:
         raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
     problem = A if isinstance(A, Problem) else from_matrix(A, coordinates=coords)
     net, unseen = chosen_net(problem, load_pretrained(net) if isinstance(net, str) else net)
     if owner is None:
-        n_parts = max(1, round(len(problem.b) / subdomain))
+        n_parts = max(1, round(len(problem.b) / (subdomain or net.unknowns)))
         owner = partition(problem.A, n_parts, block_size=problem.block_size)
-    setup = set_up(problem.A, owner, **options)
+    setup = set_up(problem, owner, **(net.options | options))
     verdict = safeguarded(setup, net, unseen="" if measure_unseen else unseen)
     warn_refused(verdict)
     return verdict.method

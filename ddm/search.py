@@ -62,7 +62,7 @@ def best_classical(
     thetas: Sequence[float] = THETAS,
     between: Sequence[bool] = (False, True),
     smoothings: Sequence[int] = (0, 1, 2, 3),
-    linear: bool = False,
+    linear: bool = True,
     exhaustive: bool = False,
     rtol: float = 1e-8,
     maxiter: int = 500,
@@ -83,8 +83,8 @@ def best_classical(
             iterations of FGMRES for random right-hand sides; "time": seconds of set-up and FGMRES.
         subdomain: unknowns that a subdomain of the reference owns.
         overlaps, thetas, between, smoothings: see `Classical`.
-        linear: whether coarse spaces with coordinates as vectors are tried too: they have more
-            columns, and coarse work is not held equal.
+        linear: whether coarse spaces with coordinates as vectors are tried too, where there are
+            coordinates: they have more columns, and coarse work is not held equal.
         exhaustive: whether all combinations are tried.
         rtol, maxiter: of each solve.
         budget_s: seconds after which no other candidate is begun.
@@ -101,6 +101,7 @@ def best_classical(
     sizes = equal_work(bench, overlaps)
     weights = [(1.0, False)] if 1.0 in thetas else []
     weights += [(theta, way) for way in between for theta in thetas if theta != 1.0]
+    linear = linear and bench.problem.positions is not None
     vectors = ("near_nullspace", "linear") if linear else ("near_nullspace",)
     while True:
         race = _Race(bench, SCORES[objective], rtol, maxiter, deadline)
@@ -255,8 +256,12 @@ def _time(race: _Race, method: Schwarz, setup_s: float) -> float:
 SCORES: dict[str, Score] = {"stationary": _stationary, "krylov": _krylov, "time": _time}
 
 
-def equal_work(bench: Workbench, overlaps: Sequence[int]) -> dict[int, int]:
-    """Subdomain sizes, by overlap, that store as many local entries as the bench's at overlap 1.
+def equal_work(
+    bench: Workbench, overlaps: Sequence[int], subdomain: int | None = None
+) -> dict[int, int]:
+    """Subdomain sizes, by overlap, that store as many local entries as a size at overlap 1.
+
+    `subdomain` is that size, None the bench's.
 
     Overlaps that cannot have as little work with two subdomains, to a factor of two, are left out.
     """
@@ -266,10 +271,11 @@ def equal_work(bench: Workbench, overlaps: Sequence[int]) -> dict[int, int]:
         stored = len(bench.decomposition(size, overlap).block_source)
         return max(stored / bench.problem.A.nnz - 1, 0.01)
 
-    wanted, largest = excess(bench.subdomain, 1), len(bench.problem.b) // 2
+    reference = subdomain or bench.subdomain
+    wanted, largest = excess(reference, 1), len(bench.problem.b) // 2
     sizes: dict[int, int] = {}
     for overlap in dict.fromkeys(overlaps):
-        size, nearest = bench.subdomain, math.inf
+        size, nearest = reference, math.inf
         for _ in range(6):
             found = excess(size, overlap)
             miss = abs(math.log((1 + found) / (1 + wanted)))

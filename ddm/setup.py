@@ -11,36 +11,80 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import partition_of_unity, smooth
+from ddm.coarse import assembled_neumann, constants, with_linear
+from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
+from ddm.coarse.smoothing import OMEGA, jacobi_scaled
 from ddm.features import SchwarzGraph, schwarz_graph
-from ddm.interface import robin
+from ddm.interface import exterior
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
-from ddm.partition import Decomposition, decompose
+from ddm.partition import Decomposition, decompose, find_local
+from ddm.problems.problem import Elements, Problem
 from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A matrix with subdomains, a classical prolongation, and a layout of its local matrices.
+    """A matrix with subdomains, a coarse space before smoothing, and a layout of local matrices.
 
     Attributes:
         A: (n, n) matrix.
         decomposition: its overlapping subdomains.
-        P: (n, S) the classical prolongation, which a network corrects.
+        unity: (n, columns) prolongation with the plain partition of unity.
+        unity_node: (nnz of unity,) local node of each of its entries.
+        smoother: `omega D^-1 A`; a step of smoothing is `P - smoother @ P`.
+        smoothing: number of such steps.
+        exterior: (len(decomposition.interface),) see `ddm.interface.exterior`.
         local: layout of the local matrices.
     """
 
     A: CSRTensor
     decomposition: Decomposition
-    P: CSRTensor
+    unity: CSRTensor
+    unity_node: Tensor
+    smoother: CSRTensor
+    smoothing: int
+    exterior: Tensor
     local: DenseBlocks | SparseBlocks
+
+    @cached_property
+    def P(self) -> CSRTensor:
+        """The classical prolongation."""
+        return self._smoothed(self.unity)
+
+    def _smoothed(self, P: CSRTensor) -> CSRTensor:
+        for _ in range(self.smoothing):
+            P = P - self.smoother @ P
+        return P
+
+    @property
+    def n_local(self) -> int:
+        """Number of local nodes, M."""
+        return len(self.decomposition.node) // self.decomposition.block_size
 
     @cached_property
     def inputs(self) -> SchwarzGraph:
         """What a network sees, in float32 whatever the matrix has."""
-        return schwarz_graph(self.A, self.decomposition, self.P).to(self.A.device)
+        columns = self.unity.shape[1] / self.decomposition.n_subdomains
+        graph = schwarz_graph(
+            self.A,
+            self.decomposition,
+            self.exterior,
+            smoothing=self.smoothing,
+            columns=columns,
+        )
+        return graph.to(self.A.device)
+
+    @cached_property
+    def _interface(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Local nodes of the rows and columns of interface values; (M,) multiplicities."""
+        d = self.decomposition
+        size = d.block_size
+        rows, cols = d.block_row[d.interface] // size, d.block_col[d.interface] // size
+        multiplicity = d.multiplicity[d.node[::size]].astype(np.float64)
+        row, col, m = (torch.from_numpy(x).to(self.A.device) for x in (rows, cols, multiplicity))
+        return row, col, m.to(self.A.dtype)
 
     def to(self, device: torch.device | str) -> Self:
         """This setup on a device; the decomposition stays on the host."""
@@ -49,7 +93,11 @@ class Setup:
         moved = type(self)(
             self.A.to(device),
             self.decomposition,
-            self.P.to(device),
+            self.unity.to(device),
+            self.unity_node.to(device),
+            self.smoother.to(device),
+            self.smoothing,
+            self.exterior.to(device),
             self.local.to(device),
         )
         # The features are worked out on the host, once.
@@ -57,57 +105,118 @@ class Setup:
         return moved
 
     def classical(self, theta: float = 1.0) -> Schwarz:
-        """Two-level ORAS with one Robin weight; RAS with the default."""
-        interface = None if theta == 1.0 else robin(self.decomposition, theta, self.A.dtype)
+        """Two-level ORAS with one Robin weight; RAS with the default.
+
+        Local matrices are `theta A_i + (1 - theta) N_i`.
+        """
+        interface = None if theta == 1.0 else (theta - 1.0) * self.exterior
         return Schwarz(self.A, self.decomposition, interface=interface, P=self.P, local=self.local)
 
     def learned(self, net: InterfaceNet) -> Schwarz:
-        """Two-level ORAS with a network's interface values and prolongation.
+        """Two-level ORAS with a network's Robin weights and partition of unity.
 
         Differentiable in the network's parameters.
         """
         return self.with_values(*net(self.inputs))
 
-    def with_values(self, interface: Tensor, correction: Tensor) -> Schwarz:
-        """Two-level ORAS with given interface values and correction of the prolongation."""
-        P = self.P.with_values(self.P.values + correction.to(self.P.dtype))
+    def with_values(self, theta: Tensor, shift: Tensor) -> Schwarz:
+        """Two-level ORAS with given Robin weights and partition of unity.
+
+        Args:
+            theta: (M,) positive weight of each local node; those off the ring have no effect.
+            shift: (M,) what is added to its partition of unity, 1 / multiplicity.
+        """
+        row, col, multiplicity = self._interface
+        root = theta.to(self.A.dtype).sqrt()
+        weight = root.index_select(0, row) * root.index_select(0, col)
+        factor = 1 + shift.to(self.A.dtype) * multiplicity
+        values = self.unity.values * factor.index_select(0, self.unity_node)
         return Schwarz(
             self.A,
             self.decomposition,
-            interface=interface.to(self.A.dtype),
-            P=P,
+            interface=(weight - 1) * self.exterior,
+            P=self._smoothed(self.unity.with_values(values)),
             local=self.local,
         )
 
 
 def set_up(
-    A: sp.csr_array,
+    A: sp.csr_array | Problem,
     owner: np.ndarray,
     *,
     smoothing: int = 1,
     overlap: int = 1,
+    block_size: int = 1,
+    near_nullspace: np.ndarray | None = None,
+    elements: Elements | None = None,
+    coordinates: np.ndarray | None = None,
+    linear: bool = True,
     local: str = "auto",
     dtype: torch.dtype = torch.float64,
 ) -> Setup:
-    """Make a SciPy matrix ready.
+    """Make a SciPy matrix, or a problem, ready.
 
     Args:
-        A: (n, n) SciPy CSR array.
+        A: (n, n) SciPy CSR array; or a problem, which then gives `block_size`, `near_nullspace`,
+            `elements` and `coordinates`.
         owner: (n,) subdomain that owns each unknown, from `ddm.partition.partition`.
         smoothing: Jacobi steps on the partition of unity; 0 leaves it plain.
         overlap: graph layers.
+        block_size: unknowns a node.
+        near_nullspace: (n, k) vectors that the coarse space is to hold; None is constants, one for
+            each component of a block.
+        elements: element matrices, for the Neumann matrices of anything but M-matrices.
+        coordinates: (n, d) positions of the unknowns: the coarse space then holds linear functions,
+            too, see `ddm.coarse.with_linear`; None leaves them out, and so does `linear=False`.
+        linear: whether coordinates are made use of.
         local: "auto", "dense" or "sparse", see `ddm.local`.
         dtype: of the matrix, the local and the coarse solves.
 
     Raises:
         TypeError, ValueError: see `decompose` and `local_solver`.
     """
+    if isinstance(A, Problem):
+        A = A.with_all_couplings()
+        block_size, near_nullspace, elements = A.block_size, A.near_nullspace, A.elements
+        A, coordinates = A.A, A.positions
     if smoothing != int(smoothing) or smoothing < 0:
         raise ValueError(f"smoothing: expected a number of Jacobi steps, got {smoothing}")
     if sp.issparse(A) and A.dtype.kind == "c":
         raise TypeError(f"A: expected real entries, got {A.dtype}; ddm.Schwarz takes complex ones")
-    decomposition = decompose(A, owner, overlap)
+    d = decompose(A, owner, overlap, block_size=block_size)
     matrix = CSRTensor.from_scipy(A, dtype=torch.float64)
-    P = smooth(partition_of_unity(decomposition), matrix, smoothing)
-    matrix, P = (t.with_values(t.values.to(dtype)) for t in (matrix, P))
-    return Setup(matrix, decomposition, P, local_solver(decomposition, local))
+    B = constants(d.n, block_size) if near_nullspace is None else near_nullspace
+    if linear and coordinates is not None:
+        B = with_linear(B, coordinates, block_size)
+    unity, column_subdomain = _unity(d, B)
+    neumann = None
+    if elements is not None and not is_m_matrix(matrix):
+        neumann = assembled_neumann(d, elements.dofs, elements.matrices)
+    smoother = jacobi_scaled(matrix, block_size) * OMEGA
+    rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
+    places = find_local(d.subdomain, d.node, column_subdomain[cols], rows, d.n) // d.block_size
+    outside = exterior(matrix, d, neumann)
+    return Setup(
+        matrix.to(dtype),
+        d,
+        unity.to(dtype),
+        torch.from_numpy(places),
+        smoother.to(dtype),
+        int(smoothing),
+        outside.to(dtype),
+        local_solver(d, local),
+    )
+
+
+def is_m_matrix(A: CSRTensor) -> bool:
+    """Whether no entry off the diagonal is positive, but for rounding."""
+    off = A.pattern.row != A.pattern.col
+    return not bool((A.values[off] > 1e-10 * A.values.abs().max()).any())
+
+
+def _unity(d: Decomposition, B: np.ndarray) -> tuple[CSRTensor, np.ndarray]:
+    """Prolongation with the plain partition of unity, and the subdomain of each column."""
+    if B.shape == (d.n, 1) and (B[0] == B).all():
+        return partition_of_unity(d), np.arange(d.n_subdomains)
+    local, keep, rows = local_modes(d, B)
+    return prolongation_of(d, local, keep, rows), np.nonzero(keep.numpy())[0]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, smooth
+from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, smooth, with_linear
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace
@@ -49,7 +47,7 @@ class Workbench:
     ) -> None:
         if not subdomain >= 1:
             raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
-        self.problem = problem = _with_all_couplings(problem)
+        self.problem = problem = problem.with_all_couplings()
         self.subdomain, self.partitioner = int(subdomain), partitioner
         self.net, self.search_s = net, search_s
         # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
@@ -134,38 +132,12 @@ class Workbench:
             return self.near_nullspace
         if name != "linear":
             raise ValueError(f"vectors: expected 'near_nullspace' or 'linear', got {name!r}")
-        return np.hstack([self.near_nullspace, self._linear()])
-
-    def _linear(self) -> np.ndarray:
-        """Coordinates, centred, in each component of a block: (n, d * block_size)."""
-        x = self.problem.coordinates
-        x = (x - x.mean(axis=0)) / np.abs(x).max()
-        size = self.problem.block_size
-        component = np.arange(len(x)) % size
-        parts = [x * (component == c)[:, None] for c in range(size)]
-        return np.hstack(parts)
+        return with_linear(self.near_nullspace, self.problem.coordinates, self.problem.block_size)
 
     def timed(self, make: Callable[[Workbench], T]) -> tuple[T, float]:
         """What a method makes of this problem, and its seconds."""
         with torch.no_grad():
             return self.shelf.timed(lambda: make(self))
-
-
-def _with_all_couplings(problem: Problem) -> Problem:
-    """The problem with a stored zero where couplings of elements cancel.
-
-    `robin_between` needs them: Neumann matrices of some elements have such entries.
-    """
-    if problem.elements is None:
-        return problem
-    A = problem.A
-    summed = problem.elements.assemble(A.shape[0]).tocoo()
-    if summed.nnz == A.nnz:
-        return problem
-    own = A.tocoo()
-    data = np.concatenate([own.data, np.zeros(summed.nnz, A.dtype)])
-    places = (np.concatenate([own.row, summed.row]), np.concatenate([own.col, summed.col]))
-    return replace(problem, A=sp.csr_array(sp.coo_array((data, places), shape=A.shape)))
 
 
 def _nowhere_zero(vectors: np.ndarray, parts: Decomposition) -> np.ndarray:

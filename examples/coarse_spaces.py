@@ -40,7 +40,7 @@ REDUCTION = 1e-8
 
 def learned_network() -> ddm.InterfaceNet:
     """The network whose values are drawn."""
-    return ddm.load_pretrained("poisson_2d")
+    return ddm.load_pretrained("diffusion_2d")
 
 
 def middle_subdomain(problem: Problem, parts: Decomposition) -> int:

@@ -50,7 +50,7 @@ from ddm.workbench import Workbench
 from sparsetorch.linalg import Solution
 
 HERE = Path(__file__).parent
-CHECKPOINT = FOLDER / "poisson_2d.safetensors"
+CHECKPOINT = FOLDER / "diffusion_2d.safetensors"
 SMALL_MESHES = sorted((HERE / "meshes").glob("*.msh"))
 COLUMNS = (
     "problem",
@@ -349,7 +349,7 @@ def stages_once(problem: Problem, net: InterfaceNet) -> dict[str, float]:
     start = time.perf_counter()
     owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
     divided = time.perf_counter()
-    setup = set_up(problem.A, owner)
+    setup = set_up(problem, owner, **net.options)
     ready = time.perf_counter()
     schwarz, seconds = learned_with_times(setup, net)
     r = torch.from_numpy(problem.b)

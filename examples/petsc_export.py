@@ -40,12 +40,13 @@ def main() -> None:
     order = np.argsort(owner, kind="stable")
     A, b, owner = problem.A[order][:, order], problem.b[order], owner[order]
     A.sort_indices()
-    setup = ddm.set_up(A, owner)
+    net = ddm.load_pretrained("diffusion_2d")
+    setup = ddm.set_up(A, owner, coordinates=problem.coordinates[order], **net.options)
     with torch.no_grad():
         methods = {
             "ras": setup.classical(),
             "oras": setup.classical(options.theta),
-            "mggnn": setup.learned(ddm.load_pretrained("poisson_2d")),
+            "mggnn": setup.learned(net),
         }
     options.folder.mkdir(parents=True, exist_ok=True)
     np.savez(options.folder / "system.npz", indptr=A.indptr, indices=A.indices, data=A.data, b=b)

@@ -47,9 +47,7 @@ class TrainingCLI(LightningCLI):
         path = Path(self.trainer.default_root_dir) / "mggnn.safetensors"
         self.model.net.save(
             path,
-            kinds='["poisson"]',
-            dimension="2",
-            block_size="1",
+            **scope(self.datamodule.recipes["training"].kinds),
             data=json.dumps(self.options(self.datamodule)),
             training=json.dumps(self.options(self.model)),
             steps=str(self.trainer.global_step),
@@ -63,6 +61,21 @@ class TrainingCLI(LightningCLI):
     def options(module: SchwarzModule | MeshDataModule) -> dict[str, object]:
         """The arguments of a module, without what the command line adds to them."""
         return {k: v for k, v in module.hparams.items() if not k.startswith("_")}
+
+
+def scope(kinds: tuple[str, ...]) -> dict[str, str]:
+    """What the network has seen, for its metadata: kinds of one dimension and block size.
+
+    Raises:
+        ValueError: they differ in these.
+    """
+    bases = sorted({kind.removesuffix("_3d") for kind in kinds})
+    dimensions = {3 if kind.endswith("_3d") else 2 for kind in kinds}
+    if len(dimensions) > 1 or ("elasticity" in bases and len(bases) > 1):
+        raise ValueError(f"kinds: expected one dimension and block size, got {kinds}")
+    dimension = dimensions.pop()
+    size = dimension if bases == ["elasticity"] else 1
+    return {"kinds": json.dumps(bases), "dimension": str(dimension), "block_size": str(size)}
 
 
 def main() -> None:

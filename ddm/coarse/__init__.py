@@ -1,9 +1,10 @@
 """Coarse spaces of two-level methods, as prolongations P (n, columns), and coarse solves.
 
-partition_of_unity    one vector a subdomain, rows sum to one (Nicolaides)
-nicolaides            the same times several near-null vectors, such as rigid-body modes
-geneo                 local eigenvectors that one-level methods are slow on
-smooth                damped Jacobi steps on the columns of any of them
+partition_of_unity       one vector a subdomain, rows sum to one (Nicolaides)
+nicolaides               the same times several near-null vectors, such as rigid-body modes
+constants, with_linear   such vectors: constants, and linear functions beside others
+geneo                    local eigenvectors that one-level methods are slow on
+smooth                   damped Jacobi steps on the columns of any of them
 """
 
 from ddm.coarse.neumann import algebraic_neumann, assembled_neumann
@@ -11,6 +12,7 @@ from ddm.coarse.nicolaides import check_coarse, nicolaides, partition_of_unity
 from ddm.coarse.smoothing import OMEGA, smooth
 from ddm.coarse.solver import CoarseSolver
 from ddm.coarse.spectral import NoEigenvalueError, geneo
+from ddm.coarse.vectors import constants, with_linear
 
 __all__ = [
     "OMEGA",
@@ -19,8 +21,10 @@ __all__ = [
     "algebraic_neumann",
     "assembled_neumann",
     "check_coarse",
+    "constants",
     "geneo",
     "nicolaides",
     "partition_of_unity",
     "smooth",
+    "with_linear",
 ]

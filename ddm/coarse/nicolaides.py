@@ -56,6 +56,23 @@ def nicolaides(
 
     Nicolaides (1987), SIAM J. Numer. Anal. 24; Toselli and Widlund (2005), chapter 3.
     """
+    local, keep, rows = local_modes(decomposition, near_nullspace, weights=weights, rtol=rtol)
+    return prolongation_of(decomposition, local, keep, rows)
+
+
+def local_modes(
+    decomposition: Decomposition,
+    near_nullspace: np.ndarray,
+    *,
+    weights: str = "shared",
+    rtol: float = RANK_TOLERANCE,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The columns of `nicolaides`, subdomain by subdomain; arguments and errors are its.
+
+    Returns:
+        local vectors (N, k), which of them are kept (S, k), and which local unknowns have entries
+        (N,): what `prolongation_of` takes.
+    """
     d = decomposition
     B = check_vectors("near_nullspace", near_nullspace, d.n)
     if weights not in ("shared", "owned"):
@@ -78,7 +95,7 @@ def nicolaides(
         )
     turned = directions / squares.where(keep, 1).sqrt()[:, None, :]
     local = torch.einsum("nk,nkj->nj", scaled, turned[subdomain])  # (N, k), some to be dropped
-    return prolongation_of(d, local, keep, torch.from_numpy(unity > 0))
+    return local, keep, torch.from_numpy(unity > 0)
 
 
 def prolongation_of(

@@ -32,19 +32,23 @@ def smooth(
 
     The prolongation smoother of smoothed aggregation (Vanek, Mandel, Brezina 1996, equation 7).
     """
-    if block_size == 1:
-        diagonal = A.diagonal()
-        zero = torch.nonzero(diagonal == 0)[:, 0]
-        if len(zero):
-            raise ValueError(f"A: diagonal entry {int(zero[0])} is zero, so P cannot be smoothed")
-        scaled = A.scale_rows(1 / diagonal)
-    else:
-        scaled = _inverse_blocks(A, block_size) @ A
+    scaled = jacobi_scaled(A, block_size)
     if omega is None:
         omega = 4 / (3 * _spectral_radius(scaled))
     for _ in range(steps):
         P = P - (scaled @ P) * omega
     return P
+
+
+def jacobi_scaled(A: CSRTensor, block_size: int = 1) -> CSRTensor:
+    """`D^-1 A` with the diagonal D of A, or its diagonal blocks; raises like `smooth`."""
+    if block_size > 1:
+        return _inverse_blocks(A, block_size) @ A
+    diagonal = A.diagonal()
+    zero = torch.nonzero(diagonal == 0)[:, 0]
+    if len(zero):
+        raise ValueError(f"A: diagonal entry {int(zero[0])} is zero, so P cannot be smoothed")
+    return A.scale_rows(1 / diagonal)
 
 
 def _inverse_blocks(A: CSRTensor, size: int) -> CSRTensor:

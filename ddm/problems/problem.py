@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -90,6 +90,22 @@ class Problem:
                 "(coordinates=)"
             )
         return self.positions
+
+    def with_all_couplings(self) -> Self:
+        """This problem with a stored zero in A where couplings of elements cancel.
+
+        Neumann matrices of some of the elements have entries there.
+        """
+        if self.elements is None:
+            return self
+        A = self.A
+        summed = self.elements.assemble(A.shape[0]).tocoo()
+        if summed.nnz == A.nnz:
+            return self
+        own = A.tocoo()
+        data = np.concatenate([own.data, np.zeros(summed.nnz, A.dtype)])
+        places = (np.concatenate([own.row, summed.row]), np.concatenate([own.col, summed.col]))
+        return replace(self, A=sp.csr_array(sp.coo_array((data, places), shape=A.shape)))
 
     def extend(self, u: np.ndarray) -> np.ndarray:
         """Values at all nodes, with the prescribed ones, from the (n,) unknowns.

@@ -10,7 +10,7 @@ from ddm.checkpoints import FOLDER
 
 
 def test_names_are_those_of_the_files():
-    assert "poisson_2d" in ddm.pretrained_names()
+    assert "diffusion_2d" in ddm.pretrained_names()
     assert {f"{name}.safetensors" for name in ddm.pretrained_names()} == {
         path.name for path in FOLDER.iterdir() if path.suffix == ".safetensors"
     }
@@ -29,7 +29,7 @@ def test_each_loads_and_says_what_it_was_trained_on(name):
 
 
 def test_other_names_are_refused_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"name: expected one of .*poisson_2d.*got 'poisson'$"):
+    with pytest.raises(ValueError, match=r"name: expected one of .*diffusion_2d.*got 'poisson'$"):
         ddm.load_pretrained("poisson")
 
 
@@ -37,7 +37,7 @@ def test_a_path_is_refused_with_what_reads_it():
     with pytest.raises(ValueError, match=r"InterfaceNet\.load\(path\) reads a file"):
         ddm.load_pretrained("runs/mggnn.safetensors")
     with pytest.raises(TypeError, match="name: expected one of"):
-        ddm.load_pretrained(FOLDER / "poisson_2d.safetensors")  # pyright: ignore[reportArgumentType]
+        ddm.load_pretrained(FOLDER / "diffusion_2d.safetensors")  # pyright: ignore[reportArgumentType]
 
 
 def test_metadata_survives_saving(tmp_path):

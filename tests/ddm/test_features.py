@@ -7,9 +7,12 @@ import pytest
 import torch
 from small_problems import laplacian, small_setup
 
-from ddm.coarse import partition_of_unity
-from ddm.features import N_FEATURES, SchwarzGraph, interface_room, schwarz_graph
+from ddm.coarse import partition_of_unity, smooth
+from ddm.features import N_FEATURES, SchwarzGraph, schwarz_graph
+from ddm.interface import exterior
 from ddm.partition import decompose, partition
+from ddm.problems import random_problem
+from ddm.setup import set_up
 from sparsetorch import CSRTensor, Pattern
 
 LEVELS = {
@@ -20,8 +23,8 @@ LEVELS = {
 
 
 def seen(A, owner, overlap: int = 1) -> SchwarzGraph:
-    d = decompose(A, owner, overlap)
-    return schwarz_graph(CSRTensor.from_scipy(A), d, partition_of_unity(d), dtype=torch.float64)
+    d, matrix = decompose(A, owner, overlap), CSRTensor.from_scipy(A)
+    return schwarz_graph(matrix, d, exterior(matrix, d), smoothing=2, dtype=torch.float64)
 
 
 def dense(pattern: Pattern, features: torch.Tensor) -> torch.Tensor:
@@ -37,7 +40,7 @@ def test_scaling_the_matrix_changes_nothing(overlap):
     one, two = seen(A, owner, overlap), seen(1e6 * A, owner, overlap)
     for name in N_FEATURES:
         torch.testing.assert_close(getattr(one.graph, name), getattr(two.graph, name))
-    torch.testing.assert_close(1e6 * one.room, two.room)
+    assert torch.equal(one.held, two.held)
 
 
 def test_renumbering_renumbers():
@@ -63,14 +66,17 @@ def test_features_by_direct_computation():
     d = decompose(A, owner)
     graph = seen(A, owner).graph
     D = A.toarray()
-    scale = np.sqrt(np.diag(D))
+    diagonal = np.diag(D)
+    scale = np.sqrt(np.outer(diagonal, diagonal))
     edges = dense(graph.fine, graph.fine_edges).numpy()
     stored = D != 0
-    assert np.allclose(edges[stored][:, 0], (D / np.outer(scale, scale))[stored])
-    assert np.array_equal(edges[stored][:, 1], (owner[:, None] == owner)[stored])
-    assert np.array_equal(edges[stored][:, 2], np.eye(len(D))[stored])
+    assert np.allclose(edges[stored][:, 0], (D / scale)[stored])
+    assert np.allclose(edges[stored][:, 1], abs(D / scale)[stored])
+    assert np.allclose(edges[stored][:, 2], np.log(diagonal[:, None] / diagonal)[stored] / 4)
+    assert np.array_equal(edges[stored][:, 3], (owner[:, None] == owner)[stored])
+    assert np.array_equal(edges[stored][:, 4], np.eye(len(D))[stored])
     nodes = graph.fine_nodes.numpy()
-    assert np.allclose(nodes[:, 0], D.sum(1) / np.diag(D))
+    assert np.allclose(nodes[:, 0], D.sum(1) / diagonal)
     assert np.allclose(nodes[:, 1], 0)  # an M-matrix has no positive couplings
     assert np.allclose(nodes[:, 2], (stored.sum(1) - 1) / 6 - 1)
     assert np.array_equal(nodes[:, 3], d.multiplicity - 1)
@@ -79,62 +85,78 @@ def test_features_by_direct_computation():
         near = np.linalg.matrix_power(stored.astype(float), k) @ (d.multiplicity > 1) > 0
         hops[near] = k
     assert np.array_equal(nodes[:, 4], hops / 4)
-    P = partition_of_unity(d).to_dense().numpy()
-    cross = dense(graph.cross, graph.cross_edges).numpy()
-    held = P > 0
-    assert np.array_equal(cross[held][:, 0], P[held])
-    owns = owner[:, None] == np.arange(P.shape[1])
-    assert np.array_equal(cross[held][:, 2], owns[held])
-    assert np.array_equal(cross[held][:, 3], ~owns[held])
 
 
-def test_interface_room_keeps_rows_dominant():
-    """Never more than what couples outside; with positive couplings, less."""
-    A = laplacian(12)
-    owner = partition(A, 6)
-    d = decompose(A, owner)
-    room = interface_room(CSRTensor.from_scipy(A), d)
-    assert np.allclose(room, d.outside)
-    i, j = (int(node) for node in np.argwhere(np.triu(A.toarray(), 1) < 0)[0])
-    A[i, j] = A[j, i] = 0.8 * A[i, i]  # an obtuse pair of triangles
-    d = decompose(A, owner)
-    room = interface_room(CSRTensor.from_scipy(A), d)
-    assert (room >= 0).all()
-    assert (room <= d.outside).all()
-    assert (room < d.outside).any()
-    for part in range(d.n_subdomains):
-        here = d.subdomain == part
-        local = A.toarray()[np.ix_(d.node[here], d.node[here])]
-        excess = np.diag(local) - (abs(local).sum(1) - np.diag(local))
-        assert (room[here] <= np.maximum(excess, 0) + 1e-12).all()
+def test_features_of_local_nodes_by_direct_computation():
+    A = laplacian(10)
+    owner = partition(A, 4)
+    d, matrix = decompose(A, owner, 2), CSRTensor.from_scipy(A)
+    inputs = seen(A, owner, 2)
+    cross = inputs.graph.cross_edges.numpy()[inputs.local.numpy()]
+    P = smooth(partition_of_unity(d), matrix, 2)
+    diagonal = A.diagonal()[d.node]
+    assert np.allclose(cross[:, 0], 1 / d.multiplicity[d.node])
+    assert np.array_equal(cross[:, 1], d.own)
+    assert np.array_equal(cross[:, 2], d.layer / 2)
+    # For an M-matrix what the outside adds to the diagonal is what it couples with.
+    assert np.allclose(cross[:, 3], d.outside / diagonal)
+    assert np.allclose(cross[:, 4], d.outside / diagonal)
+    assert np.allclose(cross[:, 5], P.to_dense()[d.node, d.subdomain])
+    assert np.allclose(cross[:, 6], (matrix @ P).to_dense()[d.node, d.subdomain] / diagonal)
+    rough = abs(A.sum(axis=1)) > 1e-8 * A.diagonal()
+    touching = np.array([rough[d.node[d.subdomain == k]].any() for k in range(d.n_subdomains)])
+    assert np.array_equal(cross[:, 7], touching[d.subdomain])
 
 
-def test_positions_point_to_ring_entries():
-    setup = small_setup(12, 6)
+def test_nodes_away_from_the_boundary_are_held():
+    A = laplacian(30)
+    owner = partition(A, 40)
+    d, inputs = decompose(A, owner), seen(A, owner)
+    rough = abs(A.sum(axis=1)) > 1e-8 * A.diagonal()
+    touching = {int(k) for k in d.subdomain[rough[d.node]]}
+    free = np.unique(d.node[np.isin(d.subdomain, list(touching))])
+    expected = np.ones(A.shape[0])
+    expected[free] = 0
+    assert 0 < expected.sum() < A.shape[0]
+    assert np.array_equal(inputs.held[:, 0], expected)
+
+
+def test_local_nodes_point_to_their_cross_edges():
+    setup = small_setup(12, 6, overlap=2)
     d, inputs = setup.decomposition, setup.inputs
-    entry = d.interface[inputs.ring_entry.numpy()]
-    ring = inputs.ring.numpy()
-    assert np.array_equal(d.block_row[entry], ring)
-    assert np.array_equal(d.block_col[entry], ring)
-    assert not d.own[ring].any()
-    assert (d.outside[ring] > 0).all()
-    first, second = (d.interface[entries] for entries in inputs.pair_entry.numpy())
-    p, q = ring[inputs.pair_row.numpy()], ring[inputs.pair_col.numpy()]
-    assert (p < q).all()
-    assert np.array_equal(d.block_row[first], p)
-    assert np.array_equal(d.block_col[first], q)
-    assert np.array_equal(d.block_row[second], q)
-    assert np.array_equal(d.block_col[second], p)
-    degree = np.bincount(np.concatenate([p, q]), minlength=len(d.node))[ring]
-    assert np.array_equal(inputs.degree, np.maximum(degree, 1))
     cross = inputs.graph.cross
     assert np.array_equal(cross.row[inputs.local], d.node)
     assert np.array_equal(cross.col[inputs.local], d.subdomain)
 
 
+@pytest.mark.parametrize("kind", ["elasticity", "elasticity_3d"])
+def test_blocks_are_seen_node_by_node_and_do_not_feel_the_axes(kind):
+    problem = random_problem(kind, 1, 300).with_all_couplings()
+    size, n = problem.block_size, len(problem.b)
+    owner = partition(problem.A, 5, block_size=size)
+    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((size, size)))
+    full = np.kron(np.eye(n // size), turn)
+    turned = type(problem.A)(full @ problem.A @ full.T)
+    stored = abs(problem.A).tocsr()
+    stored.data[:] = 1e-300  # the same pattern, with zeros where blocks have them
+    blocks = np.kron(np.eye(n // size), np.ones((size, size)))
+    pattern = type(problem.A)(blocks @ stored @ blocks)
+    graphs = []
+    for A in (problem.A + pattern, turned + pattern):
+        A.sort_indices()
+        setup = set_up(type(problem.A)(A), owner, block_size=size, dtype=torch.float64)
+        graphs.append(setup.inputs)
+        assert len(setup.inputs.local) == setup.n_local == len(setup.decomposition.node) // size
+        assert setup.inputs.graph.cross.shape == (n // size, 5)
+    one, two = (g.graph for g in graphs)
+    torch.testing.assert_close(one.fine_edges, two.fine_edges, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.fine_nodes, two.fine_nodes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.coarse_edges, two.coarse_edges, rtol=1e-4, atol=1e-5)
+
+
 def test_one_subdomain_has_no_ring():
     inputs = small_setup(8, 1).inputs
-    assert len(inputs.ring) == inputs.n_interface == 0
+    assert len(inputs.local) == 36
     for name in N_FEATURES:
         assert getattr(inputs.graph, name).isfinite().all()
 
@@ -145,23 +167,14 @@ def test_to_moves_everything():
     for field in fields(inputs):
         if isinstance(value := getattr(inputs, field.name), torch.Tensor):
             assert torch.equal(getattr(moved, field.name), value)
-    assert moved.n_interface == inputs.n_interface
 
 
-def test_matrices_and_prolongations_that_do_not_fit_are_refused():
+def test_a_diagonal_that_is_not_positive_is_refused():
     A = laplacian(8)
-    d = decompose(A, partition(A, 4))
-    matrix, P = CSRTensor.from_scipy(A), partition_of_unity(d)
-    with pytest.raises(ValueError, match=r"P: expected shape \(36, 4\), got \(4, 36\)"):
-        schwarz_graph(matrix, d, P.T)
-    owned_only = torch.zeros(36, 4, dtype=torch.float64)
-    owned_only[torch.arange(36), torch.from_numpy(d.owner)] = 1
-    with pytest.raises(ValueError, match="P: its pattern lacks some unknowns of the overlapping"):
-        schwarz_graph(matrix, d, CSRTensor.from_dense(owned_only))
-    negative = A.copy()
-    negative.setdiag(np.where(np.arange(36) == 7, -1.0, A.diagonal()))
+    owner = partition(A, 4)
+    A.setdiag(np.where(np.arange(36) == 7, -1.0, A.diagonal()))
     with pytest.raises(ValueError, match="A: diagonal entry 7 is -1; MG-GNN needs a positive"):
-        schwarz_graph(CSRTensor.from_scipy(negative), d, P)
+        seen(A, owner)
 
 
 def test_a_pattern_that_is_not_symmetric_is_refused():
@@ -174,6 +187,5 @@ def test_a_pattern_that_is_not_symmetric_is_refused():
     keep = np.arange(A.nnz) != lost
     coo = A.tocoo()
     one_way = type(A)((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=A.shape)
-    d = decompose(one_way, owner)
     with pytest.raises(ValueError, match="A: its pattern is not symmetric; symmetrise it with"):
-        schwarz_graph(CSRTensor.from_scipy(one_way), d, partition_of_unity(d))
+        seen(one_way, owner)

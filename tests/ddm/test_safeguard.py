@@ -107,7 +107,7 @@ def test_what_cannot_be_used_is_refused(monkeypatch):
 
 def test_the_public_call_learns_where_it_can():
     problem = ddm.poisson(delaunay(24))
-    M = ddm.learned_schwarz(problem.A, "poisson_2d", coords=problem.coordinates)
+    M = ddm.learned_schwarz(problem.A, "diffusion_2d", coords=problem.coordinates)
     b = torch.from_numpy(problem.b)
     assert fgmres(M.A, b, preconditioner=M, rtol=1e-8).converged
     assert ddm.learned_schwarz(problem).shape == M.shape
@@ -127,8 +127,8 @@ def test_a_class_that_the_network_never_saw():
     mesh = delaunay(16)
     problem = ddm.diffusion(mesh, checkerboard(mesh, 0, contrast=1e4))
     with pytest.warns(LearnedRefusedWarning, match="trained on poisson; this matrix is like diff"):
-        ddm.learned_schwarz(problem, "poisson_2d", subdomain=30)
-    net = ddm.load_pretrained("poisson_2d")
+        ddm.learned_schwarz(problem, "diffusion_2d", subdomain=30)
+    net = ddm.load_pretrained("diffusion_2d")
     assert "like diffusion" in chosen_net(problem, net)[1]
     silent = perturbed(0.0)  # it does not say what it has seen
     assert chosen_net(problem, silent) == (silent, "")
@@ -155,14 +155,14 @@ def test_no_network_that_ships_fits():
 def test_refusals():
     A = laplacian(9)
     with pytest.raises(ValueError, match="subdomain: expected at least 1"):
-        ddm.learned_schwarz(A, "poisson_2d", subdomain=0)
+        ddm.learned_schwarz(A, "diffusion_2d", subdomain=0)
     with pytest.raises(ValueError, match="name: expected one of"):
         ddm.learned_schwarz(A, "other")
     with pytest.raises(ValueError, match="not finite"):
-        ddm.learned_schwarz(sp.csr_array(A * np.nan), "poisson_2d")
+        ddm.learned_schwarz(sp.csr_array(A * np.nan), "diffusion_2d")
     free = sp.csr_array(A - sp.diags_array(np.asarray(A.sum(axis=1)).ravel()))
     with pytest.raises(ValueError, match=r"singular.*choose singular='ground'"):
-        ddm.learned_schwarz(free, "poisson_2d")
+        ddm.learned_schwarz(free, "diffusion_2d")
     problem = ddm.from_matrix(free, singular="nullspace")
     with pytest.raises(ValueError, match="learned methods take regular matrices"):
-        ddm.learned_schwarz(problem, "poisson_2d")
+        ddm.learned_schwarz(problem, "diffusion_2d")

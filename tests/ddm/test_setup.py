@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from small_problems import laplacian, random_interface, random_matrix, small_setup
+from small_problems import laplacian, random_matrix, small_setup
 
-from ddm.coarse import partition_of_unity, smooth
+from ddm.coarse import assembled_neumann, partition_of_unity, smooth
+from ddm.interface import exterior, robin_between
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.partition import partition
+from ddm.problems import random_problem
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
 from sparsetorch import CSRTensor
@@ -26,7 +28,7 @@ def test_holds_the_matrix_and_the_classical_prolongation(smoothing, dtype):
     P = smooth(partition_of_unity(setup.decomposition), matrix, smoothing)
     assert setup.A.dtype == setup.P.dtype == dtype
     assert torch.equal(setup.A.values, matrix.values.to(dtype))
-    assert torch.equal(setup.P.values, P.values.to(dtype))
+    torch.testing.assert_close(setup.P.values, P.values.to(dtype))
     assert setup.inputs.graph.fine_nodes.dtype == torch.float32
     assert setup.inputs is setup.inputs
 
@@ -40,14 +42,55 @@ def test_lays_out_the_local_matrices_once(local, kind):
     assert setup.classical(0.5).local is setup.local
 
 
-def test_given_values_are_corrections_of_the_prolongation():
-    setup = small_setup()
-    interface, correction = random_interface(setup), 0.01 * random_matrix(setup.P.nnz, 1)[:, 0]
-    method = setup.with_values(interface.float(), correction.float())
-    P = setup.P.with_values(setup.P.values + correction.float())
-    expected = Schwarz(setup.A, setup.decomposition, interface=interface.float().double(), P=P)
-    r = random_matrix(setup.decomposition.n, 2)
+@pytest.mark.parametrize("smoothing", [0, 2])
+def test_given_values_make_local_matrices_and_the_partition_of_unity(smoothing):
+    setup = small_setup(overlap=2, smoothing=smoothing)
+    d = setup.decomposition
+    generator = torch.Generator().manual_seed(0)
+    theta = 0.2 + torch.rand(setup.n_local, generator=generator)
+    shift = 0.05 * torch.randn(setup.n_local, generator=generator)
+    method = setup.with_values(theta, shift)
+    row, col = d.block_row[d.interface], d.block_col[d.interface]
+    L = (torch.sqrt(theta[row].double() * theta[col].double()) - 1) * setup.exterior
+    unity = torch.zeros(d.n, d.n_subdomains, dtype=torch.float64)
+    unity[d.node, d.subdomain] = torch.from_numpy(1 / d.multiplicity[d.node]) + shift
+    P = smooth(CSRTensor.from_dense(unity), setup.A, smoothing)
+    expected = Schwarz(setup.A, d, interface=L, P=P)
+    r = random_matrix(d.n, 2)
     torch.testing.assert_close(method.apply(r), expected.apply(r))
+
+
+def test_the_elements_give_the_exterior_where_the_matrix_is_no_m_matrix():
+    problem = random_problem("anisotropic", 2, 200)
+    owner = partition(problem.A, 4)
+    setup = set_up(problem, owner)
+    d, elements = setup.decomposition, problem.elements
+    assert elements is not None
+    N = assembled_neumann(d, elements.dofs, elements.matrices)
+    torch.testing.assert_close(0.5 * setup.exterior, -robin_between(setup.A, d, N, 0.5))
+    without = set_up(problem.with_all_couplings().A, owner)
+    torch.testing.assert_close(without.exterior, exterior(without.A, without.decomposition))
+    assert not torch.allclose(without.exterior, setup.exterior)
+
+
+def test_a_problem_brings_blocks_rigid_bodies_and_coordinates():
+    problem = random_problem("elasticity", 1, 400)
+    owner = partition(problem.A, 4, block_size=2)
+    plain, linear = (set_up(problem, owner, linear=held, smoothing=0) for held in (False, True))
+    assert plain.unity.shape[1] == 3 * 4
+    assert linear.unity.shape[1] == 6 * 4  # the rotation is one of the linear functions
+    assert problem.near_nullspace is not None
+    for setup in (plain, linear):
+        P, B = setup.P.to_dense(), torch.from_numpy(problem.near_nullspace)
+        torch.testing.assert_close(P @ torch.linalg.lstsq(P, B).solution, B)
+    x = torch.from_numpy(problem.coordinates[:, 0] * (np.arange(len(problem.b)) % 2 == 0))
+    P = linear.P.to_dense()
+    torch.testing.assert_close(P @ torch.linalg.lstsq(P, x[:, None]).solution, x[:, None])
+
+
+def test_coordinates_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"coordinates: expected finite positions \(64, d\)"):
+        set_up(A, OWNER, coordinates=np.zeros((3, 2)))
 
 
 def test_a_network_in_float32_serves_a_matrix_in_float64():
@@ -80,8 +123,7 @@ def test_a_setup_on_a_gpu_gives_what_the_cpu_gives():
     setup = small_setup(20, 12)
     there = setup.to("cuda")
     net = InterfaceNet(width=8, layers=2)
-    for head in (net.edge_head, net.pair_head):
-        torch.nn.init.normal_(list(head.parameters())[-2], std=0.3)
+    torch.nn.init.normal_(list(net.head.parameters())[-2], std=0.3)
     e = random_matrix(setup.decomposition.n, 3)
     expected = setup.learned(net).propagate(e)
     expected.square().sum().backward()

@@ -19,7 +19,7 @@ def test_fewer_iterations_than_the_methods_without_learning(number):
     """On meshes never trained on: at most half of plain RAS, fewer than the best tuned ORAS."""
     mesh = load_mesh(EXAMPLES / "meshes" / f"domain{number}.msh").refined(1)
     problem = poisson(mesh)
-    net = load_pretrained("poisson_2d")
+    net = load_pretrained("diffusion_2d")
     smoothed = Classical()
     runs = compare(
         problem, methods={"RAS": "ras", "smoothed": smoothed, "tuned": tuned, "MG-GNN": "mggnn"},
