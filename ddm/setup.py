@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import assembled_neumann, constants, with_linear
+from ddm.coarse import assembled_neumann, constants, nowhere_zero, with_linear
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
 from ddm.coarse.smoothing import OMEGA, jacobi_scaled
 from ddm.features import SchwarzGraph, schwarz_graph
@@ -188,7 +188,7 @@ def set_up(
     B = constants(d.n, block_size) if near_nullspace is None else near_nullspace
     if linear and coordinates is not None:
         B = with_linear(B, coordinates, block_size)
-    unity, column_subdomain = _unity(d, B)
+    unity, column_subdomain = _unity(d, nowhere_zero(B, d))
     neumann = None
     if elements is not None and not is_m_matrix(matrix):
         neumann = assembled_neumann(d, elements.dofs, elements.matrices)

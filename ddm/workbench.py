@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, smooth, with_linear
+from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, nowhere_zero, smooth, with_linear
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace
@@ -121,7 +121,7 @@ class Workbench:
                 before = self.prolongation(subdomain, overlap, vectors, smoothing - 1)
                 return smooth(before, self.matrix, block_size=self.problem.block_size)
             parts = self.decomposition(subdomain, overlap)
-            return nicolaides(parts, _nowhere_zero(self._vectors(vectors), parts)).to(
+            return nicolaides(parts, nowhere_zero(self._vectors(vectors), parts)).to(
                 self.matrix.dtype
             )
 
@@ -138,17 +138,3 @@ class Workbench:
         """What a method makes of this problem, and its seconds."""
         with torch.no_grad():
             return self.shelf.timed(lambda: make(self))
-
-
-def _nowhere_zero(vectors: np.ndarray, parts: Decomposition) -> np.ndarray:
-    """Vectors (n, k) with a one in the first where all vanish on a whole subdomain.
-
-    Such as one of unknowns that were fixed to zero and have no couplings.
-    """
-    size = np.bincount(parts.subdomain, weights=abs(vectors).sum(axis=1)[parts.node])
-    lost = parts.node[size[parts.subdomain] == 0]
-    if not len(lost):
-        return vectors
-    vectors = vectors.copy()
-    vectors[lost, 0] = 1
-    return vectors

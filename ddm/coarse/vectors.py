@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ddm.partition import Decomposition
+
 
 def constants(n: int, block_size: int = 1) -> np.ndarray:
     """One vector for each component of a block, (n, block_size)."""
@@ -34,3 +36,18 @@ def with_linear(vectors: np.ndarray, coordinates: np.ndarray, block_size: int = 
     x = x / max(np.abs(x).max(), np.finfo(np.float64).tiny)
     linear = x[:, None, :] * constants(n, block_size)[:, :, None]
     return np.hstack([vectors, linear.reshape(n, -1)])
+
+
+def nowhere_zero(vectors: np.ndarray, decomposition: Decomposition) -> np.ndarray:
+    """Vectors (n, k) with a one in the first where all vanish on a whole subdomain.
+
+    Such as one of unknowns that were fixed to zero and have no couplings.
+    """
+    d = decomposition
+    size = np.bincount(d.subdomain, weights=abs(vectors).sum(axis=1)[d.node])
+    lost = d.node[size[d.subdomain] == 0]
+    if not len(lost):
+        return vectors
+    vectors = vectors.copy()
+    vectors[lost, 0] = 1
+    return vectors

@@ -55,7 +55,7 @@ class Ordered(MeshDataModule):
     order: tuple[int, ...] = ()
 
     def train_dataloader(self) -> DataLoader:
-        dataset = MeshDataset(self.recipes["training"], self.folder)
+        dataset = MeshDataset(self.recipes["training"], self.folder, **self.options)
         chosen = Subset(dataset, self.order)
         return DataLoader(chosen, batch_size=None, sampler=SequentialSampler(chosen))
 
@@ -63,9 +63,8 @@ class Ordered(MeshDataModule):
 def module() -> SchwarzModule:
     torch.manual_seed(0)
     net = Seeded(width=8, layers=2, vectors=4, steps=3, warmup=1, lr=1e-2)
-    for head in (net.net.edge_head, net.net.pair_head):  # at zero, the body has no gradient
-        last: Any = head[-1]
-        torch.nn.init.normal_(last.weight, std=0.01)
+    last: Any = net.net.head[-1]  # at zero, the body has no gradient
+    torch.nn.init.normal_(last.weight, std=0.01)
     return net
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from small_problems import small_setup
 
 from ddm.lightning import MeshDataModule, SchwarzModule, check_checkpoint
+from ddm.losses import krylov_reduction, stochastic_norm
 
 MESHES = sorted((Path(__file__).parents[2] / "examples" / "meshes").glob("*.msh"))
 QUIET = {
@@ -94,16 +96,71 @@ def test_a_killed_run_resumes(tmp_path, data):
     assert resumed.global_step == 8
 
 
-def test_the_paper_s_loss_is_an_option(data):
+def test_the_loss_is_the_sum_of_two_logarithms(data):
     data.prepare_data()
     setup = next(iter(data.train_dataloader()))
-    plain = module(start="uniform", sharpness=1.0)
-    paper = module(start="uniform", sharpness=1.0, gamma=5.0)
-    torch.manual_seed(0)
-    without = plain.loss(setup)
-    torch.manual_seed(0)
-    # Untrained, P is P_0, so that the quotient of the traces is one.
-    torch.testing.assert_close(paper.loss(setup), without + 5.0)
+
+    def loss(**options) -> torch.Tensor:
+        net = module(**options)
+        torch.manual_seed(1)
+        return net.loss(setup)
+
+    norm = loss(krylov=0.0)
+    once, twice = (loss(krylov=weight) - norm for weight in (1.0, 2.0))
+    torch.testing.assert_close(twice, 2 * once)
+    method = setup.classical(0.5)  # what the untrained network is
+    net = module()
+    torch.manual_seed(1)
+    e = net._slow_errors(setup, method)
+    expected = stochastic_norm(method.propagate, e, steps=5, sharpness=5.0).log()
+    torch.testing.assert_close(norm, expected, rtol=1e-3, atol=1e-5)
+    b = net._random(setup, 6)
+    expected = krylov_reduction(setup.A, method.apply, b, steps=5).log()
+    torch.testing.assert_close(once, expected, rtol=1e-3, atol=1e-5)
+    assert norm < 0
+    assert once < 0
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_slow_errors_go_on_with_those_that_are_known(warmup):
+    setup = small_setup()
+    method = setup.classical(0.5)
+    net = SchwarzModule(width=8, layers=1, vectors=8, warmup=warmup)
+    known = net._slow_errors(setup, method).clone()
+    expected = known
+    for _ in range(warmup):
+        expected = method.propagate(expected)
+        expected = expected / expected.norm(dim=0)
+    found = net._slow_errors(setup, method)
+    torch.testing.assert_close(found[:, 2:], expected[:, 2:])
+    assert (found[:, :2] - expected[:, :2]).abs().max() > 1e-3  # a quarter is drawn anew
+    other = small_setup(seed=1)
+    assert net._slow_errors(other, other.classical(0.5)).shape == (other.A.shape[0], 8)
+    torch.testing.assert_close(net._errors[id(setup)], found)
+
+
+def test_slow_errors_approach_the_slowest():
+    setup = small_setup(12, 6)
+    method = setup.classical(0.5)
+    net = SchwarzModule(width=8, layers=1, vectors=4, warmup=3)
+    T = method.propagate(torch.eye(setup.A.shape[0], dtype=torch.float64))
+    radius = float(torch.linalg.eigvals(T).abs().max())
+    for _ in range(30):
+        e = net._slow_errors(setup, method)
+    falls = method.propagate(e).norm(dim=0)[1:]
+    torch.testing.assert_close(falls, torch.full_like(falls, radius), rtol=1e-2, atol=0)
+
+
+def test_errors_that_overflow_are_drawn_anew():
+    class Overflows:
+        def propagate(self, e):
+            return e.index_fill(1, torch.tensor([1]), math.inf)
+
+    setup = small_setup()
+    net = SchwarzModule(width=8, layers=1, vectors=4, warmup=2)
+    e = net._slow_errors(setup, Overflows())  # pyright: ignore[reportArgumentType]
+    assert e.isfinite().all()
+    torch.testing.assert_close(e.norm(dim=0), torch.ones_like(e[0]))
 
 
 def test_learning_rate_warms_up_and_ends_at_zero(tmp_path, data):

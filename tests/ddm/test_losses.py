@@ -4,7 +4,10 @@ import pytest
 import torch
 from small_problems import random_interface, random_matrix, small_setup
 
-from ddm.losses import coarse_energy, random_vectors, stochastic_norm
+from ddm.losses import coarse_energy, krylov_reduction, random_vectors, stochastic_norm
+from ddm.schwarz import Schwarz
+from sparsetorch import CSRTensor
+from sparsetorch.linalg import fgmres
 
 
 def dense_propagator(setup, interface, P):
@@ -35,9 +38,10 @@ def test_stochastic_norm_is_the_dense_one(warmup, sharpness):
     values = setup.P.values.clone().requires_grad_()
     start = random_matrix(setup.A.shape[0], 3)
 
-    method = setup.with_values(interface, values - setup.P.values)
+    P = setup.P.with_values(values)
+    method = Schwarz(setup.A, setup.decomposition, interface=interface, P=P, local=setup.local)
     loss = stochastic_norm(method.propagate, start, steps=4, warmup=warmup, sharpness=sharpness)
-    T = dense_propagator(setup, interface, setup.P.with_values(values))
+    T = dense_propagator(setup, interface, P)
     e = torch.linalg.matrix_power(T, warmup).detach() @ start
     if warmup:
         e = e / e.norm(dim=0)
@@ -51,6 +55,53 @@ def test_stochastic_norm_is_the_dense_one(warmup, sharpness):
         torch.autograd.grad(expected, (interface, values)),
     ):
         torch.testing.assert_close(got, want)
+
+
+def dense_reduction(operator, vectors, steps):
+    """The same from powers of the preconditioned matrix and least squares."""
+    logs = []
+    for b in vectors.T:
+        powers = [b]
+        for _ in range(steps - 1):
+            powers.append(operator @ powers[-1])
+            powers[-1] = powers[-1] / powers[-1].norm()
+        images = operator @ torch.stack(powers, 1)
+        y = torch.linalg.lstsq(images, b[:, None]).solution
+        logs.append((b - (images @ y)[:, 0]).norm().log())
+    return (torch.stack(logs).mean() / steps).exp()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_krylov_reduction_is_the_residual_of_gmres(steps):
+    setup = small_setup(8, 4)
+    method = setup.classical(0.5)
+    b = random_vectors(setup.A.shape[0], 3, dtype=torch.float64)
+    found = krylov_reduction(setup.A, method.apply, b, steps=steps)
+    M = method.apply(torch.eye(len(b), dtype=torch.float64))
+    torch.testing.assert_close(found, dense_reduction(setup.A.to_dense() @ M, b, steps))
+    residuals = [
+        fgmres(setup.A, column, preconditioner=method, rtol=0.0, maxiter=steps).residuals[-1]
+        for column in b.T
+    ]
+    mean = torch.tensor(residuals, dtype=torch.float64).log().mean() / steps
+    torch.testing.assert_close(found.log(), mean, rtol=1e-6, atol=1e-8)
+
+
+def test_krylov_reduction_has_the_derivatives_of_the_dense_one():
+    A = small_setup(6, 3).A
+    n = A.shape[0]
+    b = random_vectors(n, 2, dtype=torch.float64)
+    M = (torch.diag(1 / A.diagonal()) + 0.02 * random_matrix(n, n)).requires_grad_()
+
+    def loss(M):
+        return krylov_reduction(A, lambda r: M @ r, b, steps=3)
+
+    assert torch.autograd.gradcheck(loss, M)
+    values = A.values.clone().requires_grad_()
+    matrix = CSRTensor(A.pattern, values)
+    (got,) = torch.autograd.grad(krylov_reduction(matrix, lambda r: M @ r, b, steps=3), values)
+    expected = dense_reduction(matrix.to_dense() @ M, b, 3)
+    torch.testing.assert_close(got, torch.autograd.grad(expected, values)[0], rtol=1e-6, atol=1e-9)
 
 
 def test_coarse_energy_is_the_quotient_of_the_traces():

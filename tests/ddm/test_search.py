@@ -38,7 +38,8 @@ def counts(problem, subdomain, **options):
         for smoothing in FEW["smoothings"]
         for theta in FEW["thetas"]
         for between in ((False, True) if theta < 1 else (False,))
-        for candidate in [Classical(theta, between, overlap, size, smoothing=smoothing)]
+        for space in ("near_nullspace", "linear")
+        for candidate in [Classical(theta, between, overlap, size, space, smoothing)]
     }
 
 

@@ -22,7 +22,7 @@ def run(folder: Path, steps: int, *more: str) -> subprocess.CompletedProcess[str
     config = yaml.safe_load((EXAMPLES / "train_mggnn.yaml").read_text())
     meshes = [str(EXAMPLES / "meshes" / f"domain{i}.msh") for i in (0, 1, 2)]
     config["model"]["width"] = 8
-    config["data"] |= {"files": meshes, "count": 4, "val_count": 1}
+    config["data"] |= {"files": meshes, "kinds": ["poisson"], "count": 4, "val_count": 1}
     config["trainer"] |= {"max_epochs": -1, "max_steps": steps, "accelerator": "cpu"}
     config["trainer"]["enable_progress_bar"] = False
     config["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
