@@ -34,7 +34,7 @@ from ddm.problems import Problem, poisson, random_problem
 from ddm.table import Table
 from sparsetorch.linalg import cg, fgmres, richardson
 
-FIRST_SEED = 55_000_000  # of held-out meshes, as in heldout_mggnn.py
+FIRST_SEED = 55_000_000  # of held-out meshes, also of heldout_mggnn.py
 KINDS = [
     f"{kind}{dim}"
     for dim in ("", "_3d")

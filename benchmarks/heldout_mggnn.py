@@ -1,108 +1,286 @@
-"""MG-GNN against classical two-level methods on meshes never trained on: ten at each size.
+"""MG-GNN against the best classical two-level methods on problems never trained on.
 
-    python benchmarks/heldout_mggnn.py [--checkpoint FILE] [--meshes 10] [--out FILE]
+    python benchmarks/heldout_mggnn.py [--short] [--checkpoint FILE] [--out runs/heldout_mggnn]
 
-Iterations until the relative residual of Poisson's equation (f = 1, zero start) is 1e-8, mean and
-spread over random domains whose seeds training does not use; METIS subdomains of 64 unknowns. "best
-theta" is the constant Robin weight that needs the fewest iterations on each very mesh.
+Ten problems of each kind and size, whose seeds training does not use, in METIS subdomains of 64
+unknowns. "stationary" is iterations until two random errors have fallen by 1e-12, "FGMRES" those
+until the residual of a random right-hand side has. RAS has the plain coarse space; "start" is the
+classical method that the network corrects. "best classical" is, for each very problem and for each
+of the two counts, what `ddm.best_classical` finds at equal local work: Robin weights and the way
+they are set, overlaps, smoothing, and linear functions in the coarse space are all searched.
+Overlap 2 has larger and fewer subdomains then, of small problems two or three; "best, overlap 1"
+has as many as the network's method.
+
+Writes OUT.csv, a row for each run, and OUT.md, mean and spread. A run that was stopped goes on
+where it was: rows that are in the CSV are kept, those of a network as long as its weights are the
+same.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import csv
+import datetime
+import hashlib
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from classical_schwarz import FIRST_SEED, iterations, mean_and_spread
+from side_by_side import cpu_name, versions
+from tqdm import tqdm
 
 from ddm.checkpoints import FOLDER
 from ddm.classical import Classical
-from ddm.comparison import compare
 from ddm.learned import InterfaceNet
-from ddm.mesh import random_mesh
-from ddm.methods import Maker
-from ddm.problems import Problem, poisson
+from ddm.methods import learned
+from ddm.problems import random_problem
+from ddm.rates import iterations_to_reduce
+from ddm.safeguard import LearnedRefusedWarning
 from ddm.schwarz import Schwarz
-from ddm.search import best_classical
+from ddm.search import best_classical, equal_work
+from ddm.setup import set_up
 from ddm.table import Table
 from ddm.workbench import Workbench
+from sparsetorch.linalg import fgmres
 
-FIRST_SEED, RTOL = 55_000_000, 1e-8
+RTOL = 1e-12
+KINDS = ("poisson", "diffusion", "anisotropic")
+SETTINGS = ("kind", "size", "seed", "subdomain", "maxiter", "method", "network")
+SIZES = ("subdomains", "coarse")
+COLUMNS = (*SETTINGS, "unknowns", *SIZES, "stationary", "FGMRES", "settings")
+BEST = "best classical"
 
-
-def best_theta(smoothing: int) -> Maker:
-    """ORAS with the Robin weight that is best on the very matrix."""
-
-    def make(bench: Workbench) -> Schwarz:
-        found = best_classical(
-            bench, overlaps=(1,), between=(False,), smoothings=(smoothing,), rtol=RTOL
-        )
-        return found.method
-
-    return make
+Counts = dict[str, Any]  # SIZES, stationary, FGMRES, settings
 
 
-METHODS: dict[str, str | Maker] = {
-    "RAS": "ras",
-    "ORAS best theta": best_theta(0),
-    "RAS, smoothed": Classical(),
-    "ORAS best theta, smoothed": best_theta(1),
-    "MG-GNN": "mggnn",
-    "ORAS 0.5, smoothed": "oras",
+@dataclass(frozen=True)
+class Case:
+    """One problem and the settings of its runs.
+
+    Attributes:
+        kind: of `ddm.random_problem`.
+        size: wanted number of unknowns.
+        seed: of the problem.
+        subdomain: unknowns that a subdomain owns.
+        maxiter: of every iteration.
+    """
+
+    kind: str
+    size: int
+    seed: int
+    subdomain: int
+    maxiter: int
+
+    def key(self, method: str, network: str) -> tuple[str, ...]:
+        """What names a run's row in the CSV; classical methods do not ask for the network."""
+        own = network if method in ("start", "MG-GNN") else ""
+        return tuple(str(value) for value in (*vars(self).values(), method, own))
+
+
+def stationary(method: Schwarz, maxiter: int) -> int | None:
+    """Iterations until random errors have fallen."""
+    count = iterations_to_reduce(method, RTOL, maxiter=maxiter)
+    return count if count < maxiter else None
+
+
+def krylov(method: Schwarz, maxiter: int) -> int | None:
+    """Iterations of FGMRES for a random right-hand side, the one that the search has."""
+    generator = torch.Generator().manual_seed(0)
+    b = method.A @ torch.randn(method.shape[0], dtype=method.A.dtype, generator=generator)
+    return iterations(fgmres(method.A, b, preconditioner=method, rtol=RTOL, maxiter=maxiter))
+
+
+def counted(method: Schwarz, maxiter: int, settings: str = "") -> Counts:
+    """Both counts of a method."""
+    alone, inside = stationary(method, maxiter), krylov(method, maxiter)
+    return sizes(method) | {"stationary": alone, "FGMRES": inside, "settings": settings}
+
+
+def sizes(method: Schwarz) -> Counts:
+    """Numbers of subdomains and of coarse unknowns."""
+    coarse = None if method.P is None else method.P.shape[1]
+    return {"subdomains": method.decomposition.n_subdomains, "coarse": coarse}
+
+
+def ras(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+    """Two-level RAS, the baseline of the paper."""
+    return counted(Classical(smoothing=0)(bench), maxiter)
+
+
+def start(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+    """The classical method that the network corrects, with its subdomains."""
+    overlap = net.options["overlap"]
+    size = equal_work(bench, (overlap,)).get(overlap, bench.subdomain)
+    setup = set_up(bench.problem, bench.owner(size), **net.options)
+    return counted(setup.classical(net.theta), maxiter)
+
+
+def best(*overlaps: int) -> Callable[[Workbench, InterfaceNet, int], Counts]:
+    """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods."""
+
+    def find(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+        options: dict[str, Any] = {"overlaps": overlaps, "rtol": RTOL, "maxiter": maxiter}
+        alone = best_classical(bench, objective="stationary", **options)
+        inside = best_classical(bench, objective="krylov", **options)
+        return sizes(alone.method) | {
+            "stationary": stationary(alone.method, maxiter),
+            "FGMRES": krylov(inside.method, maxiter),
+            "settings": f"stationary: {alone.best}; FGMRES: {inside.best}",
+        }
+
+    return find
+
+
+def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+    """The learned method, or its start where the safeguard refuses it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LearnedRefusedWarning)
+        made = learned(bench, bench.subdomain)
+    assert isinstance(made.operator, Schwarz)
+    return counted(made.operator, maxiter, made.settings)
+
+
+METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
+    "RAS": ras,
+    "start": start,
+    BEST: best(1, 2),
+    "best, overlap 1": best(1),
+    "MG-GNN": mggnn,
 }
 
 
-def counts(problem: Problem, net: InterfaceNet, subdomain: int) -> dict[str, tuple[int, int]]:
-    """Stationary and FGMRES iterations of each method, by name."""
-    found = {}
-    for name, run in compare(
-        problem, methods=METHODS, net=net, subdomain=subdomain, rtol=RTOL
-    ).runs.items():
-        if run.stationary is None or not (run.stationary.converged and run.converged):
-            raise RuntimeError(f"{name} does not converge: {run.status}")
-        assert run.krylov is not None
-        found[name] = (run.stationary.iterations, run.krylov.iterations)
+def run_all(cases: Sequence[Case], net: InterfaceNet, network: str, path: Path) -> Table:
+    """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
+    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path)}
+    for case in tqdm(cases, unit="problem"):
+        missing = [name for name in METHODS if case.key(name, network) not in done]
+        if not missing:
+            continue
+        problem = random_problem(case.kind, case.seed, case.size)
+        bench = Workbench(problem, subdomain=case.subdomain, net=net)
+        for name in missing:
+            key = case.key(name, network)
+            with torch.no_grad():
+                found = METHODS[name](bench, net, case.maxiter)
+            done[key] = dict(zip(SETTINGS, key)) | {"unknowns": len(problem.b)} | found
+        written(done.values()).to_csv(path)
+    wanted = [case.key(name, network) for case in cases for name in METHODS]
+    return written([done[key] for key in wanted])
+
+
+def kept_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that an earlier run has written.
+
+    Raises:
+        ValueError: the file is another one.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"out: {path} has other columns than {COLUMNS}; name another file")
+        return list(reader)
+
+
+def written(rows: Any) -> Table:
+    """Rows as a table."""
+    table = Table(COLUMNS)
+    for row in rows:
+        table.add(**row)
+    return table
+
+
+def summary(table: Table) -> Table:
+    """Mean and spread by kind and size, and means of what each problem's best method needs."""
+    wanted = ("stationary", "FGMRES")
+    columns = [c for what in wanted for c in (what, f"{what}, of best")]
+    found = Table(("kind", "unknowns", "method", *columns, *SIZES))
+    groups = dict.fromkeys((row["kind"], int(row["size"])) for row in table.rows)
+    for kind, size in groups:
+        here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
+        least = {what: counts(here, BEST, what) for what in wanted}
+        for name in METHODS:
+            ours = [r for r in here if r["method"] == name]
+            cells = {what: mean_and_spread([r[what] for r in ours]) for what in wanted}
+            ratios = {
+                f"{what}, of best": ratio(counts(here, name, what), least[what]) for what in wanted
+            }
+            refused = sum(r["settings"].startswith("classical") for r in ours)
+            found.add(
+                kind=kind,
+                unknowns=round(np.mean([int(r["unknowns"]) for r in ours])),
+                method=name + (f", {refused} of {len(ours)} refused" if refused else ""),
+                **cells,
+                **ratios,
+                **{c: round(np.mean([int(r[c]) for r in ours])) for c in SIZES},
+            )
     return found
+
+
+def counts(rows: Sequence[dict[str, Any]], method: str, what: str) -> dict[str, float]:
+    """Counts of a method by seed; NaN where it failed."""
+    ours = [row for row in rows if row["method"] == method]
+    return {str(row["seed"]): float(row[what] or "nan") for row in ours}
+
+
+def ratio(ours: dict[str, float], best: dict[str, float]) -> float | None:
+    """The mean of the quotients, problem by problem; None if something failed."""
+    mean = float(np.mean([ours[seed] / best[seed] for seed in ours]))
+    return mean if np.isfinite(mean) else None
+
+
+def report(table: Table, args: argparse.Namespace) -> str:
+    """The Markdown: what was run, where and when, and the means."""
+    lines = [
+        "# MG-GNN and classical methods on held-out problems",
+        f"{cpu_name()}, torch on {torch.get_num_threads()} of its cores; "
+        f"Python {platform.python_version()}, {versions()}; {datetime.date.today().isoformat()}.",
+        f"`python benchmarks/heldout_mggnn.py{' --short' if args.short else ''}` with "
+        f"{args.checkpoint.name}: mean (range) of iterations to {RTOL:g}, at most {args.maxiter}, "
+        f"over {args.problems} problems of each kind and size, seeds from {FIRST_SEED}; METIS "
+        f'subdomains of {args.subdomain} unknowns. "of best" is the mean over the problems of what '
+        "a method needs over what the best classical method needs; subdomains and coarse unknowns "
+        "are those of the stationary method.",
+        summary(table).to_markdown(),
+    ]
+    return "\n\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     default = FOLDER / "diffusion_2d.safetensors"
     parser.add_argument("--checkpoint", type=Path, default=default)
-    parser.add_argument("--meshes", type=int, default=10)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--problems", type=int, default=10, help="of each kind and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--subdomain", type=int, default=64)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--maxiter", type=int, default=1_000)
+    parser.add_argument("--out", type=Path, default=Path("runs/heldout_mggnn"))
+    parser.add_argument("--short", action="store_true", help="tiny problems: seconds")
     args = parser.parse_args()
+    if args.short:
+        args.problems, args.sizes, args.subdomain, args.maxiter = 2, [150], 30, 200
     net = InterfaceNet.load(args.checkpoint)
-    table = Table(("unknowns", "method", "stationary", "spread", "FGMRES", "of RAS", "of ORAS 0.5"))
-    for size in args.sizes:
-        results: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        unknowns = []
-        for i in range(args.meshes):
-            problem = poisson(random_mesh(FIRST_SEED + i, round(size + 3.2 * size**0.5)))
-            unknowns.append(len(problem.b))
-            for name, pair in counts(problem, net, args.subdomain).items():
-                results[name].append(pair)
-        stationary = {name: np.array([s for s, _ in pairs]) for name, pairs in results.items()}
-        for name, pairs in results.items():
-            values = stationary[name]
-            table.add(
-                unknowns=round(np.mean(unknowns)),
-                method=name,
-                stationary=float(values.mean()),
-                spread=f"{values.min()} to {values.max()}",
-                FGMRES=float(np.mean([k for _, k in pairs])),
-                **{
-                    "of RAS": float(values.mean() / stationary["RAS"].mean()),
-                    "of ORAS 0.5": float(values.mean() / stationary["ORAS 0.5, smoothed"].mean()),
-                },
-            )
-    text = f"{args.meshes} meshes a size, subdomains of {args.subdomain} unknowns\n\n"
-    text += table.to_markdown()
+    network = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()[:12]
+    cases = [
+        Case(kind, size, FIRST_SEED + i, args.subdomain, args.maxiter)
+        for kind in args.kinds
+        for size in args.sizes
+        for i in range(args.problems)
+    ]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    text = report(run_all(cases, net, network, args.out.with_suffix(".csv")), args)
     print(text)
-    if args.out:
-        args.out.write_text(text)
+    partial = args.out.with_suffix(".md.partial")
+    partial.write_text(text)
+    partial.replace(args.out.with_suffix(".md"))
 
 
 if __name__ == "__main__":

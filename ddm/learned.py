@@ -67,7 +67,7 @@ class InterfaceNet(nn.Module):
             "unknowns": unknowns,
         }
         self.theta, self.unknowns = theta, unknowns
-        self.options = {"overlap": overlap, "smoothing": smoothing}
+        self.options: dict[str, Any] = {"overlap": overlap, "smoothing": smoothing}
         self.metadata: dict[str, str] = {}
         self.body = MGGNN(**N_FEATURES, width=width, layers=layers, hops=hops)
         self.edges = CrossEdges(width, N_FEATURES["cross_edges"])

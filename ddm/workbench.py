@@ -9,7 +9,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, nowhere_zero, smooth, with_linear
+from ddm.coarse import (
+    algebraic_neumann,
+    assembled_neumann,
+    nicolaides,
+    nowhere_zero,
+    smooth,
+    with_linear,
+)
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace

@@ -3,14 +3,15 @@
     python examples/coarse_spaces.py [--nodes 900] [--out docs/images]
 
 Draws the pictures of docs/coarse_spaces.md: the basis function of one subdomain (partition of
-unity, smoothed, learned), its interface values (constant Robin weight, Schur complement, learned),
-GenEO's vectors where channels of a high coefficient cross a subdomain, and rigid-body modes. Prints
-what each choice needs in iterations.
+unity and what smoothing makes of it, classical and learned), its interface values (constant Robin
+weight, Schur complement, learned), GenEO's vectors where channels of a high coefficient cross a
+subdomain, and rigid-body modes. Prints what each choice needs in iterations.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from matplotlib.collections import PolyCollection
 from skfem import MeshTri
 
 import ddm
-from ddm.coarse import assembled_neumann, geneo, nicolaides, partition_of_unity, smooth
+from ddm.coarse import assembled_neumann, geneo, nicolaides, smooth
 from ddm.interface import schur
 from ddm.losses import coarse_energy
 from ddm.partition import Decomposition, decompose, partition
@@ -80,25 +81,39 @@ def zoom(ax: Any, problem: Problem, parts: Decomposition, subdomain: int, layers
 
 
 def learned_pictures(problem: Problem, folder: Path, table: Table) -> None:
-    """Coarse functions and interface values for Poisson's equation."""
-    setup = ddm.set_up(problem.A, partition(problem.A, max(3, len(problem.b) // SUBDOMAIN)))
+    """Coarse functions and interface values for Poisson's equation.
+
+    One function a subdomain: with linear functions beside the constants, columns of the coarse
+    space are combinations of three, and say less.
+    """
+    net = learned_network()
+    owner = partition(problem.A, max(3, len(problem.b) // SUBDOMAIN))
+    setup = ddm.set_up(problem, owner, linear=False, **net.options)
     parts, A = setup.decomposition, setup.A
     with torch.no_grad():
-        learned = setup.learned(learned_network())
+        values = net(setup.inputs)
+        start, learned = setup.classical(net.theta), setup.with_values(*values)
+        unity = replace(setup, smoothing=0).with_values(*values).P
     assert learned.P is not None
+    assert unity is not None
+    assert start.interface is not None
     assert learned.interface is not None
-    plain = partition_of_unity(parts)
     subdomain = middle_subdomain(problem, parts)
-    spaces = {"partition of unity": plain, "one Jacobi step": setup.P, "learned": learned.P}
-    change = learned.P.to_dense() - setup.P.to_dense()
+    spaces = {"partition of unity": setup.unity, "smoothed": setup.P, "learned": learned.P}
+    functions = {
+        "partition of unity": setup.unity,
+        "learned": unity,
+        "smoothed": setup.P,
+        "learned, smoothed": learned.P,
+    }
     figure, axes = row_of_axes(4)
-    for ax, P in zip(axes, [*spaces.values(), change]):
+    for ax, P in zip(axes, functions.values()):
         plot_coarse(problem, P, subdomain, ax, colorbar=True)
         zoom(ax, problem, parts, subdomain)
-    save(figure, axes, [*spaces, "learned - Jacobi step"], folder / "coarse_functions.png")
+    save(figure, axes, list(functions), folder / "coarse_functions.png")
 
     weights = {
-        "ORAS, theta = 0.5": ddm.robin(parts, 0.5),
+        "constant weight": start.interface,
         "Schur complement, 2 layers": schur(A, parts, 2),
         "learned": learned.interface,
     }

@@ -99,6 +99,8 @@ def train(minutes: float, folder: Path, with_gmsh: bool) -> InterfaceNet:
         count=150,
         nodes=(400, 1500),
         val_count=5,
+        overlaps=(1,),
+        linear=(True,),
         files=() if with_gmsh else tuple(map(str, SMALL_MESHES)),
     )
     data.prepare_data()
@@ -190,12 +192,13 @@ def cases(with_gmsh: bool) -> list[Case]:
 
 
 def best_oras(smoothing: int) -> Maker:
-    """ORAS with the constant Robin weight that is best on the very matrix."""
+    """ORAS with what is best on the very matrix: Robin weight, linear functions or none."""
 
     def make(bench: Workbench) -> Made:
         found = best_classical(bench, overlaps=(1,), between=(False,), smoothings=(smoothing,))
         method, setup_s = bench.timed(found.best)  # without the search
-        return Made(method, f"ORAS {found.best.theta:g}", setup_s)
+        linear = ", linear" if found.best.vectors == "linear" else ""
+        return Made(method, f"ORAS {found.best.theta:g}{linear}", setup_s)
 
     return make
 
@@ -204,14 +207,14 @@ METHODS: dict[str, str | Maker] = {
     "RAS": "ras",
     "ORAS": best_oras(0),
     "RAS, smoothed": Classical(),
-    "ORAS, smoothed": best_oras(1),
+    "ORAS, smoothed": best_oras(2),
     "MG-GNN": "mggnn",
     "PyAMG + CG": "amg",
 }
 
 
 def run_all(problem: Problem, net: InterfaceNet) -> dict[str, Run]:
-    """Runs of all methods; the names of the tuned ones hold the weight that was found."""
+    """Runs of all methods; the names of the tuned ones hold what was found."""
     table = compare(problem, methods=METHODS, net=net, subdomain=SUBDOMAIN, rtol=RTOL)
     return {
         name.replace("ORAS", run.settings) if name.startswith("ORAS") else name: run

@@ -25,6 +25,7 @@ class Seeded(SchwarzModule):
 
     def loss(self, setup: Setup) -> Tensor:
         torch.manual_seed(setup.A.nnz)
+        self._errors.clear()  # each process goes on with the errors of meshes that it saw
         return super().loss(setup)
 
 

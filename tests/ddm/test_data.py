@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from ddm.data import MeshDataset, Recipe, generate
+from ddm.partition import partition
+from ddm.problems import random_problem
+from ddm.setup import set_up
 
 TINY = Recipe(count=4, nodes=(80, 120), subdomain=(10, 20))
 
@@ -61,13 +64,70 @@ def test_setups_have_the_recipe_s_sizes_and_finite_features(tmp_path):
     assert dataset[0] is dataset[0]
 
 
+KINDS = ("poisson", "diffusion", "anisotropic")
+MIXED = replace(TINY, kinds=KINDS, count=12)
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_kinds_come_in_turn_each_with_both_partitioners(monkeypatch):
+    asked: list[str] = []
+    kinds: list[tuple[str, int]] = []
+
+    def recorded(A, n_parts, **options):
+        asked.append(options["method"])
+        return partition(A, n_parts, **options)
+
+    def drawn(kind, seed, n):
+        kinds.append((kind, seed))
+        return random_problem(kind, seed, n)
+
+    monkeypatch.setattr("ddm.data.partition", recorded)
+    monkeypatch.setattr("ddm.data.random_problem", drawn)
+    recipe = replace(MIXED, seed=7)
+    for index in range(6):
+        problem, owner = recipe.draw(index)
+        assert owner.shape == problem.b.shape
+        assert 50 < len(problem.b) < 160
+        assert len(np.unique(owner)) == owner.max() + 1 > 1
+    assert kinds == [("diffusion", 8), ("anisotropic", 9), ("diffusion", 11), ("anisotropic", 12)]
+    assert asked == ["metis"] * 3 + ["lloyd"] * 3
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_files_hold_all_that_a_setup_needs(tmp_path):
+    recipe = replace(TINY, kinds=("poisson", "anisotropic", "elasticity"), count=3)
+    list(generate(recipe, tmp_path))
+    dataset = MeshDataset(recipe, tmp_path, torch.float64, smoothing=2)
+    for index in range(3):
+        expected = set_up(*recipe.draw(index), smoothing=2)
+        found = dataset[index]
+        assert torch.equal(found.A.values, expected.A.values)
+        assert torch.equal(found.exterior, expected.exterior)
+        torch.testing.assert_close(found.P.to_dense(), expected.P.to_dense())
+    assert dataset[2].decomposition.block_size == 2
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_variants_come_in_turn_once_all_kinds_and_partitioners_had_one(tmp_path):
+    recipe = replace(MIXED, count=30)
+    list(generate(recipe, tmp_path))
+    dataset = MeshDataset(recipe, tmp_path, overlaps=(1, 2), linear=(True, False))
+    overlaps, rich = [], []
+    for index in range(len(dataset)):
+        setup = dataset[index]
+        overlaps.append(setup.decomposition.overlap)
+        rich.append(setup.unity.shape[1] > setup.decomposition.n_subdomains)
+    assert overlaps == ([1] * 6 + [2] * 6) * 2 + [1] * 6
+    assert rich == [True] * 12 + [False] * 12 + [True] * 6
+
+
 def test_recipes_with_other_contents_have_other_folders(tmp_path):
     file = tmp_path / "a.msh"
     file.write_text("one")
-    keys = {TINY.key, replace(TINY, seed=1).key, replace(TINY, files=(str(file),)).key}
+    keys = {TINY.key, MIXED.key, replace(TINY, seed=1).key, replace(TINY, files=(str(file),)).key}
     file.write_text("two")
     keys.add(replace(TINY, files=(str(file),)).key)
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert replace(TINY, count=5).key == TINY.key
 
 
@@ -76,6 +136,8 @@ def test_recipes_with_other_contents_have_other_folders(tmp_path):
     [
         ({"count": 0}, "count: expected at least 1"),
         ({"nodes": (100, 80)}, "nodes: expected 50 <= smallest <= largest"),
+        ({"kinds": ()}, "kinds: expected one at least"),
+        ({"kinds": ("poisson", "diffusion"), "files": ("a.msh",)}, "'poisson' with files; got"),
         ({"subdomain": (2, 80)}, "subdomain: expected 4 <= smallest <= largest"),
     ],
 )

@@ -38,14 +38,11 @@ def test_learned_values_and_space_gain_together(tmp_path):
     problem = ddm.poisson(ddm.random_mesh(seed=77_000_001, n_nodes=600))
     coarse_spaces.learned_pictures(problem, tmp_path, table)
     count = {(r["coarse space"], r["interface values"]): r["iterations"] for r in table.rows}
-    best = count["learned", "learned"]
-    assert best == min(count.values())
-    assert best < count["one Jacobi step", "ORAS, theta = 0.5"]
+    assert count["learned", "learned"] < count["smoothed", "constant weight"]
     assert count["partition of unity", "RAS"] == max(count.values())
-    # A smoothed space has less energy; the learned one does not aim at less still.
     energy = {r["coarse space"]: r["energy"] for r in table.rows}
     assert energy["partition of unity"] == pytest.approx(1)
-    assert energy["one Jacobi step"] < 0.7
+    assert energy["smoothed"] < 0.7
 
 
 def test_the_columns_of_one_subdomain():

@@ -4,12 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from ddm.learned import InterfaceNet
+from ddm.scope import Scope
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import train_mggnn  # noqa: E402
 
 
 def fit(folder: Path, steps: int, *more: str) -> None:
@@ -43,6 +48,7 @@ def test_fit_and_resume(tmp_path):
     runs = tmp_path / "runs" / "mggnn"
     net = InterfaceNet.load(runs / "mggnn.safetensors")
     assert net.config["width"] == 8
+    assert Scope.of_net(net) == Scope(frozenset({"poisson"}), 2)
     assert list(runs.glob("csv/*/metrics.csv"))
     assert list(runs.glob("tensorboard/*/events.out.*"))
     last = runs / "checkpoints" / "last.ckpt"
@@ -53,3 +59,27 @@ def test_fit_and_resume(tmp_path):
     refused = run(tmp_path, 6, f"--ckpt_path={last}")
     assert refused.returncode != 0
     assert "last.ckpt is cut short, damaged, or no checkpoint; go on from" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("kinds", "scope"),
+    [
+        (("poisson",), Scope(frozenset({"poisson"}), 2)),
+        (("diffusion", "poisson"), Scope(frozenset({"diffusion", "poisson"}), 2)),
+        (("diffusion_3d", "anisotropic_3d"), Scope(frozenset({"diffusion", "anisotropic"}), 3)),
+        (("elasticity",), Scope(frozenset({"elasticity"}), 2, 2)),
+        (("elasticity_3d",), Scope(frozenset({"elasticity"}), 3, 3)),
+    ],
+)
+def test_the_scope_is_what_the_network_has_seen(kinds, scope):
+    net = InterfaceNet(width=4, layers=1)
+    net.metadata = train_mggnn.scope(kinds)
+    assert Scope.of_net(net) == scope
+
+
+@pytest.mark.parametrize(
+    "kinds", [("poisson", "poisson_3d"), ("poisson", "elasticity"), ("elasticity", "diffusion_3d")]
+)
+def test_kinds_that_no_one_network_is_for(kinds):
+    with pytest.raises(ValueError, match="kinds: expected one dimension and block size, got"):
+        train_mggnn.scope(kinds)

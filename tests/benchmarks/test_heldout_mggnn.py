@@ -1,0 +1,92 @@
+"""The held-out table: nothing classical beats the best classical, and it goes on where it was."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import heldout_mggnn
+
+from ddm.learned import InterfaceNet
+
+pytestmark = pytest.mark.usefixtures("gmsh")
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A network that says what it has seen, and is its start."""
+    torch.manual_seed(0)
+    path = tmp_path / "net.safetensors"
+    kinds = '["poisson", "diffusion", "anisotropic"]'
+    InterfaceNet(width=8, layers=1).save(path, kinds=kinds, dimension="2", block_size="1")
+    return path
+
+
+def run(monkeypatch, out: Path, checkpoint: Path, *more: str) -> str:
+    arguments = ["--short", "--checkpoint", str(checkpoint), "--out", str(out), *more]
+    monkeypatch.setattr(sys, "argv", ["heldout_mggnn.py", *arguments])
+    heldout_mggnn.main()
+    return out.with_suffix(".md").read_text()
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with out.with_suffix(".csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_is_best_and_an_untrained_network_its_start(tmp_path, monkeypatch, checkpoint):
+    kinds = ("diffusion", "anisotropic")
+    text = run(monkeypatch, tmp_path / "whole", checkpoint, "--kinds", *kinds)
+    found = rows(tmp_path / "whole")
+    assert len(found) == 2 * 2 * 5
+    for first in range(0, len(found), 5):
+        ours = {row["method"]: row for row in found[first : first + 5]}
+        assert list(ours) == list(heldout_mggnn.METHODS)
+        for what in ("stationary", "FGMRES"):
+            ras = int(ours["RAS"][what] or 10**9)
+            assert int(ours["best classical"][what]) <= ras
+            assert int(ours["best, overlap 1"][what]) <= ras
+            assert ours["MG-GNN"][what] == ours["start"][what]
+        assert ours["best classical"]["settings"].startswith("stationary: ")
+    for kind in kinds:
+        assert text.count(f"| {kind} ") == 5
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, checkpoint):
+    text = run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson")
+    whole = rows(tmp_path / "out")
+    path = tmp_path / "out.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    made: list[str] = []
+    original = dict(heldout_mggnn.METHODS)
+
+    def recorded(name):
+        return lambda *args: made.append(name) or original[name](*args)
+
+    for name in original:
+        monkeypatch.setitem(heldout_mggnn.METHODS, name, recorded(name))
+    assert run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson") == text
+    assert made == ["MG-GNN", *original]
+    assert rows(tmp_path / "out") == whole
+
+    made.clear()  # other weights: what does not ask for them is kept
+    metadata = {"kinds": '["poisson"]', "dimension": "2", "block_size": "1"}
+    InterfaceNet(width=8, layers=1).save(checkpoint, **metadata)
+    run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson")
+    assert made == ["start", "MG-GNN"] * 2
+
+
+def test_a_csv_of_something_else_is_not_overwritten(tmp_path, monkeypatch, checkpoint):
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"out: .*mine\.csv has other columns"):
+        run(monkeypatch, tmp_path / "mine", checkpoint)
+    assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_ratios_are_taken_problem_by_problem():
+    assert heldout_mggnn.ratio({"1": 10.0, "2": 30.0}, {"1": 20.0, "2": 30.0}) == 0.75
+    assert heldout_mggnn.ratio({"1": float("nan")}, {"1": 20.0}) is None
