@@ -41,8 +41,9 @@ class InterfaceNet(nn.Module):
         theta: Robin weight of the classical method that is corrected.
         overlap, smoothing, unknowns: of the methods that it is for: layers, Jacobi steps, and
             unknowns that a subdomain owns on average; what `ddm.learned_schwarz` takes.
+        coordinates: whether their coarse spaces hold linear functions of the coordinates.
 
-    `options` are those of `ddm.set_up`, overlap and smoothing; `metadata` is what `save` kept
+    `options` are those of `ddm.set_up`; `metadata` is what `save` kept
     beside the weights, empty for a new network.
     """
 
@@ -55,6 +56,7 @@ class InterfaceNet(nn.Module):
         overlap: int = 1,
         smoothing: int = 2,
         unknowns: int = 128,
+        coordinates: bool = True,
     ) -> None:
         super().__init__()
         self.config = {
@@ -65,9 +67,14 @@ class InterfaceNet(nn.Module):
             "overlap": overlap,
             "smoothing": smoothing,
             "unknowns": unknowns,
+            "coordinates": coordinates,
         }
         self.theta, self.unknowns = theta, unknowns
-        self.options: dict[str, Any] = {"overlap": overlap, "smoothing": smoothing}
+        self.options: dict[str, Any] = {
+            "overlap": overlap,
+            "smoothing": smoothing,
+            "linear": coordinates,
+        }
         self.metadata: dict[str, str] = {}
         self.body = MGGNN(**N_FEATURES, width=width, layers=layers, hops=hops)
         self.edges = CrossEdges(width, N_FEATURES["cross_edges"])

@@ -51,7 +51,7 @@ class SchwarzModule(L.LightningModule):
     """Trains an `InterfaceNet` on the stochastic norm of the error propagator.
 
     Args:
-        width, layers, hops, theta, overlap, smoothing, unknowns: of the network.
+        width, layers, hops, theta, overlap, smoothing, unknowns, coordinates: of the network.
         lr: peak learning rate of AdamW; linear warm-up over 20 steps, then half a cosine to zero,
             over the trainer's steps or its `max_time`, whichever is further.
         weight_decay: of AdamW.
@@ -73,6 +73,7 @@ class SchwarzModule(L.LightningModule):
         overlap: int = 1,
         smoothing: int = 2,
         unknowns: int = 128,
+        coordinates: bool = True,
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
         vectors: int = 16,
@@ -92,6 +93,7 @@ class SchwarzModule(L.LightningModule):
             overlap=overlap,
             smoothing=smoothing,
             unknowns=unknowns,
+            coordinates=coordinates,
         )
         self._errors: dict[int, Tensor] = {}
 
@@ -200,8 +202,8 @@ class MeshDataModule(L.LightningDataModule):
         seed: int = 0,
         val_count: int = 10,
         kinds: tuple[str, ...] = ("poisson",),
-        overlaps: tuple[int, ...] = (1, 2),
-        linear: tuple[bool, ...] = (True, False),
+        overlaps: tuple[int, ...] = (1,),
+        linear: tuple[bool, ...] = (True,),
         smoothing: int = 2,
         files: tuple[str, ...] = (),
     ) -> None:

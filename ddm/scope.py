@@ -25,11 +25,13 @@ class Scope:
         kinds: as `ddm.random_problem` names them, without "_3d".
         dimension: of the space; None is not known.
         block_size: unknowns a node.
+        coordinates: whether they are known; of a network, whether its coarse spaces need them.
     """
 
     kinds: frozenset[str]
     dimension: int | None
     block_size: int = 1
+    coordinates: bool = False
 
     @classmethod
     def of_net(cls, net: InterfaceNet) -> Self | None:
@@ -44,7 +46,8 @@ class Scope:
         try:
             kinds = frozenset(json.loads(known["kinds"]))
             dimension = int(known["dimension"]) if "dimension" in known else None
-            return cls(kinds, dimension, int(known.get("block_size", "1")))
+            size = int(known.get("block_size", "1"))
+            return cls(kinds, dimension, size, bool(net.options["linear"]))
         except (TypeError, ValueError) as error:
             raise ValueError(f"net: its metadata cannot be read ({error})") from error
 
@@ -54,7 +57,7 @@ class Scope:
         positions = problem.positions
         dimension = None if positions is None else positions.shape[1]
         kind = matrix_kind(problem.A, problem.kind, dimension, problem.block_size)
-        return cls(frozenset({kind}), dimension, problem.block_size)
+        return cls(frozenset({kind}), dimension, problem.block_size, positions is not None)
 
     def unseen(self, other: Self) -> str:
         """Why a matrix of the class `other` is none of this network's; empty if it is one."""
@@ -67,6 +70,8 @@ class Scope:
         if not other.kinds <= seen:
             found = ", ".join(sorted(other.kinds - seen))
             return f"it was trained on {', '.join(sorted(self.kinds))}; this matrix is like {found}"
+        if self.coordinates and not other.coordinates:
+            return "its coarse spaces hold linear functions, and no coordinates are given"
         return ""
 
 

@@ -1,5 +1,7 @@
 """Which classes of matrices are told apart, and what a network has seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -70,14 +72,26 @@ def test_what_a_network_has_not_seen_is_said():
     assert "like diffusion" in scope(["poisson"]).unseen(scope(["diffusion"]))
 
 
+def test_linear_coarse_spaces_need_coordinates():
+    net = ddm.InterfaceNet(width=4, layers=1)
+    net.metadata = {"kinds": '["poisson"]', "dimension": "2"}
+    seen = Scope.of_net(net)
+    assert seen is not None
+    problem = ddm.poisson(delaunay(6))
+    assert seen.unseen(Scope.of_problem(problem)) == ""
+    bare = Scope.of_problem(ddm.from_matrix(problem.A))
+    assert "hold linear functions, and no coordinates are given" in seen.unseen(bare)
+    assert scope(["poisson"]).unseen(bare) == ""
+
+
 def test_a_problem_says_its_dimension():
     problem = ddm.poisson(delaunay(6))
-    assert Scope.of_problem(problem) == scope(["poisson"])
+    assert Scope.of_problem(problem) == replace(scope(["poisson"]), coordinates=True)
     assert Scope.of_problem(ddm.from_matrix(problem.A)) == scope(["poisson"], None)
 
 
 def test_metadata_of_a_network():
-    net = ddm.InterfaceNet(width=4, layers=1)
+    net = ddm.InterfaceNet(width=4, layers=1, coordinates=False)
     assert Scope.of_net(net) is None
     net.metadata = {"kinds": '["elasticity"]', "dimension": "3", "block_size": "3"}
     assert Scope.of_net(net) == scope(["elasticity"], 3, 3)

@@ -1,0 +1,169 @@
+"""Fine-tuning: a network's values optimised further on the very matrix, for many right-hand sides.
+
+The Robin weight and the partition of unity of each local node are parameters of their own, and Adam
+makes the loss that the network was trained on smaller: the slowest errors of the stationary
+iteration, and the residuals of GMRES. Costs are linear in the number of unknowns; what is found
+serves for this matrix alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddm.learned import InterfaceNet
+from ddm.losses import krylov_reduction, random_vectors, stochastic_norm
+from ddm.safeguard import measured_rate
+from ddm.schwarz import Schwarz
+from ddm.setup import Setup
+
+VECTORS, RIGHT_HAND_SIDES, STEPS, WARMUP = 12, 4, 8, 3
+CHECKS = 12  # of the measured rate, in all
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What fine-tuning found.
+
+    Attributes:
+        method: the best method, in the precision of the matrix.
+        rate: its measured convergence factor.
+        start_rate: that of what fine-tuning started from.
+        steps: number of steps taken.
+        history: (seconds, measured rate) of what was checked on the way.
+    """
+
+    method: Schwarz
+    rate: float
+    start_rate: float
+    steps: int
+    history: list[tuple[float, float]]
+
+
+def finetune(
+    setup: Setup,
+    net: InterfaceNet | None = None,
+    *,
+    seconds: float = 60.0,
+    steps: int | None = None,
+    lr: float = 0.1,
+    progress: bool = False,
+    seed: int = 0,
+) -> FineTuned:
+    """Optimise Robin weights and partition of unity on one matrix, for so many seconds.
+
+    The best of what is measured on the way is kept, so that the result is never slower than the
+    start; ctrl-C ends early and keeps it, too.
+
+    Args:
+        setup: of the matrix, from `ddm.set_up` with the network's options.
+        net: where to start; None is an untrained one, the classical method.
+        seconds: of optimisation, measuring included.
+        steps: at most so many; None leaves it to `seconds`.
+        lr: largest learning rate of Adam; half a cosine over the time.
+        progress: whether to show a progress bar.
+        seed: of the random vectors.
+
+    Raises:
+        ValueError: `seconds` is not positive; see `Setup.with_values`.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds: expected a positive number, got {seconds}")
+    net = InterfaceNet(width=8, layers=1) if net is None else net
+    run = _Run(setup, net, seed)
+    optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
+    begun, count = time.perf_counter(), 0
+    run.check(0.0)
+    bar = _bar(seconds, progress)
+    try:
+        while steps is None or count < steps:
+            passed = time.perf_counter() - begun
+            if passed >= seconds:
+                break
+            done = passed / seconds if steps is None else count / steps
+            for group in optimizer.param_groups:
+                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
+            optimizer.zero_grad()
+            run.loss().backward()
+            optimizer.step()
+            count += 1
+            if done * CHECKS >= len(run.history):
+                run.check(time.perf_counter() - begun)
+            bar.update(time.perf_counter() - begun - passed)
+    except KeyboardInterrupt:
+        pass
+    bar.close()
+    run.check(time.perf_counter() - begun)
+    rates = [rate for _, rate in run.history]
+    return FineTuned(run.best(), min(rates), rates[0], count, run.history)
+
+
+class _Run:
+    """Parameters, the errors that fall slowest so far, and the best that was measured."""
+
+    def __init__(self, setup: Setup, net: InterfaceNet, seed: int) -> None:
+        self.setup, self.net = setup, net
+        self.single = _in_single(setup)
+        device = setup.A.device
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.raw = [x.detach().clone() for x in net.raw(setup.inputs)]
+        for x in self.raw:
+            x.requires_grad_()
+        self.errors = self._random(VECTORS).to(device)
+        self.history: list[tuple[float, float]] = []
+        self.kept = [x.detach().clone() for x in self.raw]
+
+    def _random(self, count: int) -> Tensor:
+        n = self.setup.A.shape[0]
+        return random_vectors(n, count, generator=self.generator).to(self.setup.A.device)
+
+    def loss(self) -> Tensor:
+        method = self.single.with_values(*self.net.bounded(self.setup.inputs, *self.raw))
+        with torch.no_grad():
+            e = self.errors
+            e[:, : VECTORS // 4] = self._random(VECTORS // 4)
+            for _ in range(WARMUP):
+                e = method.propagate(e)
+                e = e / e.norm(dim=0)
+            self.errors = e.where(torch.isfinite(e).all(0), self._random(VECTORS))
+        norm = stochastic_norm(method.propagate, self.errors, steps=STEPS, sharpness=5.0)
+        b = self._random(RIGHT_HAND_SIDES)
+        reduction = krylov_reduction(method.A, method.apply, b, steps=STEPS)
+        return norm.log() + reduction.log()
+
+    @torch.no_grad()
+    def check(self, seconds: float) -> None:
+        """Measure the rate, and keep the values if they are the best so far."""
+        rate = math.inf
+        if all(bool(torch.isfinite(x).all()) for x in self.raw):
+            method = self.setup.with_values(*self.net.bounded(self.setup.inputs, *self.raw))
+            rate = measured_rate(method, iterations=20)
+        if rate <= min((r for _, r in self.history), default=math.inf):
+            self.kept = [x.detach().clone() for x in self.raw]
+        self.history.append((seconds, rate))
+
+    @torch.no_grad()
+    def best(self) -> Schwarz:
+        return self.setup.with_values(*self.net.bounded(self.setup.inputs, *self.kept))
+
+
+def _in_single(setup: Setup) -> Setup:
+    """The setup in float32, in which gradients are good enough and twice as fast."""
+    names = ("A", "unity", "smoother", "exterior")
+    single = replace(setup, **{name: getattr(setup, name).to(torch.float32) for name in names})
+    single.__dict__["inputs"] = setup.inputs
+    return single
+
+
+def _bar(seconds: float, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=seconds, disable=not progress, desc="fine-tuning", unit="s", bar_format="{l_bar}{bar}"
+    )

@@ -1,0 +1,78 @@
+"""Fine-tuning: never slower than its start, faster after some steps, and stopped at any time."""
+
+import math
+
+import pytest
+import torch
+from small_problems import random_matrix, small_setup
+
+import ddm.finetune
+from ddm.finetune import finetune
+from ddm.learned import InterfaceNet
+from ddm.partition import partition
+from ddm.problems import random_problem
+from ddm.rates import iterations_to_reduce
+from ddm.safeguard import measured_rate
+from ddm.setup import set_up
+
+
+@pytest.mark.parametrize("kind", ["poisson", "elasticity", "diffusion_3d"])
+def test_some_steps_make_the_method_faster(kind):
+    problem = random_problem(kind, 1, 400)
+    setup = set_up(problem, partition(problem.A, 8, block_size=problem.block_size), smoothing=2)
+    found = finetune(setup, steps=25, seconds=60)
+    start = setup.classical(0.5)
+    assert found.steps == 25
+    assert found.start_rate == pytest.approx(measured_rate(start, iterations=20))
+    assert found.rate < 0.8 * found.start_rate
+    count = iterations_to_reduce(found.method, 1e-8)
+    assert count < 0.8 * iterations_to_reduce(start, 1e-8)
+    assert found.method.A.dtype == torch.float64
+
+
+def test_it_starts_from_a_network():
+    setup = small_setup(16, 8)
+    torch.manual_seed(0)
+    net = InterfaceNet(width=8, layers=1)
+    torch.nn.init.normal_(list(net.head.parameters())[-2], std=0.1)
+    found = finetune(setup, net, steps=0)
+    assert found.steps == 0
+    r = random_matrix(setup.A.shape[0], 2)
+    torch.testing.assert_close(found.method(r), setup.learned(net)(r))
+
+
+def test_what_makes_it_worse_is_not_kept():
+    setup = small_setup(16, 8)
+    found = finetune(setup, steps=6, seconds=60, lr=30.0)
+    assert found.rate <= found.start_rate
+    assert measured_rate(found.method, iterations=20) == pytest.approx(found.rate)
+
+
+def test_it_ends_after_some_seconds():
+    found = finetune(small_setup(), seconds=0.3, progress=True)
+    assert found.steps >= 1
+    seconds, rates = zip(*found.history)
+    assert seconds[0] == 0
+    assert list(seconds) == sorted(seconds)
+    assert all(math.isfinite(rate) for rate in rates)
+
+
+def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
+    setup, calls = small_setup(16, 8), []
+    loss = ddm.finetune._Run.loss
+
+    def interrupted(run) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return loss(run)
+
+    monkeypatch.setattr(ddm.finetune._Run, "loss", interrupted)
+    found = finetune(setup, steps=100, seconds=60)
+    assert found.steps == 5
+    assert found.rate < found.start_rate
+
+
+def test_no_time_is_refused():
+    with pytest.raises(ValueError, match="seconds: expected a positive number, got 0"):
+        finetune(small_setup(), seconds=0)
