@@ -41,7 +41,7 @@ REDUCTION = 1e-8
 
 def learned_network() -> ddm.InterfaceNet:
     """The network whose values are drawn."""
-    return ddm.load_pretrained("diffusion_2d")
+    return ddm.load_pretrained("diffusion_2d_algebraic")
 
 
 def middle_subdomain(problem: Problem, parts: Decomposition) -> int:
@@ -83,12 +83,12 @@ def zoom(ax: Any, problem: Problem, parts: Decomposition, subdomain: int, layers
 def learned_pictures(problem: Problem, folder: Path, table: Table) -> None:
     """Coarse functions and interface values for Poisson's equation.
 
-    One function a subdomain: with linear functions beside the constants, columns of the coarse
-    space are combinations of three, and say less.
+    One function a subdomain, by the network without coordinates: with linear functions beside the
+    constants, columns of the coarse space are combinations of three, and say less.
     """
     net = learned_network()
     owner = partition(problem.A, max(3, len(problem.b) // SUBDOMAIN))
-    setup = ddm.set_up(problem, owner, linear=False, **net.options)
+    setup = ddm.set_up(problem, owner, **net.options)
     parts, A = setup.decomposition, setup.A
     with torch.no_grad():
         values = net(setup.inputs)

@@ -29,7 +29,7 @@ def run(folder: Path, steps: int, *more: str) -> subprocess.CompletedProcess[str
     config["model"]["width"] = 8
     config["data"] |= {"files": meshes, "kinds": ["poisson"], "count": 4, "val_count": 1}
     config["trainer"] |= {"max_epochs": -1, "max_steps": steps, "accelerator": "cpu"}
-    config["trainer"]["enable_progress_bar"] = False
+    config["trainer"] |= {"enable_progress_bar": False, "log_every_n_steps": 1}
     config["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     script = str(EXAMPLES / "train_mggnn.py")
@@ -48,7 +48,7 @@ def test_fit_and_resume(tmp_path):
     runs = tmp_path / "runs" / "mggnn"
     net = InterfaceNet.load(runs / "mggnn.safetensors")
     assert net.config["width"] == 8
-    assert Scope.of_net(net) == Scope(frozenset({"poisson"}), 2)
+    assert Scope.of_net(net) == Scope(frozenset({"poisson"}), 2, coordinates=True)
     assert list(runs.glob("csv/*/metrics.csv"))
     assert list(runs.glob("tensorboard/*/events.out.*"))
     last = runs / "checkpoints" / "last.ckpt"
@@ -72,7 +72,7 @@ def test_fit_and_resume(tmp_path):
     ],
 )
 def test_the_scope_is_what_the_network_has_seen(kinds, scope):
-    net = InterfaceNet(width=4, layers=1)
+    net = InterfaceNet(width=4, layers=1, coordinates=False)
     net.metadata = train_mggnn.scope(kinds)
     assert Scope.of_net(net) == scope
 
