@@ -5,9 +5,10 @@ Taghibakhshi et al. (2023), section 4.3: for m random unit vectors e_0 and `e_k 
     z_k = (max_j ||e_k^(j)||_2)^(1/k),    k = 1 .. K
     loss = <softmax(z), z> + gamma tr(P^T A P) / tr(P_0^T A P_0)
 
-The paper draws e_0 from U(0, 1) and takes gamma = 5 (its code). Such vectors are nearly one smooth
-mode, and the trace term then rules the loss; with zero-mean vectors that have gone through a few
-iterations without gradient (`warmup`) the z_k estimate the spectral radius, and gamma = 0 serves.
+The paper draws e_0 from U(0, 1) and takes gamma = 5 (its code; `ddm.published` has it). Such
+vectors are nearly one smooth mode, and the trace term then rules the loss. With zero-mean vectors
+that have gone through iterations without gradient the z_k estimate the spectral radius, and no term
+but `krylov_reduction` is needed beside them: how all errors fall together.
 """
 
 from __future__ import annotations
