@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddm.checkpoints import load_pretrained, pretrained_names
     from ddm.comparison import Comparison, compare
+    from ddm.finetuning import finetune
     from ddm.interface import robin
     from ddm.learned import InterfaceNet
     from ddm.mesh import (
@@ -68,6 +69,7 @@ __all__ = [
     "decompose",
     "diffusion",
     "elasticity",
+    "finetune",
     "from_matrix",
     "graph_laplacian",
     "helmholtz",
@@ -94,6 +96,7 @@ __all__ = [
 _MODULES = {
     "checkpoints": ("load_pretrained", "pretrained_names"),
     "comparison": ("Comparison", "compare"),
+    "finetuning": ("finetune",),
     "interface": ("robin",),
     "learned": ("InterfaceNet",),
     "mesh": (

@@ -47,7 +47,7 @@ class Recipe:
 
     count: int = 500
     nodes: tuple[int, int] = (400, 1600)
-    subdomain: tuple[int, int] = (24, 90)
+    subdomain: tuple[int, int] = (32, 180)
     kinds: tuple[str, ...] = ("poisson",)
     jitter: float = 0.35
     stretch: float = 2.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ddm.choice import chosen_net
 from ddm.classical import Classical
 from ddm.coarse import NoEigenvalueError
 from ddm.coarse import geneo as geneo_space
 from ddm.peers import Direct, Multigrid
-from ddm.safeguard import chosen_net, safeguarded, warn_refused
+from ddm.safeguard import safeguarded, warn_refused
 from ddm.schwarz import Schwarz
 from ddm.search import best_classical, equal_work
 from ddm.setup import set_up

@@ -109,7 +109,6 @@ def train(minutes: float, folder: Path, with_gmsh: bool) -> InterfaceNet:
     trainer = L.Trainer(
         max_time={"seconds": max(1, round(60 * minutes))},
         max_epochs=-1,
-        accumulate_grad_batches=4,
         gradient_clip_val=1.0,
         accelerator="cpu",
         callbacks=[bar],

@@ -10,13 +10,12 @@ import torch
 from small_problems import delaunay, laplacian, small_setup
 
 import ddm
+from ddm.choice import chosen_net, net_for
 from ddm.learned import InterfaceNet
 from ddm.problems import checkerboard
 from ddm.safeguard import (
     LearnedRefusedWarning,
-    chosen_net,
     measured_rate,
-    net_for,
     safeguarded,
 )
 from sparsetorch.linalg import fgmres

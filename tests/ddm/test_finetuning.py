@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from small_problems import random_matrix, small_setup
+from small_problems import laplacian, random_matrix, small_setup
 
-import ddm.finetune
-from ddm.finetune import finetune
+import ddm.finetuning
+from ddm.finetuning import finetune
 from ddm.learned import InterfaceNet
 from ddm.partition import partition
 from ddm.problems import random_problem
@@ -30,15 +30,32 @@ def test_some_steps_make_the_method_faster(kind):
     assert found.method.A.dtype == torch.float64
 
 
-def test_it_starts_from_a_network():
+@pytest.mark.parametrize("size", [1e-3, 100.0])
+def test_it_starts_from_the_network_or_the_classical_method(size):
+    """Whichever is faster: wild weights are never the start."""
     setup = small_setup(16, 8)
     torch.manual_seed(0)
     net = InterfaceNet(width=8, layers=1)
-    torch.nn.init.normal_(list(net.head.parameters())[-2], std=0.1)
+    torch.nn.init.normal_(list(net.head.parameters())[-2], std=size)
+    methods = setup.learned(net), setup.classical(0.5)
+    rates = [measured_rate(method, iterations=20) for method in methods]
     found = finetune(setup, net, steps=0)
     assert found.steps == 0
+    assert found.rate == pytest.approx(min(rates))
     r = random_matrix(setup.A.shape[0], 2)
-    torch.testing.assert_close(found.method(r), setup.learned(net)(r))
+    faster = methods[rates.index(min(rates))]
+    torch.testing.assert_close(found.method(r), faster(r))
+
+
+def test_a_matrix_alone_starts_from_a_network_that_ships():
+    A = laplacian(20)
+    found = finetune(A, steps=3, subdomain=30)
+    assert found.method.decomposition.n_subdomains == round(A.shape[0] / 30)
+    assert found.rate <= found.start_rate
+    elastic = random_problem("elasticity", 1, 300)  # none has seen such: the classical method
+    found = finetune(elastic, steps=3, subdomain=60)
+    assert found.method.decomposition.block_size == 2
+    assert found.rate < found.start_rate
 
 
 def test_what_makes_it_worse_is_not_kept():
@@ -59,7 +76,7 @@ def test_it_ends_after_some_seconds():
 
 def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
     setup, calls = small_setup(16, 8), []
-    loss = ddm.finetune._Run.loss
+    loss = ddm.finetuning._Run.loss
 
     def interrupted(run) -> torch.Tensor:
         calls.append(1)
@@ -67,7 +84,7 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
             raise KeyboardInterrupt
         return loss(run)
 
-    monkeypatch.setattr(ddm.finetune._Run, "loss", interrupted)
+    monkeypatch.setattr(ddm.finetuning._Run, "loss", interrupted)
     found = finetune(setup, steps=100, seconds=60)
     assert found.steps == 5
     assert found.rate < found.start_rate
@@ -76,3 +93,8 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
 def test_no_time_is_refused():
     with pytest.raises(ValueError, match="seconds: expected a positive number, got 0"):
         finetune(small_setup(), seconds=0)
+
+
+def test_a_setup_has_its_own_options():
+    with pytest.raises(ValueError, match=r"options: a Setup has its own, got \['overlap'\]"):
+        finetune(small_setup(), overlap=2)

@@ -13,11 +13,16 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ddm.checkpoints import load_pretrained
+from ddm.choice import check_regular, net_for, prepared
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors, stochastic_norm
+from ddm.problems.matrix import from_matrix
+from ddm.problems.problem import Problem
 from ddm.safeguard import measured_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -46,35 +51,40 @@ class FineTuned:
 
 
 def finetune(
-    setup: Setup,
-    net: InterfaceNet | None = None,
+    A: Setup | sp.csr_array | Problem,
+    net: InterfaceNet | str | None = None,
     *,
     seconds: float = 60.0,
     steps: int | None = None,
     lr: float = 0.1,
     progress: bool = False,
     seed: int = 0,
+    **options: Any,
 ) -> FineTuned:
     """Optimise Robin weights and partition of unity on one matrix, for so many seconds.
 
+    The start is the network's method or the classical one that it corrects, whichever is faster.
     The best of what is measured on the way is kept, so that the result is never slower than the
     start; ctrl-C ends early and keeps it, too.
 
     Args:
-        setup: of the matrix, from `ddm.set_up` with the network's options.
-        net: where to start; None is an untrained one, the classical method.
+        A: (n, n) real symmetric SciPy matrix, a problem, or a `Setup` of one.
+        net: a network, or the name of one that ships. None takes one that has seen such matrices,
+            or starts from the classical method if there is none.
         seconds: of optimisation, measuring included.
         steps: at most so many; None leaves it to `seconds`.
         lr: largest learning rate of Adam; half a cosine over the time.
         progress: whether to show a progress bar.
         seed: of the random vectors.
+        options: coords, subdomain, owner and options of `ddm.set_up`, see `ddm.learned_schwarz`.
 
     Raises:
-        ValueError: `seconds` is not positive; see `Setup.with_values`.
+        TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
+            a `Setup`.
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
-    net = InterfaceNet(width=8, layers=1) if net is None else net
+    setup, net = _ready(A, net, options)
     run = _Run(setup, net, seed)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
     begun, count = time.perf_counter(), 0
@@ -103,28 +113,62 @@ def finetune(
     return FineTuned(run.best(), min(rates), rates[0], count, run.history)
 
 
+def _ready(
+    A: Setup | sp.csr_array | Problem, net: InterfaceNet | str | None, options: dict[str, Any]
+) -> tuple[Setup, InterfaceNet]:
+    if isinstance(A, Setup):
+        if options:
+            raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
+        net = load_pretrained(net) if isinstance(net, str) else net
+        return A, net or InterfaceNet(width=8, layers=1)
+    problem = (
+        A if isinstance(A, Problem) else from_matrix(A, coordinates=options.pop("coords", None))
+    )
+    check_regular(problem)
+    if net is None:
+        try:
+            net = net_for(problem)
+        except ValueError:  # none has seen such matrices
+            net = InterfaceNet(width=8, layers=1)
+    return prepared(problem, net, **options)[:2]
+
+
 class _Run:
     """Parameters, the errors that fall slowest so far, and the best that was measured."""
 
     def __init__(self, setup: Setup, net: InterfaceNet, seed: int) -> None:
         self.setup, self.net = setup, net
         self.single = _in_single(setup)
-        device = setup.A.device
         self.generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            self.raw = [x.detach().clone() for x in net.raw(setup.inputs)]
+        self.raw = self._start()
         for x in self.raw:
             x.requires_grad_()
-        self.errors = self._random(VECTORS).to(device)
+        self.errors = self._random(VECTORS)
         self.history: list[tuple[float, float]] = []
         self.kept = [x.detach().clone() for x in self.raw]
+
+    @torch.no_grad()
+    def _start(self) -> list[Tensor]:
+        """The network's values, or zeros, the classical method, if these are faster."""
+        learned = [x.detach().clone() for x in self.net.raw(self.setup.inputs)]
+        zeros = [torch.zeros_like(x) for x in learned]
+        return min((learned, zeros), key=self._rate)
+
+    @torch.no_grad()
+    def _rate(self, raw: list[Tensor]) -> float:
+        if not all(bool(torch.isfinite(x).all()) for x in raw):
+            return math.inf
+        return measured_rate(self._method(self.setup, raw), iterations=20)
+
+    def _method(self, setup: Setup, raw: list[Tensor]) -> Schwarz:
+        return setup.with_values(*self.net.bounded(setup.inputs, *raw))
 
     def _random(self, count: int) -> Tensor:
         n = self.setup.A.shape[0]
         return random_vectors(n, count, generator=self.generator).to(self.setup.A.device)
 
     def loss(self) -> Tensor:
-        method = self.single.with_values(*self.net.bounded(self.setup.inputs, *self.raw))
+        method = self._method(self.single, self.raw)
         with torch.no_grad():
             e = self.errors
             e[:, : VECTORS // 4] = self._random(VECTORS // 4)
@@ -140,17 +184,14 @@ class _Run:
     @torch.no_grad()
     def check(self, seconds: float) -> None:
         """Measure the rate, and keep the values if they are the best so far."""
-        rate = math.inf
-        if all(bool(torch.isfinite(x).all()) for x in self.raw):
-            method = self.setup.with_values(*self.net.bounded(self.setup.inputs, *self.raw))
-            rate = measured_rate(method, iterations=20)
+        rate = self._rate(self.raw)
         if rate <= min((r for _, r in self.history), default=math.inf):
             self.kept = [x.detach().clone() for x in self.raw]
         self.history.append((seconds, rate))
 
     @torch.no_grad()
     def best(self) -> Schwarz:
-        return self.setup.with_values(*self.net.bounded(self.setup.inputs, *self.kept))
+        return self._method(self.setup, self.kept)
 
 
 def _in_single(setup: Setup) -> Setup:
