@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-CONTINUED = ("tuning",)  # pages whose blocks go on from one another, as in a notebook
+CONTINUED = ("tuning", "learned_schwarz")  # pages whose blocks go on from one another, as in a notebook
 
 
 def blocks(page: Path) -> list[str]:
