@@ -1,0 +1,84 @@
+"""What fine-tuning gains on one matrix: `ddm.finetune` against the best classical method.
+
+    python benchmarks/bench_finetune.py [--seconds 60] [--unknowns 10000] [--out FILE.md]
+
+One problem of each kind, never trained on, in METIS subdomains of 128 unknowns. "start" is what
+fine-tuning starts from: the network's method, or the classical one where none that ships has seen
+such matrices. "best classical" is what `ddm.best_classical` finds on the very matrix at equal local
+work, for each count. Iterations are those until two random errors, or the residual of a random
+right-hand side by FGMRES, have fallen by 1e-12. The search of the classical method has as many
+seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+
+import torch
+from heldout_mggnn import krylov, stationary
+from side_by_side import cpu_name, versions
+from tqdm import tqdm
+
+import ddm
+from ddm.schwarz import Schwarz
+from ddm.table import Table
+from ddm.workbench import Workbench
+
+KINDS = ("poisson", "diffusion", "anisotropic", "diffusion_3d", "elasticity")
+SEED, SUBDOMAIN, MAXITER, RTOL = 90_001, 128, 1000, 1e-12
+COLUMNS = ("kind", "unknowns", "best classical", "start", "fine-tuned", "steps", "of the best")
+
+
+def counts(method: Schwarz, inside: Schwarz | None = None) -> str:
+    """Stationary and FGMRES iterations, of two methods if each count has its own."""
+    alone = stationary(method, MAXITER)
+    return f"{'-' if alone is None else alone} / {krylov(inside or method, MAXITER)}"
+
+
+def row(kind: str, unknowns: int, seconds: float) -> dict[str, object]:
+    """One problem's results."""
+    problem = ddm.random_problem(kind, SEED, unknowns)
+    with torch.no_grad():
+        bench = Workbench(problem, subdomain=SUBDOMAIN)
+        found = {
+            objective: ddm.best_classical(
+                bench, objective=objective, rtol=RTOL, maxiter=MAXITER, budget_s=seconds
+            ).method
+            for objective in ("stationary", "krylov")
+        }
+    start = ddm.finetune(problem, steps=0, subdomain=SUBDOMAIN).method
+    tuned = ddm.finetune(problem, seconds=seconds, subdomain=SUBDOMAIN)
+    few, most = stationary(tuned.method, MAXITER), stationary(found["stationary"], MAXITER)
+    return {
+        "kind": kind,
+        "unknowns": len(problem.b),
+        "best classical": counts(found["stationary"], found["krylov"]),
+        "start": counts(start),
+        "fine-tuned": counts(tuned.method),
+        "steps": tuned.steps,
+        "of the best": few / most if few and most else None,
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of fine-tuning each problem")
+    parser.add_argument("--unknowns", type=int, default=10_000)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of ddm.random_problem")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    table = Table(COLUMNS)
+    for kind in tqdm(args.kinds, unit="problem"):
+        table.add(**row(kind, args.unknowns, args.seconds))
+    where = f"{cpu_name()}, {torch.get_num_threads()} threads, {datetime.date.today()}"
+    text = f"{where}, {versions()}; {args.seconds:g} s each\n\n{table.to_markdown()}"
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The table of fine-tuning: a row for each kind, and gains on its start."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import bench_finetune
+
+pytestmark = pytest.mark.usefixtures("gmsh")
+
+
+def test_a_row_for_each_kind(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "table.md"
+    arguments = ["--seconds", "3", "--unknowns", "600", "--kinds", "elasticity", "poisson"]
+    monkeypatch.setattr(sys, "argv", ["bench_finetune.py", *arguments, "--out", str(out)])
+    bench_finetune.main()
+    text = out.read_text()
+    assert text in capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()[-2:]]
+    assert [row[1] for row in rows] == ["elasticity", "poisson"]
+    for row in rows:
+        start, tuned = (int(row[k].split("/")[0]) for k in (4, 5))
+        assert tuned < start
+        assert int(row[6]) >= 1
