@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 from ddm.lightning import MeshDataModule, SchwarzModule, check_checkpoint
@@ -45,17 +47,32 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         path = Path(self.trainer.default_root_dir) / "mggnn.safetensors"
+        steps = self.load_best()
         self.model.net.save(
             path,
             **scope(self.datamodule.recipes["training"].kinds),
             data=json.dumps(self.options(self.datamodule)),
             training=json.dumps(self.options(self.model)),
-            steps=str(self.trainer.global_step),
+            steps=str(steps),
             minutes=f"{(time.time() - self.started) / 60:.0f}",
             seed=str(self.config["fit"]["seed_everything"]),
             machine=f"{platform.machine()} {platform.system()}",
         )
         print(f"wrote {path}")
+
+    def load_best(self) -> int:
+        """Go back to the weights with the best validation, if they are kept; their steps."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor:
+                best = callback.best_model_path
+                if best:
+                    found = torch.load(best, map_location="cpu", weights_only=False)
+                    self.model.load_state_dict(found["state_dict"])
+                    print(
+                        f"best validation: {best}, {callback.monitor} {callback.best_model_score}"
+                    )
+                    return int(found["global_step"])
+        return int(self.trainer.global_step)
 
     @staticmethod
     def options(module: SchwarzModule | MeshDataModule) -> dict[str, object]:

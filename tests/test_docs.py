@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-CONTINUED = ("tuning", "learned_schwarz")  # pages whose blocks go on from one another, as in a notebook
+# Pages whose blocks go on from one another, as in a notebook.
+CONTINUED = ("tuning", "learned_schwarz")
 
 
 def blocks(page: Path) -> list[str]:
