@@ -60,10 +60,10 @@ def exterior(
 
     E_i = A_i - N_i, so that `N_i + theta E_i` is the local matrix of a Robin condition, and
     `N_i + S E_i S` that of one with a weight for each unknown, S diagonal with the square roots of
-    the weights. With positive weights that is positive semidefinite where N_i and E_i are, as sums of
-    element matrices; definite where E_i is on the unknowns it touches, as for scalar equations. In
-    elasticity an exterior that holds a subdomain by a single node could leave a rotation, which has
-    not been seen.
+    the weights. With positive weights that is positive semidefinite where N_i and E_i are, as sums
+    of element matrices; definite where E_i is on the unknowns it touches, as for scalar equations.
+    In elasticity an exterior that holds a subdomain by a single node could leave a rotation, which
+    has not been seen.
 
     Args:
         A: (n, n), real.
