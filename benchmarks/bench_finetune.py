@@ -37,7 +37,7 @@ def counts(method: Schwarz, inside: Schwarz | None = None) -> str:
     return f"{'-' if alone is None else alone} / {krylov(inside or method, MAXITER)}"
 
 
-def row(kind: str, unknowns: int, seconds: float) -> dict[str, object]:
+def row(kind: str, unknowns: int, seconds: float, steps: int | None) -> dict[str, object]:
     """One problem's results."""
     problem = ddm.random_problem(kind, SEED, unknowns)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def row(kind: str, unknowns: int, seconds: float) -> dict[str, object]:
             for objective in ("stationary", "krylov")
         }
     start = ddm.finetune(problem, steps=0, subdomain=SUBDOMAIN).method
-    tuned = ddm.finetune(problem, seconds=seconds, subdomain=SUBDOMAIN)
+    tuned = ddm.finetune(problem, seconds=seconds, steps=steps, subdomain=SUBDOMAIN)
     few, most = stationary(tuned.method, MAXITER), stationary(found["stationary"], MAXITER)
     return {
         "kind": kind,
@@ -66,13 +66,14 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="of fine-tuning each problem")
+    parser.add_argument("--steps", type=int, help="at most so many, however fast they are")
     parser.add_argument("--unknowns", type=int, default=10_000)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of ddm.random_problem")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     table = Table(COLUMNS)
     for kind in tqdm(args.kinds, unit="problem"):
-        table.add(**row(kind, args.unknowns, args.seconds))
+        table.add(**row(kind, args.unknowns, args.seconds, args.steps))
     where = f"{cpu_name()}, {torch.get_num_threads()} threads, {datetime.date.today()}"
     text = f"{where}, {versions()}; {args.seconds:g} s each\n\n{table.to_markdown()}"
     print(text)
