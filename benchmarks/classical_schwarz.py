@@ -104,7 +104,7 @@ def run(case: Case, method: Method, ground: Ground) -> dict[str, Any]:
     }
 
 
-def kept_rows(path: Path) -> list[dict[str, Any]]:
+def kept_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows that an earlier run has written.
 
     Raises:
@@ -114,14 +114,14 @@ def kept_rows(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"out: {path} has other columns than {COLUMNS}; name another file")
+        if tuple(reader.fieldnames or ()) != tuple(columns):
+            raise ValueError(f"out: {path} has other columns than {columns}; name another file")
         return list(reader)
 
 
 def run_all(cases: Sequence[Case], path: Path) -> Table:
     """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
-    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path)}
+    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path, COLUMNS)}
     table = Table(COLUMNS)
     for case in tqdm(cases, unit="problem"):
         missing = [m for m in STUDIES[case.study] if case.key(m.name) not in done]

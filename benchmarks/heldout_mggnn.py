@@ -19,7 +19,6 @@ same.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import hashlib
 import platform
@@ -31,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from classical_schwarz import FIRST_SEED, iterations, mean_and_spread
+from classical_schwarz import FIRST_SEED, iterations, kept_rows, mean_and_spread
 from side_by_side import cpu_name, versions
 from tqdm import tqdm
 
@@ -157,7 +156,7 @@ METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
 
 def run_all(cases: Sequence[Case], net: InterfaceNet, network: str, path: Path) -> Table:
     """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
-    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path)}
+    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path, COLUMNS)}
     for case in tqdm(cases, unit="problem"):
         missing = [name for name in METHODS if case.key(name, network) not in done]
         if not missing:
@@ -172,21 +171,6 @@ def run_all(cases: Sequence[Case], net: InterfaceNet, network: str, path: Path) 
         written(done.values()).to_csv(path)
     wanted = [case.key(name, network) for case in cases for name in METHODS]
     return written([done[key] for key in wanted])
-
-
-def kept_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that an earlier run has written.
-
-    Raises:
-        ValueError: the file is another one.
-    """
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"out: {path} has other columns than {COLUMNS}; name another file")
-        return list(reader)
 
 
 def written(rows: Any) -> Table:
