@@ -20,7 +20,7 @@ from torch import Tensor
 from ddm.checkpoints import load_pretrained
 from ddm.choice import check_regular, net_for, prepared
 from ddm.learned import InterfaceNet
-from ddm.losses import krylov_reduction, random_vectors, stochastic_norm
+from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Problem
 from ddm.safeguard import measured_rate
@@ -169,13 +169,8 @@ class _Run:
 
     def loss(self) -> Tensor:
         method = self._method(self.single, self.raw)
-        with torch.no_grad():
-            e = self.errors
-            e[:, : VECTORS // 4] = self._random(VECTORS // 4)
-            for _ in range(WARMUP):
-                e = method.propagate(e)
-                e = e / e.norm(dim=0)
-            self.errors = e.where(torch.isfinite(e).all(0), self._random(VECTORS))
+        fresh = self._random(VECTORS)
+        self.errors = slow_errors(method.propagate, self.errors, fresh, WARMUP)
         norm = stochastic_norm(method.propagate, self.errors, steps=STEPS, sharpness=5.0)
         b = self._random(RIGHT_HAND_SIDES)
         reduction = krylov_reduction(method.A, method.apply, b, steps=STEPS)

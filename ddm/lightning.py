@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.learned import InterfaceNet
-from ddm.losses import krylov_reduction, random_vectors, stochastic_norm
+from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -118,19 +118,11 @@ class SchwarzModule(L.LightningModule):
             loss = loss + h["krylov"] * reduction.log()
         return loss
 
-    @torch.no_grad()
     def _slow_errors(self, setup: Setup, method: Schwarz) -> Tensor:
         """Errors that fall slowly, (n, vectors): the last ones of this mesh, iterated."""
-        count = self.hparams["vectors"]
-        fresh = self._random(setup, count)
+        fresh = self._random(setup, self.hparams["vectors"])
         known = self._errors.get(id(setup))
-        if known is not None:
-            fresh = torch.cat([fresh[:, : count // 4], known[:, count // 4 :]], dim=1)
-        e = fresh
-        for _ in range(self.hparams["warmup"]):
-            e = method.propagate(e)
-            e = e / e.norm(dim=0)
-        e = e.where(torch.isfinite(e).all(0), fresh)
+        e = slow_errors(method.propagate, known, fresh, self.hparams["warmup"])
         self._errors[id(setup)] = e
         return e
 

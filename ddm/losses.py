@@ -72,6 +72,26 @@ def stochastic_norm(
     return torch.softmax(sharpness * values, 0) @ values
 
 
+@torch.no_grad()
+def slow_errors(
+    propagate: Callable[[Tensor], Tensor], known: Tensor | None, fresh: Tensor, iterations: int
+) -> Tensor:
+    """Errors that fall slowly, (n, m): known ones, the first quarter drawn anew, iterated.
+
+    Args:
+        propagate: e -> T e.
+        known: (n, m) what this function gave before; None starts with `fresh`.
+        fresh: (n, m) random errors; they also take the place of those that overflow.
+        iterations: of T, normalized after each.
+    """
+    quarter = fresh.shape[1] // 4
+    e = fresh if known is None else torch.cat([fresh[:, :quarter], known[:, quarter:]], dim=1)
+    for _ in range(iterations):
+        e = propagate(e)
+        e = e / e.norm(dim=0)
+    return e.where(torch.isfinite(e).all(0), fresh)
+
+
 def krylov_reduction(
     A: CSRTensor, apply: Callable[[Tensor], Tensor], vectors: Tensor, *, steps: int = 8
 ) -> Tensor:
