@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,12 +18,13 @@ import torch
 from torch.utils.data import Dataset
 
 from ddm.mesh import distort, load_mesh, random_mesh
-from ddm.partition import partition
+from ddm.partition import PARTITIONERS, partition
 from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.setup import Setup, set_up
 
 FORMAT = 3  # raised when what a seed gives changes, so that old files are not mistaken for new ones
 STREAM = 1  # of random numbers: another one gives other meshes
+METHODS = tuple(PARTITIONERS)
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,21 @@ class Recipe:
         """Problem and owner of sample `index`."""
         seed = self.seed + index
         rng = np.random.default_rng([seed, STREAM])
-        n_nodes, size = (
-            math.exp(rng.uniform(math.log(a), math.log(b))) for a, b in (self.nodes, self.subdomain)
-        )
+        n_nodes, size = (_log_uniform(rng, *span) for span in (self.nodes, self.subdomain))
         kind, turn = self.kinds[index % len(self.kinds)], index // len(self.kinds)
         if kind == "poisson":
             problem = poisson(self._mesh(turn, seed, n_nodes, rng))
         else:
             problem = random_problem(kind, seed, round(n_nodes))
         problem = problem.with_all_couplings()
-        n_parts = max(2, round(len(problem.b) / size))
-        method = ("metis", "lloyd")[turn % 2]
-        return problem, partition(
-            problem.A, n_parts, method=method, seed=seed, block_size=problem.block_size
-        )
+        method = METHODS[turn % 2]
+        return problem, _parts(problem.A, problem.block_size, size, method, seed)
+
+    def owner(self, A: sp.csr_array, block_size: int, seed: int) -> np.ndarray:
+        """Subdomains of any matrix, drawn as those of this recipe are, from a seed of its own."""
+        rng = np.random.default_rng([seed, STREAM])
+        size = _log_uniform(rng, *self.subdomain)
+        return _parts(A, block_size, size, str(rng.choice(METHODS)), seed)
 
     def _mesh(self, turn: int, seed: int, n_nodes: float, rng: np.random.Generator) -> Any:
         refine = turn % 8 in (2, 3)
@@ -104,6 +106,15 @@ class Recipe:
         fields = {**asdict(self), "count": None, "files": contents, "format": FORMAT}
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
+def _parts(A: sp.csr_array, block_size: int, size: float, method: str, seed: int) -> np.ndarray:
+    n_parts = max(2, round(A.shape[0] / size))
+    return partition(A, n_parts, method=method, seed=seed, block_size=block_size)
 
 
 def generate(recipe: Recipe, folder: str | Path) -> Iterator[int]:
@@ -145,6 +156,8 @@ class MeshDataset(Dataset[Setup]):
         overlaps: layers, in turn: each of the recipe's kinds gets them all.
         linear: whether coarse spaces hold linear functions, in turn, once for all overlaps.
         smoothing: see `ddm.set_up`.
+        fresh: whether subdomains are drawn anew at each visit, with torch's random numbers: the
+            same matrices then say more. Their set-ups share a `key`.
 
     Raises:
         FileNotFoundError: some file is missing.
@@ -158,7 +171,9 @@ class MeshDataset(Dataset[Setup]):
         overlaps: Sequence[int] = (1,),
         linear: Sequence[bool] = (True,),
         smoothing: int = 1,
+        fresh: bool = False,
     ) -> None:
+        self.recipe, self.fresh = recipe, fresh
         self.folder = Path(folder) / recipe.key
         self.variants = [
             {"overlap": overlap, "linear": held, "smoothing": smoothing, "dtype": dtype}
@@ -172,33 +187,47 @@ class MeshDataset(Dataset[Setup]):
             raise FileNotFoundError(
                 f"folder: {self.folder} lacks {missing} of {recipe.count} meshes; run generate"
             )
+        self._arguments: dict[int, dict[str, Any]] = {}
         self._setups: dict[int, Setup] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Setup:
-        if index not in self._setups:
-            variant = self.variants[index // self.stride % len(self.variants)]
-            self._setups[index] = self._read(self.paths[index], variant)
-        return self._setups[index]
+        if index in self._setups:
+            return self._setups[index]
+        if index not in self._arguments:
+            self._arguments[index] = _arguments(self.paths[index])
+        arguments = self._arguments[index]
+        if self.fresh:
+            seed = int(torch.randint(2**31, ()))
+            owner = self.recipe.owner(arguments["A"], arguments["block_size"], seed)
+            arguments = arguments | {"owner": owner}
+        variant = self.variants[index // self.stride % len(self.variants)]
+        setup = replace(set_up(**arguments, **variant), key=index)
+        if not self.fresh:
+            self._setups[index] = setup
+            del self._arguments[index]
+        return setup
 
-    def _read(self, path: Path, variant: dict[str, Any]) -> Setup:
-        try:
-            with np.load(path) as file:
-                arrays = dict(file)
-            n = len(arrays["indptr"]) - 1
-            A = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
-            known: dict[str, Any] = {
-                "block_size": int(arrays["block_size"]),
-                "near_nullspace": arrays["near_nullspace"],
-                "owner": arrays["owner"],
-            }
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise ValueError(
-                f"folder: {path} is damaged ({error}); delete it, and it is generated again"
-            ) from error
-        known["coordinates"] = arrays.get("positions")
-        if "dofs" in arrays:
-            known["elements"] = Elements(arrays["dofs"], arrays["matrices"])
-        return set_up(A, **known, **variant)
+
+def _arguments(path: Path) -> dict[str, Any]:
+    """What `set_up` is given, from a file that `generate` wrote."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+        n = len(arrays["indptr"]) - 1
+        arguments: dict[str, Any] = {
+            "A": sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n)),
+            "block_size": int(arrays["block_size"]),
+            "near_nullspace": arrays["near_nullspace"],
+            "owner": arrays["owner"],
+        }
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"folder: {path} is damaged ({error}); delete it, and it is generated again"
+        ) from error
+    arguments["coordinates"] = arrays.get("positions")
+    if "dofs" in arrays:
+        arguments["elements"] = Elements(arrays["dofs"], arrays["matrices"])
+    return arguments

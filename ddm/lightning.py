@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class SchwarzModule(L.LightningModule):
             unknowns=unknowns,
             coordinates=coordinates,
         )
-        self._errors: dict[int, Tensor] = {}
+        self._errors: dict[Hashable, Tensor] = {}
 
     def forward(self, setup: Setup) -> tuple[Tensor, Tensor]:
         """Robin weights and corrections of the partition of unity for one setup."""
@@ -119,11 +120,11 @@ class SchwarzModule(L.LightningModule):
         return loss
 
     def _slow_errors(self, setup: Setup, method: Schwarz) -> Tensor:
-        """Errors that fall slowly, (n, vectors): the last ones of this mesh, iterated."""
+        """Errors that fall slowly, (n, vectors): the last ones of this matrix, iterated."""
         fresh = self._random(setup, self.hparams["vectors"])
-        known = self._errors.get(id(setup))
+        known = self._errors.get(setup.key)
         e = slow_errors(method.propagate, known, fresh, self.hparams["warmup"])
-        self._errors[id(setup)] = e
+        self._errors[setup.key] = e
         return e
 
     @staticmethod
@@ -182,6 +183,7 @@ class MeshDataModule(L.LightningDataModule):
         count, nodes, subdomain, seed, kinds: see `ddm.data.Recipe`.
         overlaps, linear, smoothing: see `ddm.data.MeshDataset`.
         val_count: validation meshes, with seeds that training does not use.
+        fresh: whether training meshes get other subdomains each time that they come.
         files: mesh files to use instead of random domains; the last one is for validation.
     """
 
@@ -197,6 +199,7 @@ class MeshDataModule(L.LightningDataModule):
         overlaps: tuple[int, ...] = (1,),
         linear: tuple[bool, ...] = (True,),
         smoothing: int = 2,
+        fresh: bool = True,
         files: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
@@ -215,7 +218,7 @@ class MeshDataModule(L.LightningDataModule):
         )
         if len(files) == 1:
             raise ValueError("files: expected none, or at least two, the last for validation")
-        self._moved: dict[int, Setup] = {}
+        self.fresh = fresh
         self.options: dict[str, Any] = {
             "overlaps": tuple(overlaps),
             "linear": tuple(linear),
@@ -234,7 +237,9 @@ class MeshDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One sample at a time, shuffled; with several processes balanced by cost."""
-        dataset = MeshDataset(self.recipes["training"], self.folder, **self.options)
+        dataset = MeshDataset(
+            self.recipes["training"], self.folder, fresh=self.fresh, **self.options
+        )
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             sampler = BalancedSampler(stored_costs(dataset.paths))
             return DataLoader(dataset, batch_size=None, sampler=sampler)
@@ -250,7 +255,5 @@ class MeshDataModule(L.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Setup, device: torch.device, dataloader_idx: int
     ) -> Setup:
-        """Move a setup as a whole, once: datasets keep theirs, so that its id names it."""
-        if id(batch) not in self._moved:
-            self._moved[id(batch)] = batch.to(device)
-        return self._moved[id(batch)]
+        """Move a setup as a whole."""
+        return batch.to(device)

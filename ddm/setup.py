@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
@@ -37,6 +38,7 @@ class Setup:
         smoothing: number of such steps.
         exterior: (len(decomposition.interface),) see `ddm.interface.exterior`.
         local: layout of the local matrices.
+        key: of the matrix; set-ups of one matrix with several decompositions may share it.
     """
 
     A: CSRTensor
@@ -47,6 +49,7 @@ class Setup:
     smoothing: int
     exterior: Tensor
     local: DenseBlocks | SparseBlocks
+    key: Hashable = field(default_factory=object, compare=False)
 
     @cached_property
     def P(self) -> CSRTensor:
@@ -99,6 +102,7 @@ class Setup:
             self.smoothing,
             self.exterior.to(device),
             self.local.to(device),
+            self.key,
         )
         # The features are worked out on the host, once.
         moved.__dict__["inputs"] = self.inputs.to(device)

@@ -70,7 +70,7 @@ def module() -> SchwarzModule:
 
 
 def data(folder: str, files: tuple[str, ...], kind: type[MeshDataModule] = MeshDataModule) -> Any:
-    return kind(folder, count=5, subdomain=(30, 90), val_count=2, files=files)
+    return kind(folder, count=5, subdomain=(30, 90), val_count=2, fresh=False, files=files)
 
 
 def fit(net: SchwarzModule, source: Any, **options: Any) -> dict[str, Any]:

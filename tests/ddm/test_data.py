@@ -108,6 +108,27 @@ def test_files_hold_all_that_a_setup_needs(tmp_path):
 
 
 @pytest.mark.usefixtures("gmsh")
+def test_fresh_subdomains_differ_at_each_visit_of_the_same_matrix(tmp_path):
+    recipe = replace(TINY, kinds=("poisson", "elasticity"), count=2)
+    list(generate(recipe, tmp_path))
+    dataset = MeshDataset(recipe, tmp_path, fresh=True)
+    for index in range(2):
+        torch.manual_seed(0)
+        first, second = dataset[index], dataset[index]
+        assert first.key == second.key == index
+        assert torch.equal(first.A.values, second.A.values)
+        assert not np.array_equal(first.decomposition.owner, second.decomposition.owner)
+        torch.manual_seed(0)
+        again = dataset[index]
+        assert np.array_equal(first.decomposition.owner, again.decomposition.owner)
+        mean = first.A.shape[0] / first.decomposition.n_subdomains
+        low, high = recipe.subdomain
+        assert low / 2 < mean < 2 * high
+    kept = MeshDataset(recipe, tmp_path)
+    assert kept[0] is kept[0]
+
+
+@pytest.mark.usefixtures("gmsh")
 def test_variants_come_in_turn_once_all_kinds_and_partitioners_had_one(tmp_path):
     recipe = replace(MIXED, count=30)
     list(generate(recipe, tmp_path))

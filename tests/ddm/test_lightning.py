@@ -136,7 +136,7 @@ def test_slow_errors_go_on_with_those_that_are_known(warmup):
     assert (found[:, :2] - expected[:, :2]).abs().max() > 1e-3  # a quarter is drawn anew
     other = small_setup(seed=1)
     assert net._slow_errors(other, other.classical(0.5)).shape == (other.A.shape[0], 8)
-    torch.testing.assert_close(net._errors[id(setup)], found)
+    torch.testing.assert_close(net._errors[setup.key], found)
 
 
 def test_slow_errors_approach_the_slowest():
