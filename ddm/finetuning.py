@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import scipy.sparse as sp
@@ -20,6 +20,7 @@ from torch import Tensor
 from ddm.checkpoints import load_pretrained
 from ddm.choice import check_regular, net_for, prepared
 from ddm.learned import InterfaceNet
+from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Problem
@@ -98,9 +99,7 @@ def finetune(
             done = passed / seconds if steps is None else count / steps
             for group in optimizer.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
-            optimizer.zero_grad()
-            run.loss().backward()
-            optimizer.step()
+            run.step(optimizer)
             count += 1
             if done * CHECKS >= len(run.history):
                 run.check(time.perf_counter() - begun)
@@ -138,7 +137,8 @@ class _Run:
 
     def __init__(self, setup: Setup, net: InterfaceNet, seed: int) -> None:
         self.setup, self.net = setup, net
-        self.single = _in_single(setup)
+        # Gradients are good enough in float32, and twice as fast.
+        self.working = setup.in_precision(torch.float32)
         self.generator = torch.Generator().manual_seed(seed)
         self.raw = self._start()
         for x in self.raw:
@@ -164,11 +164,25 @@ class _Run:
         return setup.with_values(*self.net.bounded(setup.inputs, *raw))
 
     def _random(self, count: int) -> Tensor:
-        n = self.setup.A.shape[0]
-        return random_vectors(n, count, generator=self.generator).to(self.setup.A.device)
+        A = self.working.A
+        return random_vectors(A.shape[0], count, generator=self.generator, dtype=A.dtype).to(
+            A.device
+        )
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step; where a local matrix is singular, back to the best, and to full precision."""
+        optimizer.zero_grad()
+        try:
+            self.loss().backward()
+            optimizer.step()
+        except SingularError:
+            self.working = self.setup
+            with torch.no_grad():
+                for x, kept in zip(self.raw, self.kept):
+                    x.copy_(kept)
 
     def loss(self) -> Tensor:
-        method = self._method(self.single, self.raw)
+        method = self._method(self.working, self.raw)
         fresh = self._random(VECTORS)
         self.errors = slow_errors(method.propagate, self.errors, fresh, WARMUP)
         norm = stochastic_norm(method.propagate, self.errors, steps=STEPS, sharpness=5.0)
@@ -187,14 +201,6 @@ class _Run:
     @torch.no_grad()
     def best(self) -> Schwarz:
         return self._method(self.setup, self.kept)
-
-
-def _in_single(setup: Setup) -> Setup:
-    """The setup in float32, in which gradients are good enough and twice as fast."""
-    names = ("A", "unity", "smoother", "exterior")
-    single = replace(setup, **{name: getattr(setup, name).to(torch.float32) for name in names})
-    single.__dict__["inputs"] = setup.inputs
-    return single
 
 
 def _bar(seconds: float, progress: bool) -> Any:

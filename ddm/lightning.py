@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.learned import InterfaceNet
+from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
@@ -134,9 +135,15 @@ class SchwarzModule(L.LightningModule):
 
     def training_step(self, setup: Setup, batch_idx: int) -> Tensor:
         """One matrix; gradients accumulate over several (`accumulate_grad_batches`)."""
-        loss = self.loss(setup)
-        self.log("train/loss", loss, prog_bar=True, batch_size=1)
-        return loss
+        for dtype in dict.fromkeys((setup.A.dtype, torch.float64)):
+            try:
+                loss = self.loss(setup.in_precision(dtype))
+                self.log("train/loss", loss, prog_bar=True, batch_size=1)
+                return loss
+            except SingularError:  # in float32 where coefficients jump by 1e6
+                pass
+        # Every process takes each step: one without gradients.
+        return sum((0 * p.sum() for p in self.net.parameters()), torch.zeros(()))
 
     def score(self, setup: Setup) -> tuple[int, int]:
         """Stationary iterations to 1e-8: the learned method's, and those of its starting point."""

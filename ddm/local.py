@@ -23,6 +23,10 @@ from sparsetorch.dense_inverse import inverses
 from sparsetorch.linalg import SolveError
 
 
+class SingularError(ValueError):
+    """A local matrix is singular, in the precision that it has."""
+
+
 class LocalSolver(Protocol):
     """A layout of local matrices: values in, factors out, factors applied."""
 
@@ -86,7 +90,7 @@ class DenseBlocks:
         """Inverses (S, m, m) of the local matrices of each class with the given block values.
 
         Raises:
-            ValueError: a local matrix is singular.
+            SingularError: a local matrix is singular.
         """
         return [_inverted(batch, values) for batch in self.batches]
 
@@ -145,7 +149,7 @@ def _inverted(batch: Batch, values: Tensor) -> Tensor:
     )
     if len(blown_up):
         which = batch.subdomain[int(blown_up[0]) // m]
-        raise ValueError(_singular(f"of subdomain {which}"))
+        raise SingularError(_singular(f"of subdomain {which}"))
     return inverse
 
 
@@ -174,17 +178,17 @@ class SparseBlocks:
         """Factors of the block-diagonal matrix with the given values, (block nnz,).
 
         Raises:
-            ValueError: a local matrix is singular.
+            SingularError: a local matrix is singular.
         """
         matrix = CSRTensor(self.pattern, values)
         try:
             kept = KeptFactors.of(matrix)
         except SolveError as error:
-            raise ValueError(_singular("of some subdomain")) from error
+            raise SingularError(_singular("of some subdomain")) from error
         blown_up = blown_up_by(kept.factors.solve, matrix.detach().diagonal())
         if len(blown_up):
             subdomain = self.decomposition.subdomain[int(blown_up[0])]
-            raise ValueError(_singular(f"of subdomain {subdomain}"))
+            raise SingularError(_singular(f"of subdomain {subdomain}"))
         return kept
 
     def solve(self, factors: KeptFactors, r: Tensor, transpose: bool = False) -> Tensor:

@@ -81,11 +81,14 @@ def slow_errors(
     Args:
         propagate: e -> T e.
         known: (n, m) what this function gave before; None starts with `fresh`.
-        fresh: (n, m) random errors; they also take the place of those that overflow.
+        fresh: (n, m) random errors, in the precision of the result; they also take the place of
+            those that overflow.
         iterations: of T, normalized after each.
     """
     quarter = fresh.shape[1] // 4
-    e = fresh if known is None else torch.cat([fresh[:, :quarter], known[:, quarter:]], dim=1)
+    e = fresh.clone()
+    if known is not None:
+        e[:, quarter:] = known[:, quarter:]
     for _ in range(iterations):
         e = propagate(e)
         e = e / e.norm(dim=0)

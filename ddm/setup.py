@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -107,6 +107,15 @@ class Setup:
         # The features are worked out on the host, once.
         moved.__dict__["inputs"] = self.inputs.to(device)
         return moved
+
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """This setup in another precision."""
+        if self.A.dtype == dtype:
+            return self
+        names = ("A", "unity", "smoother", "exterior")
+        cast = replace(self, **{name: getattr(self, name).to(dtype) for name in names})
+        cast.__dict__["inputs"] = self.inputs
+        return cast
 
     def classical(self, theta: float = 1.0) -> Schwarz:
         """Two-level ORAS with one Robin weight; RAS with the default.

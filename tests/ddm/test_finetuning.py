@@ -9,6 +9,7 @@ from small_problems import laplacian, random_matrix, small_setup
 import ddm.finetuning
 from ddm.finetuning import finetune
 from ddm.learned import InterfaceNet
+from ddm.local import SingularError
 from ddm.partition import partition
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
@@ -87,6 +88,24 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
     found = finetune(setup, steps=100, seconds=600)
     assert found.steps == 5
     assert found.rate < found.start_rate
+
+
+def test_singular_matrices_in_single_precision_are_gone_on_with_in_double(monkeypatch):
+    setup, seen = small_setup(), set()
+    layout = type(setup.local)
+    factor = layout.factor
+
+    def failing(self, values):
+        seen.add(values.dtype)
+        if values.dtype == torch.float32:
+            raise SingularError("of some subdomain")
+        return factor(self, values)
+
+    monkeypatch.setattr(layout, "factor", failing)
+    tuned = finetune(setup, seconds=60, steps=6)
+    assert tuned.steps == 6
+    assert seen == {torch.float32, torch.float64}
+    assert tuned.rate < tuned.start_rate
 
 
 def test_no_time_is_refused():

@@ -3,7 +3,7 @@
 import math
 import warnings
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from small_problems import small_setup
 
 from ddm.lightning import MeshDataModule, SchwarzModule, check_checkpoint
+from ddm.local import SingularError, SparseBlocks
 from ddm.losses import krylov_reduction, stochastic_norm
 
 MESHES = sorted((Path(__file__).parents[2] / "examples" / "meshes").glob("*.msh"))
@@ -217,3 +218,26 @@ def test_a_checkpoint_that_is_not_whole_is_named(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
     with pytest.raises(ValueError, match="no checkpoint"):
         check_checkpoint(tmp_path / "arrays.npz")
+
+
+def _singular_in_single(monkeypatch, refused):
+    """Factorizations fail in the given precisions."""
+    factor = SparseBlocks.factor
+
+    def failing(self, values):
+        if values.dtype in refused:
+            raise SingularError("of some subdomain")
+        return factor(self, values)
+
+    monkeypatch.setattr(SparseBlocks, "factor", failing)
+
+
+@pytest.mark.parametrize("refused", [{torch.float32}, {torch.float32, torch.float64}])
+def test_training_goes_on_where_local_matrices_are_singular(tmp_path, data, monkeypatch, refused):
+    _singular_in_single(monkeypatch, refused)
+    net = module(lr=1e-2)
+    run = trainer(tmp_path, 3, limit_val_batches=0)
+    run.fit(net, datamodule=data)
+    assert run.global_step == 3
+    last: Any = net.net.head[-1]
+    assert bool(last.weight.any()) == (torch.float64 not in refused)  # it starts at zero
