@@ -14,9 +14,6 @@ where it was: rows that are in the CSV are kept.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import platform
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from classical_methods import STUDIES, Ground, Method
-from side_by_side import cpu_name, versions
+from resumable import FIRST_SEED, iterations, kept_rows, machine, mean_and_spread, write_whole
 from tqdm import tqdm
 
 from ddm.mesh import random_mesh
@@ -34,7 +31,6 @@ from ddm.problems import Problem, poisson, random_problem
 from ddm.table import Table
 from sparsetorch.linalg import cg, fgmres, richardson
 
-FIRST_SEED = 55_000_000  # of held-out meshes, also of heldout_mggnn.py
 KINDS = [
     f"{kind}{dim}"
     for dim in ("", "_3d")
@@ -78,11 +74,6 @@ class Case:
         return tuple(str(value) for value in (*vars(self).values(), method))
 
 
-def iterations(solution: Any) -> int | None:
-    """The count of a solve that converged."""
-    return solution.iterations if solution.converged else None
-
-
 def run(case: Case, method: Method, ground: Ground) -> dict[str, Any]:
     """One row: a method on a problem. What it refuses is said in the remark."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | vars(case) | {"method": method.name}
@@ -104,24 +95,9 @@ def run(case: Case, method: Method, ground: Ground) -> dict[str, Any]:
     }
 
 
-def kept_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows that an earlier run has written.
-
-    Raises:
-        ValueError: the file is another one.
-    """
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != tuple(columns):
-            raise ValueError(f"out: {path} has other columns than {columns}; name another file")
-        return list(reader)
-
-
 def run_all(cases: Sequence[Case], path: Path) -> Table:
     """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
-    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path, COLUMNS)}
+    done = kept_rows(path, COLUMNS, SETTINGS)
     table = Table(COLUMNS)
     for case in tqdm(cases, unit="problem"):
         missing = [m for m in STUDIES[case.study] if case.key(m.name) not in done]
@@ -136,16 +112,6 @@ def run_all(cases: Sequence[Case], path: Path) -> Table:
             table.to_csv(path)
     table.to_csv(path)
     return table
-
-
-def mean_and_spread(values: Sequence[Any]) -> str:
-    """Mean (smallest-largest) of those that converged, and how many if some did not."""
-    numbers = [int(v) for v in values if v not in (None, "")]
-    if not numbers:
-        return "-"
-    text = f"{np.mean(numbers):.1f} ({min(numbers)}-{max(numbers)})"
-    missing = len(values) - len(numbers)
-    return text if not missing else f"{text}, {missing} of {len(values)} fail"
 
 
 def summaries(table: Table) -> Iterator[tuple[str, Table]]:
@@ -194,8 +160,7 @@ def report(table: Table, args: argparse.Namespace) -> str:
     """The Markdown: what was run, where and when, and the means."""
     lines = [
         "# Classical Schwarz methods: iterations",
-        f"{cpu_name()}, torch on {torch.get_num_threads()} of its cores; "
-        f"Python {platform.python_version()}, {versions()}; {datetime.date.today().isoformat()}.",
+        machine(),
         f"`python benchmarks/classical_schwarz.py{' --short' if args.short else ''}`: mean (range)"
         f" of iterations to a relative residual of {RTOL:g}, at most {args.maxiter}; seeds from "
         f"{FIRST_SEED}; METIS "
@@ -228,9 +193,7 @@ def main() -> None:
     table = run_all(cases_of(args), args.out.with_suffix(".csv"))
     text = report(table, args)
     print(text)
-    partial = args.out.with_suffix(".md.partial")
-    partial.write_text(text)
-    partial.replace(args.out.with_suffix(".md"))
+    write_whole(args.out.with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ same.
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
-import platform
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,8 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from classical_schwarz import FIRST_SEED, iterations, kept_rows, mean_and_spread
-from side_by_side import cpu_name, versions
+from resumable import FIRST_SEED, iterations, kept_rows, machine, mean_and_spread, write_whole
 from tqdm import tqdm
 
 from ddm.checkpoints import FOLDER
@@ -156,7 +153,7 @@ METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
 
 def run_all(cases: Sequence[Case], net: InterfaceNet, network: str, path: Path) -> Table:
     """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
-    done = {tuple(row[c] for c in SETTINGS): row for row in kept_rows(path, COLUMNS)}
+    done = kept_rows(path, COLUMNS, SETTINGS)
     for case in tqdm(cases, unit="problem"):
         missing = [name for name in METHODS if case.key(name, network) not in done]
         if not missing:
@@ -224,8 +221,7 @@ def report(table: Table, args: argparse.Namespace) -> str:
     """The Markdown: what was run, where and when, and the means."""
     lines = [
         "# MG-GNN and classical methods on held-out problems",
-        f"{cpu_name()}, torch on {torch.get_num_threads()} of its cores; "
-        f"Python {platform.python_version()}, {versions()}; {datetime.date.today().isoformat()}.",
+        machine(),
         f"`python benchmarks/heldout_mggnn.py{' --short' if args.short else ''}` with "
         f"{args.checkpoint.name}: mean (range) of iterations to {RTOL:g}, at most {args.maxiter}, "
         f"over {args.problems} problems of each kind and size, seeds from {FIRST_SEED}; METIS "
@@ -262,9 +258,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = report(run_all(cases, net, network, args.out.with_suffix(".csv")), args)
     print(text)
-    partial = args.out.with_suffix(".md.partial")
-    partial.write_text(text)
-    partial.replace(args.out.with_suffix(".md"))
+    write_whole(args.out.with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

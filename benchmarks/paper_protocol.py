@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import yaml
 from paper_tables import method_table, overview, plot, training_table
+from resumable import write_whole
 
 from ddm.published import GridDataset, GridRecipe, PublishedSetup
 from ddm.published.counts import fgmres_iterations, stationary_iterations
@@ -69,14 +70,7 @@ def keep_configuration(out: Path, configuration: dict[str, Any]) -> None:
     path = out / "configuration.json"
     if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(configuration)):
         raise SystemExit(f"--out: {path} is another configuration; name another folder")
-    write(path, json.dumps(configuration, indent=2))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, json.dumps(configuration, indent=2))
 
 
 def train(
@@ -158,7 +152,7 @@ def count(
             else [stationary_iterations(method, vectors=vectors), fgmres_iterations(method)]
         )
         found.setdefault("seconds", {})[name] = time.perf_counter() - started
-        write(path, json.dumps(found))
+        write_whole(path, json.dumps(found))
     return found | {"counts": {name: found["counts"][name] for name in makers}}
 
 
@@ -191,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{sum(sum(grid['seconds'].values()) for grid in found) / 60:.1f} minutes.\n\n"
     )
     parts = [header + overview(table), table.to_markdown(), training.to_markdown()]
-    write(args.out / "table.md", "\n".join(parts))
+    write_whole(args.out / "table.md", "\n".join(parts))
     table.to_csv(args.out / "table.csv")
     training.to_csv(args.out / "training.csv")
     plot(table, args.out / "iterations.png")

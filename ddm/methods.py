@@ -10,7 +10,7 @@ from ddm.classical import Classical
 from ddm.coarse import NoEigenvalueError
 from ddm.coarse import geneo as geneo_space
 from ddm.peers import Direct, Multigrid
-from ddm.safeguard import safeguarded, warn_refused
+from ddm.safeguard import Verdict, safeguarded, warn_refused
 from ddm.schwarz import Schwarz
 from ddm.search import best_classical, equal_work
 from ddm.setup import set_up
@@ -101,7 +101,8 @@ def mggnn(bench: Workbench) -> Made:
 def learned(bench: Workbench, subdomain: int) -> Made:
     """The same with another number of unknowns a subdomain, at an overlap of 1.
 
-    A network for more overlap gets larger subdomains, with the same local work.
+    A network for more overlap gets larger subdomains, with the same local work. Finding that size
+    does not count as set-up: it serves for all meshes of a kind.
 
     Raises:
         ValueError: no network was given, and none that ships has seen such matrices.
@@ -109,10 +110,15 @@ def learned(bench: Workbench, subdomain: int) -> Made:
     net, unseen = chosen_net(bench.problem, bench.net)
     overlap = net.options["overlap"]
     size = equal_work(bench, (overlap,), subdomain).get(overlap, subdomain)
-    setup = set_up(bench.problem, bench.owner(size), **net.options)
-    verdict = safeguarded(setup, net, unseen=unseen)
+
+    def make(bench: Workbench) -> Verdict:
+        setup = set_up(bench.problem, bench.owner(size), **net.options)
+        return safeguarded(setup, net, unseen=unseen)
+
+    verdict, setup_s = bench.timed(make)
     warn_refused(verdict)
-    return Made(verdict.method, "learned" if verdict.learned else f"classical: {verdict.reason}")
+    settings = "learned" if verdict.learned else f"classical: {verdict.reason}"
+    return Made(verdict.method, settings, setup_s)
 
 
 def amg(bench: Workbench) -> Made:

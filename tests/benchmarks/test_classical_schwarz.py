@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import classical_schwarz
+import resumable
 from classical_methods import STUDIES, Ground, Method, weight
 
 from ddm.problems import random_problem
@@ -61,9 +62,9 @@ def test_a_csv_of_something_else_is_not_overwritten(tmp_path, monkeypatch):
 
 
 def test_means_say_how_many_failed():
-    assert classical_schwarz.mean_and_spread([10, 12, None]) == "11.0 (10-12), 1 of 3 fail"
-    assert classical_schwarz.mean_and_spread(["10", "11"]) == "10.5 (10-11)"
-    assert classical_schwarz.mean_and_spread([None, ""]) == "-"
+    assert resumable.mean_and_spread([10, 12, None]) == "11.0 (10-12), 1 of 3 fail"
+    assert resumable.mean_and_spread(["10", "11"]) == "10.5 (10-11)"
+    assert resumable.mean_and_spread([None, ""]) == "-"
 
 
 def test_what_a_method_refuses_is_a_remark():
