@@ -122,7 +122,8 @@ def searched_weight(setup: PublishedSetup) -> float:
 def learned(trained: Trained, setup: PublishedSetup) -> Schwarz | None:
     """A network's method; None if it is singular."""
     try:
-        setup = replace(setup, pattern=trained.record["data"]["pattern"])
+        data = trained.record["data"]
+        setup = replace(setup, pattern=data["pattern"], bounded=data["bounded"])
         return setup.learned(trained.net)
     except ValueError:
         return None

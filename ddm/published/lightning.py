@@ -190,6 +190,7 @@ class GridDataModule(L.LightningDataModule):
         folder: where grids are kept, one folder for each recipe.
         count, nodes, subdomain, boundary, seed: see `ddm.published.GridRecipe`.
         pattern: of P, see `ddm.published.published_graph`.
+        bounded: see `ddm.published.PublishedSetup`.
         parts: epochs that make one pass over the data: checkpoints are that much more frequent.
         val_count: grids for validation, with seeds that training does not use; the published
             training has none.
@@ -204,6 +205,7 @@ class GridDataModule(L.LightningDataModule):
         subdomain: tuple[float, float] = (30.3, 31.4),
         boundary: Literal["kept", "eliminated"] = "kept",
         pattern: Interpolation = "neighbours",
+        bounded: bool = False,
         seed: int = 0,
         parts: int = 1,
         val_count: int = 4,
@@ -216,9 +218,10 @@ class GridDataModule(L.LightningDataModule):
         )
         self.sampler = PassSampler(count, parts, shuffle_seed)
         self._moved: dict[int, PublishedSetup] = {}
-        self.training = GridDataset(recipe, folder, pattern=pattern)
+        options: dict[str, Any] = {"pattern": pattern, "bounded": bounded}
+        self.training = GridDataset(recipe, folder, **options)
         validation = replace(recipe, count=max(val_count, 1), seed=seed + 10_000_000)
-        held_out = GridDataset(validation, folder, pattern=pattern)
+        held_out = GridDataset(validation, folder, **options)
         self.validation = held_out if val_count else None
 
     def train_dataloader(self) -> DataLoader:

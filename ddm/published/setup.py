@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddm.coarse import partition_of_unity, smooth
-from ddm.interface import robin
+from ddm.interface import interface_room, robin
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose
 from ddm.published.grids import Grid
@@ -30,6 +30,8 @@ class PublishedSetup:
         P0: (n, S) the partition of unity: the coarse space of RAS, and the loss's unit of energy.
         local: layout of the local matrices.
         seen, pattern: see `published_graph`.
+        bounded: whether rows of L are scaled so that local matrices stay diagonally dominant; not
+            published.
     """
 
     A: CSRTensor
@@ -38,6 +40,7 @@ class PublishedSetup:
     local: DenseBlocks | SparseBlocks
     seen: Tensor | None = None
     pattern: Interpolation = "neighbours"
+    bounded: bool = False
 
     @classmethod
     def of(
@@ -46,6 +49,7 @@ class PublishedSetup:
         *,
         overlap: int = 1,
         pattern: Interpolation = "neighbours",
+        bounded: bool = False,
         dtype: torch.dtype = torch.float64,
     ) -> Self:
         """Make a grid ready.
@@ -57,7 +61,7 @@ class PublishedSetup:
         A = CSRTensor.from_scipy(grid.A, dtype=dtype)
         seen = None if grid.seen is None else torch.from_numpy(grid.seen)
         P0 = partition_of_unity(decomposition, dtype)
-        return cls(A, decomposition, P0, local_solver(decomposition), seen, pattern)
+        return cls(A, decomposition, P0, local_solver(decomposition), seen, pattern, bounded)
 
     @cached_property
     def inputs(self) -> PublishedGraph:
@@ -70,7 +74,7 @@ class PublishedSetup:
         if self.A.device == torch.device(device):
             return self
         A, P0, local = self.A.to(device), self.P0.to(device), self.local.to(device)
-        moved = type(self)(A, self.decomposition, P0, local, self.seen, self.pattern)
+        moved = replace(self, A=A, P0=P0, local=local)
         # What the network sees is worked out on the host, once.
         moved.__dict__["inputs"] = self.inputs.to(device)
         return moved
@@ -89,7 +93,7 @@ class PublishedSetup:
 
         Raises:
             ValueError: a local matrix or the coarse one is singular: nothing in the published
-                method forbids it.
+                method forbids it, unless it is `bounded`.
         """
         inputs = self.inputs
         return self.with_values(*net(inputs.graph, inputs.row, inputs.col))
@@ -106,6 +110,8 @@ class PublishedSetup:
             ValueError: a local matrix or the coarse one is singular.
         """
         interface = ring.index_select(0, self.inputs.edge).to(self.A.dtype)
+        if self.bounded:
+            interface = self._bounded(interface)
         P = CSRTensor(self.inputs.graph.cross, cross.to(self.A.dtype))
         sums: Tensor | float = 1.0
         if self.pattern == "smoothed":
@@ -113,3 +119,18 @@ class PublishedSetup:
             P, sums = P.with_values(P.values * smoothed.values), smoothed.sum(-1)
         P = P.scale_rows(sums / P.sum(-1))
         return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)
+
+    def _bounded(self, interface: Tensor) -> Tensor:
+        """Each row of L times r / (r + s), r its room and s its absolute sum: below r, all told."""
+        row, room = self._room
+        sums = torch.zeros_like(room).index_add(0, row, interface.abs())
+        share = room / (room + sums).clamp(min=torch.finfo(room.dtype).tiny)
+        return interface * share.index_select(0, row)
+
+    @cached_property
+    def _room(self) -> tuple[Tensor, Tensor]:
+        """The local row of each interface value, and `interface_room`, (N,)."""
+        d = self.decomposition
+        row = torch.from_numpy(d.block_row[d.interface])
+        room = torch.from_numpy(interface_room(self.A, d)).to(self.A.dtype)
+        return row.to(self.A.device), room.to(self.A.device)

@@ -10,6 +10,7 @@ import torch
 from dense_schwarz import propagator, restrictions
 from small_problems import delaunay, laplacian, random_matrix
 
+from ddm.interface import interface_room
 from ddm.losses import coarse_energy
 from ddm.partition import decompose, partition
 from ddm.published import Grid, GridDataset, GridRecipe, PublishedSetup, published_graph
@@ -108,6 +109,29 @@ def test_factors_of_the_smoothed_partition_of_unity_start_from_it_and_keep_its_r
     for i in range(setup.decomposition.n):
         same = factors[there & (row == i)]
         torch.testing.assert_close(same, same[:1].expand_as(same), rtol=1e-5, atol=1e-6)
+
+
+def test_bounded_values_keep_local_matrices_diagonally_dominant():
+    setup = replace(small(), bounded=True)
+    d, (ring, cross) = setup.decomposition, values(setup)
+    row = torch.from_numpy(d.block_row[d.interface])
+    room = torch.from_numpy(interface_room(setup.A, d))
+
+    def sums(scale):
+        L = setup.with_values(scale * ring, cross).interface
+        assert L is not None
+        return torch.zeros_like(room).index_add(0, row, L.abs())
+
+    touched = sums(1.0) > 0
+    assert touched.any()
+    assert (sums(1e6) < room)[touched].all()  # whatever the network says
+    torch.testing.assert_close(sums(1e6)[touched], room[touched], rtol=1e-3, atol=1e-6)
+    free = replace(setup, bounded=False).with_values(1e-6 * ring, cross).interface
+    held = setup.with_values(1e-6 * ring, cross).interface
+    assert free is not None
+    assert held is not None
+    torch.testing.assert_close(held[room[row] > 0.1], free[room[row] > 0.1], rtol=1e-4, atol=0)
+    assert not held[room[row] == 0].any()
 
 
 def test_what_the_network_sees_is_the_matrix_where_nothing_else_is_given():
