@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,6 +38,8 @@ class Setup:
         smoothing: number of such steps.
         exterior: (len(decomposition.interface),) see `ddm.interface.exterior`.
         local: layout of the local matrices.
+        symmetric: whether methods are symmetric ones, for CG: SORAS with both levels balanced
+            instead of ORAS with the coarse level after the fine one.
         key: of the matrix; set-ups of one matrix with several decompositions may share it.
     """
 
@@ -49,6 +51,7 @@ class Setup:
     smoothing: int
     exterior: Tensor
     local: DenseBlocks | SparseBlocks
+    symmetric: bool = False
     key: Hashable = field(default_factory=object, compare=False)
 
     @cached_property
@@ -93,17 +96,8 @@ class Setup:
         """This setup on a device; the decomposition stays on the host."""
         if self.A.device == torch.device(device):
             return self
-        moved = type(self)(
-            self.A.to(device),
-            self.decomposition,
-            self.unity.to(device),
-            self.unity_node.to(device),
-            self.smoother.to(device),
-            self.smoothing,
-            self.exterior.to(device),
-            self.local.to(device),
-            self.key,
-        )
+        names = ("A", "unity", "unity_node", "smoother", "exterior", "local")
+        moved = replace(self, **{name: getattr(self, name).to(device) for name in names})
         # The features are worked out on the host, once.
         moved.__dict__["inputs"] = self.inputs.to(device)
         return moved
@@ -123,7 +117,7 @@ class Setup:
         Local matrices are `theta A_i + (1 - theta) N_i`.
         """
         interface = None if theta == 1.0 else (theta - 1.0) * self.exterior
-        return Schwarz(self.A, self.decomposition, interface=interface, P=self.P, local=self.local)
+        return self._method(interface, self.P)
 
     def learned(self, net: InterfaceNet) -> Schwarz:
         """Two-level ORAS with a network's Robin weights and partition of unity.
@@ -144,13 +138,14 @@ class Setup:
         weight = root.index_select(0, row) * root.index_select(0, col)
         factor = 1 + shift.to(self.A.dtype) * multiplicity
         values = self.unity.values * factor.index_select(0, self.unity_node)
-        return Schwarz(
-            self.A,
-            self.decomposition,
-            interface=(weight - 1) * self.exterior,
-            P=self._smoothed(self.unity.with_values(values)),
-            local=self.local,
-        )
+        P = self._smoothed(self.unity.with_values(values))
+        return self._method((weight - 1) * self.exterior, P)
+
+    def _method(self, interface: Tensor | None, P: CSRTensor) -> Schwarz:
+        options: dict[str, Any] = {"interface": interface, "P": P, "local": self.local}
+        if self.symmetric:
+            options |= {"form": "symmetric", "levels": "balanced"}
+        return Schwarz(self.A, self.decomposition, **options)
 
 
 def set_up(
@@ -164,6 +159,7 @@ def set_up(
     elements: Elements | None = None,
     coordinates: np.ndarray | None = None,
     linear: bool = True,
+    symmetric: bool = False,
     local: str = "auto",
     dtype: torch.dtype = torch.float64,
 ) -> Setup:
@@ -182,6 +178,8 @@ def set_up(
         coordinates: (n, d) positions of the unknowns: the coarse space then holds linear functions,
             too, see `ddm.coarse.with_linear`; None leaves them out, and so does `linear=False`.
         linear: whether coordinates are made use of.
+        symmetric: whether methods are to be symmetric, for CG, see `Setup`. They need about twice
+            the iterations of those for FGMRES, the default.
         local: "auto", "dense" or "sparse", see `ddm.local`.
         dtype: of the matrix, the local and the coarse solves.
 
@@ -218,6 +216,7 @@ def set_up(
         int(smoothing),
         outside.to(dtype),
         local_solver(d, local),
+        symmetric,
     )
 
 

@@ -15,6 +15,7 @@ from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
 from ddm.safeguard import measured_rate
 from ddm.setup import set_up
+from sparsetorch.linalg import cg
 
 
 @pytest.mark.parametrize("kind", ["poisson", "elasticity", "diffusion_3d"])
@@ -106,6 +107,19 @@ def test_singular_matrices_in_single_precision_are_gone_on_with_in_double(monkey
     assert tuned.steps == 6
     assert seen == {torch.float32, torch.float64}
     assert tuned.rate < tuned.start_rate
+
+
+def test_symmetric_methods_are_tuned_for_cg():
+    setup = small_setup(16, 6, overlap=2, symmetric=True)
+    found = finetune(setup, seconds=60, steps=60)
+    assert found.method.is_symmetric
+    assert found.rate < 0.98 * found.start_rate
+    b = random_matrix(setup.A.shape[0], 1, seed=3)[:, 0]
+
+    def iterations(method) -> int:
+        return cg(setup.A, b, preconditioner=method, rtol=1e-10, maxiter=200).iterations
+
+    assert iterations(found.method) < iterations(setup.classical(0.5))
 
 
 def test_no_time_is_refused():

@@ -15,6 +15,7 @@ from ddm.learned import InterfaceNet
 from ddm.problems import checkerboard
 from ddm.safeguard import (
     LearnedRefusedWarning,
+    convergence_rate,
     measured_rate,
     safeguarded,
 )
@@ -167,3 +168,19 @@ def test_refusals():
     problem = ddm.from_matrix(free, singular="nullspace")
     with pytest.raises(ValueError, match="learned methods take regular matrices"):
         ddm.learned_schwarz(problem, "diffusion_2d")
+
+
+def test_symmetric_methods_are_judged_by_what_residuals_fall_by():
+    setup = small_setup(14, 6, symmetric=True)
+    torch.manual_seed(0)
+    net = InterfaceNet(width=8, layers=1)
+    assert 0 < convergence_rate(setup.classical(0.5)) < convergence_rate(setup.classical(0.01)) < 1
+    last = net.head[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.constant_(last.bias, -5.0)  # weights far too small
+    verdict = safeguarded(setup, net)
+    assert not verdict.learned
+    assert verdict.method.is_symmetric
+    assert verdict.classical_rate is not None
+    assert verdict.rate is not None
+    assert verdict.classical_rate < verdict.rate

@@ -15,6 +15,7 @@ from ddm.problems import random_problem
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
 from sparsetorch import CSRTensor
+from sparsetorch.linalg import cg
 
 A = laplacian(10)
 OWNER = partition(A, 5)
@@ -40,6 +41,22 @@ def test_lays_out_the_local_matrices_once(local, kind):
     setup = set_up(A, OWNER, local=local)
     assert isinstance(setup.local, kind)
     assert setup.classical(0.5).local is setup.local
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_symmetric_methods_are_positive_definite_for_cg(learned):
+    setup = small_setup(overlap=2, symmetric=True)
+    generator = torch.Generator().manual_seed(0)
+    theta = 0.1 + torch.rand(setup.n_local, generator=generator)
+    shift = 0.1 * torch.randn(setup.n_local, generator=generator)
+    method = setup.with_values(theta, shift) if learned else setup.classical(0.5)
+    assert method.is_symmetric
+    M = method.apply(torch.eye(setup.A.shape[0], dtype=torch.float64))
+    torch.testing.assert_close(M, M.T)
+    assert float(torch.linalg.eigvalsh(M).min()) > 0
+    assert setup.in_precision(torch.float32).classical().is_symmetric
+    b = random_matrix(setup.A.shape[0], 1)[:, 0]
+    assert cg(setup.A, b, preconditioner=method, rtol=1e-10, maxiter=60).converged
 
 
 @pytest.mark.parametrize("smoothing", [0, 2])
