@@ -2,14 +2,14 @@
 
     python benchmarks/heldout_mggnn.py [--short] [--checkpoint FILE] [--out runs/heldout_mggnn]
 
-Ten problems of each kind and size, whose seeds training does not use, in METIS subdomains of 64
-unknowns. "stationary" is iterations until two random errors have fallen by 1e-12, "FGMRES" those
-until the residual of a random right-hand side has. RAS has the plain coarse space; "start" is the
-classical method that the network corrects. "best classical" is, for each very problem and for each
-of the two counts, what `ddm.best_classical` finds at equal local work: Robin weights and the way
-they are set, overlaps, smoothing, and linear functions in the coarse space are all searched.
-Overlap 2 has larger and fewer subdomains then, of small problems two or three; "best, overlap 1"
-has as many as the network's method.
+Ten problems of each kind and size, whose seeds training does not use, in METIS subdomains of as
+many unknowns as the network is for. "stationary" is iterations until two random errors have fallen
+by 1e-12, "FGMRES" those until the residual of a random right-hand side has. RAS has one layer of
+overlap and the plain coarse space; "start" is the classical method that the network corrects. "best
+classical" is, for each very problem and for each of the two counts, what `ddm.best_classical` finds
+at equal local work: Robin weights and the way they are set, overlaps, smoothing, and linear
+functions in the coarse space are all searched; "best without linear" leaves out the last. Less
+overlap has smaller and more subdomains then, and a larger coarse problem.
 
 Writes OUT.csv, a row for each run, and OUT.md, mean and spread. A run that was stopped goes on
 where it was: rows that are in the CSV are kept, those of a network as long as its weights are the
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +31,15 @@ from resumable import FIRST_SEED, iterations, kept_rows, machine, mean_and_sprea
 from tqdm import tqdm
 
 from ddm.checkpoints import FOLDER
+from ddm.choice import chosen_net
 from ddm.classical import Classical
 from ddm.learned import InterfaceNet
-from ddm.methods import learned
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
-from ddm.safeguard import LearnedRefusedWarning
+from ddm.safeguard import safeguarded
 from ddm.schwarz import Schwarz
 from ddm.search import best_classical, equal_work
-from ddm.setup import set_up
+from ddm.setup import Setup, set_up
 from ddm.table import Table
 from ddm.workbench import Workbench
 from sparsetorch.linalg import fgmres
@@ -105,25 +104,29 @@ def sizes(method: Schwarz) -> Counts:
 
 
 def ras(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-    """Two-level RAS, the baseline of the paper."""
-    return counted(Classical(smoothing=0)(bench), maxiter)
+    """Two-level RAS with one layer, the baseline of the paper, at equal local work."""
+    size = equal_work(bench, (1,), reference_overlap=net.options["overlap"]).get(1)
+    return counted(Classical(smoothing=0, subdomain=size)(bench), maxiter)
+
+
+def setup_of(bench: Workbench, net: InterfaceNet) -> Setup:
+    """What the network and its start share: subdomains of the reference size."""
+    return set_up(bench.problem, bench.owner(bench.subdomain), **net.options)
 
 
 def start(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
     """The classical method that the network corrects, with its subdomains."""
-    overlap = net.options["overlap"]
-    size = equal_work(bench, (overlap,)).get(overlap, bench.subdomain)
-    setup = set_up(bench.problem, bench.owner(size), **net.options)
-    return counted(setup.classical(net.theta), maxiter)
+    return counted(setup_of(bench, net).classical(net.theta), maxiter)
 
 
-def best(*overlaps: int) -> Callable[[Workbench, InterfaceNet, int], Counts]:
+def best(**options: Any) -> Callable[[Workbench, InterfaceNet, int], Counts]:
     """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods."""
 
     def find(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-        options: dict[str, Any] = {"overlaps": overlaps, "rtol": RTOL, "maxiter": maxiter}
-        alone = best_classical(bench, objective="stationary", **options)
-        inside = best_classical(bench, objective="krylov", **options)
+        reference: dict[str, Any] = {"reference_overlap": net.options["overlap"]}
+        common = {**reference, **options, "rtol": RTOL, "maxiter": maxiter}
+        alone = best_classical(bench, objective="stationary", **common)
+        inside = best_classical(bench, objective="krylov", **common)
         return sizes(alone.method) | {
             "stationary": stationary(alone.method, maxiter),
             "FGMRES": krylov(inside.method, maxiter),
@@ -135,18 +138,16 @@ def best(*overlaps: int) -> Callable[[Workbench, InterfaceNet, int], Counts]:
 
 def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
     """The learned method, or its start where the safeguard refuses it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LearnedRefusedWarning)
-        made = learned(bench, bench.subdomain)
-    assert isinstance(made.operator, Schwarz)
-    return counted(made.operator, maxiter, made.settings)
+    verdict = safeguarded(setup_of(bench, net), net, unseen=chosen_net(bench.problem, net)[1])
+    settings = "learned" if verdict.learned else f"classical: {verdict.reason}"
+    return counted(verdict.method, maxiter, settings)
 
 
 METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
     "RAS": ras,
     "start": start,
-    BEST: best(1, 2),
-    "best, overlap 1": best(1),
+    BEST: best(),
+    "best without linear": best(linear=False),
     "MG-GNN": mggnn,
 }
 
@@ -240,7 +241,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--problems", type=int, default=10, help="of each kind and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--subdomain", type=int, default=64)
+    parser.add_argument("--subdomain", type=int, help="unknowns; default: what the network is for")
     parser.add_argument("--maxiter", type=int, default=1_000)
     parser.add_argument("--out", type=Path, default=Path("runs/heldout_mggnn"))
     parser.add_argument("--short", action="store_true", help="tiny problems: seconds")
@@ -248,6 +249,7 @@ def main() -> None:
     if args.short:
         args.problems, args.sizes, args.subdomain, args.maxiter = 2, [150], 30, 200
     net = InterfaceNet.load(args.checkpoint)
+    args.subdomain = args.subdomain or net.unknowns
     network = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()[:12]
     cases = [
         Case(kind, size, FIRST_SEED + i, args.subdomain, args.maxiter)

@@ -2,7 +2,7 @@
 
 Robin weights and the way they are set, overlaps, smoothing steps and vectors of the coarse space
 are all searched. Methods with more overlap get larger subdomains, so that the stored entries of all
-local matrices, the work of an application, are about those of the reference at overlap 1.
+local matrices, the work of an application, are about those of the reference.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def best_classical(
     *,
     objective: Objective = "stationary",
     subdomain: int = 64,
+    reference_overlap: int = 1,
     overlaps: Sequence[int] = (1, 2),
     thetas: Sequence[float] = THETAS,
     between: Sequence[bool] = (False, True),
@@ -81,7 +82,8 @@ def best_classical(
         A: a problem, or a `Workbench` with one, whose `subdomain` is then the reference.
         objective: "stationary": iterations until random errors have fallen by rtol; "krylov":
             iterations of FGMRES for random right-hand sides; "time": seconds of set-up and FGMRES.
-        subdomain: unknowns that a subdomain of the reference owns.
+        subdomain, reference_overlap: unknowns that a subdomain of the reference owns, and its
+            layers of overlap.
         overlaps, thetas, between, smoothings: see `Classical`.
         linear: whether coarse spaces with coordinates as vectors are tried too, where there are
             coordinates: they have more columns, and coarse work is not held equal.
@@ -98,7 +100,7 @@ def best_classical(
         raise ValueError("overlaps, thetas, between, smoothings: expected at least one of each")
     bench = A if isinstance(A, Workbench) else Workbench(A, subdomain=subdomain)
     deadline = time.perf_counter() + budget_s
-    sizes = equal_work(bench, overlaps)
+    sizes = equal_work(bench, overlaps, reference_overlap=reference_overlap)
     weights = [(1.0, False)] if 1.0 in thetas else []
     weights += [(theta, way) for way in between for theta in thetas if theta != 1.0]
     linear = linear and bench.problem.positions is not None
@@ -257,11 +259,14 @@ SCORES: dict[str, Score] = {"stationary": _stationary, "krylov": _krylov, "time"
 
 
 def equal_work(
-    bench: Workbench, overlaps: Sequence[int], subdomain: int | None = None
+    bench: Workbench,
+    overlaps: Sequence[int],
+    subdomain: int | None = None,
+    reference_overlap: int = 1,
 ) -> dict[int, int]:
-    """Subdomain sizes, by overlap, that store as many local entries as a size at overlap 1.
+    """Subdomain sizes, by overlap, that store as many local entries as one size at one overlap.
 
-    `subdomain` is that size, None the bench's.
+    `subdomain` is that size, None the bench's, and `reference_overlap` that overlap.
 
     Overlaps that cannot have as little work with two subdomains, to a factor of two, are left out.
     """
@@ -272,7 +277,7 @@ def equal_work(
         return max(stored / bench.problem.A.nnz - 1, 0.01)
 
     reference = subdomain or bench.subdomain
-    wanted, largest = excess(reference, 1), len(bench.problem.b) // 2
+    wanted, largest = excess(reference, reference_overlap), len(bench.problem.b) // 2
     sizes: dict[int, int] = {}
     for overlap in dict.fromkeys(overlaps):
         size, nearest = reference, math.inf

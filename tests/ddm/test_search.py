@@ -96,6 +96,15 @@ def test_more_overlap_has_larger_subdomains_and_as_much_work(problem):
     assert work == pytest.approx(reference, rel=0.25)
 
 
+def test_the_reference_may_have_more_overlap(problem):
+    bench = Workbench(problem, subdomain=40)
+    sizes = equal_work(bench, (1, 2), reference_overlap=2)
+    assert sizes[2] == 40
+    assert sizes[1] < 40
+    reference = len(bench.decomposition(40, 2).block_source)
+    assert len(bench.decomposition(sizes[1], 1).block_source) == pytest.approx(reference, rel=0.25)
+
+
 def test_overlaps_that_do_not_fit_are_left_out():
     problem = ddm.poisson(delaunay(7))
     assert list(equal_work(Workbench(problem, subdomain=25), (1, 8))) in ([1], [1, 8])

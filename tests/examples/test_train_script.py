@@ -30,6 +30,7 @@ def run(folder: Path, steps: int, *more: str) -> subprocess.CompletedProcess[str
     config["data"] |= {"files": meshes, "kinds": ["poisson"], "count": 4, "val_count": 1}
     config["trainer"] |= {"max_epochs": -1, "max_steps": steps, "accelerator": "cpu"}
     config["trainer"] |= {"enable_progress_bar": False, "log_every_n_steps": 1}
+    config["trainer"]["val_check_interval"] = 1
     config["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     script = str(EXAMPLES / "train_mggnn.py")
