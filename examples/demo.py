@@ -97,14 +97,15 @@ def train(minutes: float, folder: Path, with_gmsh: bool) -> InterfaceNet:
     data = MeshDataModule(
         str(folder / "meshes"),
         count=150,
-        nodes=(400, 1500),
+        nodes=(500, 2000),
+        subdomain=(60, 400),
         val_count=5,
-        overlaps=(1,),
-        linear=(True,),
+        overlaps=(2,),
+        smoothing=3,
         files=() if with_gmsh else tuple(map(str, SMALL_MESHES)),
     )
     data.prepare_data()
-    module = SchwarzModule()
+    module = SchwarzModule(overlap=2, smoothing=3, unknowns=240)
     bar = TimedBar(60 * minutes)
     trainer = L.Trainer(
         max_time={"seconds": max(1, round(60 * minutes))},
@@ -349,7 +350,7 @@ def cost_by_size(net: InterfaceNet, folder: Path, with_gmsh: bool) -> None:
 def stages_once(problem: Problem, net: InterfaceNet) -> dict[str, float]:
     """Seconds of each stage of MG-GNN on one problem."""
     start = time.perf_counter()
-    owner = partition(problem.A, max(1, round(len(problem.b) / SUBDOMAIN)))
+    owner = partition(problem.A, max(1, round(len(problem.b) / net.unknowns)))
     divided = time.perf_counter()
     setup = set_up(problem, owner, **net.options)
     ready = time.perf_counter()
