@@ -2,12 +2,12 @@
 
     python benchmarks/bench_finetune.py [--seconds 60] [--unknowns 10000] [--out FILE.md]
 
-One problem of each kind, never trained on, in METIS subdomains of 128 unknowns. "start" is what
-fine-tuning starts from: the network's method, or the classical one where none that ships has seen
-such matrices. "best classical" is what `ddm.best_classical` finds on the very matrix at equal local
-work, for each count. Iterations are those until two random errors, or the residual of a random
-right-hand side by FGMRES, have fallen by 1e-12. The search of the classical method has as many
-seconds.
+One problem of each kind, never trained on, in METIS subdomains of the size and overlap that the
+network that ships is for. "start" is what fine-tuning starts from: the network's method, or the
+classical one that it corrects. "best classical" is what `ddm.best_classical` finds on the very
+matrix at equal local work, for each count; the search has as many seconds. Iterations are those
+until two random errors, or the residual of a random right-hand side by FGMRES, have fallen by
+1e-12.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from side_by_side import cpu_name, versions
 from tqdm import tqdm
 
 import ddm
+from ddm.choice import prepared
 from ddm.schwarz import Schwarz
 from ddm.table import Table
 from ddm.workbench import Workbench
 
 KINDS = ("poisson", "diffusion", "anisotropic", "diffusion_3d", "elasticity")
-SEED, SUBDOMAIN, MAXITER, RTOL = 90_001, 128, 1000, 1e-12
-COLUMNS = ("kind", "unknowns", "best classical", "start", "fine-tuned", "steps", "of the best")
+SEED, MAXITER, RTOL = 90_001, 1000, 1e-12
+COLUMNS = (
+    "kind", "unknowns", "subdomains", "overlap", "best classical", "start", "fine-tuned", "steps",
+    "of the best"
+)  # fmt: skip
 
 
 def counts(method: Schwarz, inside: Schwarz | None = None) -> str:
@@ -40,20 +44,28 @@ def counts(method: Schwarz, inside: Schwarz | None = None) -> str:
 def row(kind: str, unknowns: int, seconds: float, steps: int | None) -> dict[str, object]:
     """One problem's results."""
     problem = ddm.random_problem(kind, SEED, unknowns)
+    setup, net, _ = prepared(problem)
     with torch.no_grad():
-        bench = Workbench(problem, subdomain=SUBDOMAIN)
+        bench = Workbench(problem, subdomain=net.unknowns)
         found = {
             objective: ddm.best_classical(
-                bench, objective=objective, rtol=RTOL, maxiter=MAXITER, budget_s=seconds
+                bench,
+                objective=objective,
+                reference_overlap=net.options["overlap"],
+                rtol=RTOL,
+                maxiter=MAXITER,
+                budget_s=seconds,
             ).method
             for objective in ("stationary", "krylov")
         }
-    start = ddm.finetune(problem, steps=0, subdomain=SUBDOMAIN).method
-    tuned = ddm.finetune(problem, seconds=seconds, steps=steps, subdomain=SUBDOMAIN)
+    start = ddm.finetune(setup, net, steps=0).method
+    tuned = ddm.finetune(setup, net, seconds=seconds, steps=steps)
     few, most = stationary(tuned.method, MAXITER), stationary(found["stationary"], MAXITER)
     return {
         "kind": kind,
         "unknowns": len(problem.b),
+        "subdomains": setup.decomposition.n_subdomains,
+        "overlap": setup.decomposition.overlap,
         "best classical": counts(found["stationary"], found["krylov"]),
         "start": counts(start),
         "fine-tuned": counts(tuned.method),

@@ -23,6 +23,6 @@ def test_a_row_for_each_kind(monkeypatch, tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()[-2:]]
     assert [row[1] for row in rows] == ["elasticity", "poisson"]
     for row in rows:
-        start, tuned = (int(row[k].split("/")[0]) for k in (4, 5))
+        start, tuned = (int(row[k].split("/")[0]) for k in (6, 7))
         assert tuned < start
-        assert int(row[6]) == 12
+        assert int(row[8]) == 12
