@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from graphnets.two_level import TwoLevelGraph, mean_edges
 from sparsetorch import CSRTensor
 from sparsetorch.nn import TAGConv
+
+BLOCK = 8192  # rows
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -25,6 +28,16 @@ def mlp(*widths: int) -> nn.Sequential:
     for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
+
+
+def by_blocks(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)` of rows that do not know of each other, (n, width).
+
+    On the CPU, where no gradient is recorded, by blocks that stay in cache: in half the time.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return module(x)
+    return torch.cat([module(block) for block in x.split(BLOCK)])
 
 
 class CrossEdges(nn.Module):
@@ -108,8 +121,9 @@ class MGGNN(nn.Module):
 
     def forward(self, graph: TwoLevelGraph) -> tuple[Tensor, Tensor]:
         """Return the fine (n, width) and the coarse (S, width) embeddings."""
-        x, y = self.fine_in(graph.fine_nodes), self.coarse_in(graph.coarse_nodes)
-        fine_weights = self.fine_weights(graph.fine_edges).T.contiguous()  # (layers, nnz)
+        x, y = by_blocks(self.fine_in, graph.fine_nodes), self.coarse_in(graph.coarse_nodes)
+        # (layers, nnz)
+        fine_weights = by_blocks(self.fine_weights, graph.fine_edges).T.contiguous()
         coarse_weights = self.coarse_weights(graph.coarse_edges).T.contiguous()
         for layer, fine, coarse in zip(self.layers, fine_weights, coarse_weights):
             x, y = layer(graph, x, y, fine, coarse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.nn.propagation import propagate
@@ -118,10 +119,14 @@ class TAGConv(nn.Module):
         Propagated are whichever are narrower, inputs or outputs.
         """
         if self.linear.in_features <= (self.hops + 1) * self.linear.out_features:
-            powers = [x]
-            for _ in range(self.hops):
-                powers.append(propagate(A, powers[-1]))
-            return self.linear(torch.cat(torch.broadcast_tensors(*powers), -1))
+            # Concatenated the powers would take up to three times as long.
+            first, *weights = self.linear.weight.chunk(self.hops + 1, dim=1)
+            y = linear(x, first, self.linear.bias)
+            for weight in weights:
+                x = propagate(A, x)
+                flat = x.ndim == y.ndim == 2
+                y = torch.addmm(y, x, weight.mT) if flat else y + torch.matmul(x, weight.mT)
+            return y
         # Horner's rule.
         first, *weights = reversed(self.linear.weight.mT.chunk(self.hops + 1))
         y = torch.matmul(x, first)

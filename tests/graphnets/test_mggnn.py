@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graphnets import MGGNN, TwoLevelGraph
+from graphnets.mggnn import by_blocks, mlp
 from graphnets.two_level import mean_edges
 from sparsetorch import CSRTensor, Pattern
 
@@ -130,3 +131,14 @@ def test_to_keeps_patterns_and_features():
     moved = graph.to("cpu")
     assert moved.fine is graph.fine
     assert torch.equal(moved.cross_edges, graph.cross_edges)
+
+
+def test_blocks_of_rows_give_what_all_rows_do(monkeypatch):
+    monkeypatch.setattr("graphnets.mggnn.BLOCK", 7)
+    torch.manual_seed(0)
+    module, x = mlp(3, 8, 2), torch.randn(30, 3)
+    whole = by_blocks(module, x)
+    assert whole.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(by_blocks(module, x), whole)
+        assert by_blocks(module, x[:0]).shape == (0, 2)
