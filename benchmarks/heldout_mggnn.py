@@ -8,8 +8,9 @@ by 1e-12, "FGMRES" those until the residual of a random right-hand side has. RAS
 overlap and the plain coarse space; "start" is the classical method that the network corrects. "best
 classical" is, for each very problem and for each of the two counts, what `ddm.best_classical` finds
 at equal local work: Robin weights and the way they are set, overlaps, smoothing, and linear
-functions in the coarse space are all searched; "best without linear" leaves out the last. Less
-overlap has smaller and more subdomains then, and a larger coarse problem.
+functions in the coarse space are all searched. Less overlap has smaller and more subdomains then,
+and a larger coarse problem; "best, same subdomains" has the network's. "best without linear" leaves
+linear functions out.
 
 Writes OUT.csv, a row for each run, and OUT.md, mean and spread. A run that was stopped goes on
 where it was: rows that are in the CSV are kept, those of a network as long as its weights are the
@@ -119,11 +120,16 @@ def start(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
     return counted(setup_of(bench, net).classical(net.theta), maxiter)
 
 
-def best(**options: Any) -> Callable[[Workbench, InterfaceNet, int], Counts]:
-    """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods."""
+def best(same: bool = False, **options: Any) -> Callable[[Workbench, InterfaceNet, int], Counts]:
+    """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods.
+
+    `same` takes only those with the network's subdomains.
+    """
 
     def find(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
         reference: dict[str, Any] = {"reference_overlap": net.options["overlap"]}
+        if same:
+            reference["overlaps"] = (net.options["overlap"],)
         common = {**reference, **options, "rtol": RTOL, "maxiter": maxiter}
         alone = best_classical(bench, objective="stationary", **common)
         inside = best_classical(bench, objective="krylov", **common)
@@ -147,6 +153,7 @@ METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
     "RAS": ras,
     "start": start,
     BEST: best(),
+    "best, same subdomains": best(same=True),
     "best without linear": best(linear=False),
     "MG-GNN": mggnn,
 }
