@@ -36,6 +36,7 @@ from ddm.schwarz import Schwarz
 from ddm.table import Table
 from sparsetorch.linalg import fgmres
 
+KINDS = ("poisson", "diffusion", "anisotropic", "poisson_3d", "diffusion_3d", "elasticity")
 FIRST_SEED = 77_000_000
 RTOL, MAXITER = 1e-8, 2_000
 SUBDOMAINS = (60, 500)  # unknowns, log-uniform
@@ -176,10 +177,9 @@ def report(table: Table, args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    kinds = ["poisson", "diffusion", "anisotropic"]
-    parser.add_argument("--kinds", nargs="+", default=kinds)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[500, 20_000])
+    parser.add_argument("--sizes", type=int, nargs=2, default=[500, 8_000])
     parser.add_argument("--out", type=Path, default=Path("runs/never_worse"))
     parser.add_argument("--short", action="store_true", help="tiny problems: seconds")
     args = parser.parse_args()

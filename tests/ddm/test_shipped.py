@@ -1,13 +1,17 @@
-"""The network that ships with the repository gains on the method that it corrects."""
+"""The networks that ship with the repository gain on the methods that they correct."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ddm.checkpoints import load_pretrained
+from ddm.choice import prepared
 from ddm.comparison import compare
 from ddm.mesh import load_mesh
-from ddm.problems import poisson
+from ddm.problems import poisson, random_problem
+from ddm.rates import iterations_to_reduce
 from ddm.setup import set_up
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,6 +34,30 @@ def test_fewer_iterations_than_ras_and_than_its_start(number):
     assert runs["MG-GNN"].settings == "learned"
     assert counts["MG-GNN"] <= 0.5 * counts["RAS"]
     assert counts["MG-GNN"] <= counts["start"]
+
+
+@pytest.mark.usefixtures("gmsh")
+@pytest.mark.parametrize(
+    ("kind", "name", "n", "at_most"),
+    [
+        ("diffusion", "diffusion_2d", 1_500, 0.8),
+        ("anisotropic", "diffusion_2d_algebraic", 1_500, 0.7),
+        ("diffusion_3d", "diffusion_3d", 4_000, 0.95),
+        ("elasticity", "elasticity_2d", 1_500, 0.8),
+    ],
+)
+def test_each_network_gains_on_its_class(kind, name, n, at_most):
+    """Stationary iterations of what it learned over its start's, on a problem of its class."""
+    problem = random_problem(kind, 66_000_001, n)
+    if name.endswith("algebraic"):
+        problem = replace(problem, positions=None, mesh=None)
+    setup, net, unseen = prepared(problem)
+    assert net.config == load_pretrained(name).config
+    assert not unseen
+    with torch.no_grad():
+        ours = iterations_to_reduce(setup.learned(net), 1e-12)
+        start = iterations_to_reduce(setup.classical(net.theta), 1e-12)
+    assert ours <= at_most * start
 
 
 def iterations(run):
