@@ -187,7 +187,8 @@ def main() -> None:
     lines = [
         "# Large problems: set-up and solve",
         machine(),
-        f"`python benchmarks/large_problems.py{short} --size {args.size}`: seconds until the "
+        f"`python benchmarks/large_problems.py{short} --size {args.size} --repeat "
+        f"{args.repeat}`: seconds until the "
         f'residual has fallen by {RTOL:g}. "of PyAMG" is the sum of both over that of the faster '
         "of PyAMG's methods; iterations are those of FGMRES for Schwarz methods and of CG for "
         "PyAMG.",

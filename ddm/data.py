@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from ddm.mesh import distort, load_mesh, random_mesh
 from ddm.partition import PARTITIONERS, partition
 from ddm.problems import Elements, Problem, poisson, random_problem
+from ddm.problems.samples import log_uniform
 from ddm.setup import Setup, set_up
 
 FORMAT = 3  # raised when what a seed gives changes, so that old files are not mistaken for new ones
@@ -72,7 +73,7 @@ class Recipe:
         """Problem and owner of sample `index`."""
         seed = self.seed + index
         rng = np.random.default_rng([seed, STREAM])
-        n_nodes, size = (_log_uniform(rng, *span) for span in (self.nodes, self.subdomain))
+        n_nodes, size = (log_uniform(rng, *span) for span in (self.nodes, self.subdomain))
         kind, turn = self.kinds[index % len(self.kinds)], index // len(self.kinds)
         if kind == "poisson":
             problem = poisson(self._mesh(turn, seed, n_nodes, rng))
@@ -85,7 +86,7 @@ class Recipe:
     def owner(self, A: sp.csr_array, block_size: int, seed: int) -> np.ndarray:
         """Subdomains of any matrix, drawn as those of this recipe are, from a seed of its own."""
         rng = np.random.default_rng([seed, STREAM])
-        size = _log_uniform(rng, *self.subdomain)
+        size = log_uniform(rng, *self.subdomain)
         return _parts(A, block_size, size, str(rng.choice(METHODS)), seed)
 
     def _mesh(self, turn: int, seed: int, n_nodes: float, rng: np.random.Generator) -> Any:
@@ -106,10 +107,6 @@ class Recipe:
         fields = {**asdict(self), "count": None, "files": contents, "format": FORMAT}
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _parts(A: sp.csr_array, block_size: int, size: float, method: str, seed: int) -> np.ndarray:

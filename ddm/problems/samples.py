@@ -84,7 +84,8 @@ def _wave(rng: np.random.Generator, dim: int) -> Callable[..., np.ndarray]:
     return lambda *x: 1 + np.sin(sum(f * c for f, c in zip(frequency, x)) + phase)
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between two positive ones, whose logarithm is uniform."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
@@ -100,19 +101,19 @@ def _poisson(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
 
 def _diffusion(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
     field = (checkerboard, channels, inclusions)[int(rng.integers(3))]
-    contrast = _log_uniform(rng, 1, LARGEST_CONTRAST)
+    contrast = log_uniform(rng, 1, LARGEST_CONTRAST)
     return diffusion(mesh, field(mesh, seed, contrast=contrast), _wave(rng, mesh.dim()))
 
 
 def _anisotropic(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
     cells = (1, 4)[int(rng.integers(2))]
-    tensors = rotated_anisotropy(mesh, seed, ratio=_log_uniform(rng, 1, 1e3), cells=cells)
+    tensors = rotated_anisotropy(mesh, seed, ratio=log_uniform(rng, 1, 1e3), cells=cells)
     return diffusion(mesh, tensors, _wave(rng, mesh.dim()))
 
 
 def _convection(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
     dim = mesh.dim()
-    k = _size(mesh) / (2 * _log_uniform(rng, 0.1, 10))
+    k = _size(mesh) / (2 * log_uniform(rng, 0.1, 10))
     direction = rng.standard_normal(dim)
     direction /= np.linalg.norm(direction)
     centre = mesh.p.mean(axis=1)
@@ -133,7 +134,7 @@ def _elasticity(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
     direction = rng.standard_normal(dim)
     middle = mesh.p[:, mesh.facets[:, mesh.boundary_facets()]].mean(axis=1)
     limit = np.quantile(direction @ middle, 0.4)
-    stiff = checkerboard(mesh, seed, contrast=_log_uniform(rng, 1, 1e3), cells=4)
+    stiff = checkerboard(mesh, seed, contrast=log_uniform(rng, 1, 1e3), cells=4)
     waves = [_wave(rng, dim) for _ in range(dim)]
 
     def clamped(*x: np.ndarray) -> np.ndarray:
@@ -149,7 +150,7 @@ def _elasticity(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
 
 
 def _helmholtz(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
-    k = 2 * np.pi / (_size(mesh) * _log_uniform(rng, 10, 40))
+    k = 2 * np.pi / (_size(mesh) * log_uniform(rng, 10, 40))
     return helmholtz(mesh, k, _wave(rng, mesh.dim()), absorption=float(rng.choice([0.0, 0.05])))
 
 
