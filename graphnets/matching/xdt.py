@@ -1,0 +1,99 @@
+"""Real cross-device browsing, hashed: the logs of S. Zimmeck et al., USENIX Security 2017."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphnets.matching.logs import Logs, Pages
+from graphnets.matching.ragged import Ragged
+
+COLUMNS = ("user", "device", "is_app", "ts", "subdomain", "sld", "tld", "path", "title")
+EMPTY = 0  # the id of a part that an address does not have
+
+
+def load_xdt(path: str | Path) -> Logs:
+    """Logs from an `xdt.npz`.
+
+    Args:
+        path: of arrays of equal length, one value for each visit: `user`, `device` (0 desktop,
+            1 mobile), `is_app`, `ts` (s), and `subdomain`, `sld`, `tld`, `path`, `title`, ids of
+            hashed parts of an address in one vocabulary, 0 for none. Of an app they are the parts
+            of its package's name, so that a service's name is the `sld` of its app and of its
+            site.
+
+    Returns:
+        Logs in which a device's name is "user/desktop" or "user/mobile". The levels of a page are
+        the service's name, then with the rest of the domain or package, then with the path. Its
+        words are all its parts but the outermost domain, and the title.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not whole, or an array is missing, of another length, or not of integers.
+    """
+    arrays = _read(Path(path))
+    parts = np.stack([arrays[name] for name in ("sld", "tld", "subdomain", "path", "title")], 1)
+    distinct, page = np.unique(parts, axis=0, return_inverse=True)
+    device, number = np.unique(
+        np.stack([arrays["user"], arrays["device"]], 1), axis=0, return_inverse=True
+    )
+    users, kinds = torch.from_numpy(device).unbind(1)
+    return Logs.from_visits(
+        Pages(_prefixes(distinct), _words(distinct)),
+        torch.from_numpy(number.reshape(-1)),
+        torch.from_numpy(page.reshape(-1)),
+        torch.from_numpy(arrays["ts"]) * 1000,
+        [f"{user}/{'mobile' if kind else 'desktop'}" for user, kind in device.tolist()],
+        users,
+        kinds,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no file {path}; expected an xdt.npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in COLUMNS if name not in file]
+            if missing:
+                raise ValueError(f"path: {path} has no array {missing[0]!r}; found {list(file)}")
+            arrays = {name: file[name] for name in COLUMNS}
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(f"path: {path} is not a whole .npz file ({error})") from None
+    length = len(arrays["user"])
+    for name, array in arrays.items():
+        if array.shape != (length,) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name}: expected {length} integers in {path}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+    if not np.isin(arrays["device"], (0, 1)).all():
+        raise ValueError(f"device: expected 0 (desktop) or 1 (mobile) in {path}")
+    return {name: array.astype(np.int64) for name, array in arrays.items()}
+
+
+def _prefixes(parts: np.ndarray) -> Tensor:
+    """(n_pages, 3): the name; with the domain; with the path, where there is one."""
+    sld, tld, subdomain, path, _ = parts.T
+    levels = [
+        np.stack(columns, 1)
+        for columns in ((sld,), (sld, tld, subdomain), (sld, tld, subdomain, path))
+    ]
+    ids, first = [], 0
+    for level in levels:
+        found, inverse = np.unique(level, axis=0, return_inverse=True)
+        ids.append(first + inverse.reshape(-1))
+        first += len(found)
+    ids[2] = np.where(path == EMPTY, -1, ids[2])
+    return torch.from_numpy(np.stack(ids, 1))
+
+
+def _words(parts: np.ndarray) -> Ragged:
+    words = parts[:, [0, 2, 3, 4]]
+    kept = words != EMPTY
+    rows = torch.from_numpy(np.nonzero(kept)[0])
+    return Ragged.from_rows(rows, torch.from_numpy(words[kept]), len(parts))

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graphnets.matching.xdt import COLUMNS, load_xdt
+
+XDT = Path(__file__).resolve().parents[4] / "shared" / "data" / "xdt" / "xdt.npz"
+
+
+@pytest.fixture
+def arrays():
+    rows = [  # user, device, is_app, ts, subdomain, sld, tld, path, title
+        (7, 1, 1, 30, 5, 9, 8, 0, 0),
+        (7, 1, 1, 10, 5, 9, 8, 4, 0),
+        (7, 0, 0, 20, 0, 9, 5, 3, 2),
+        (2, 0, 0, 25, 0, 9, 5, 3, 2),
+    ]
+    return dict(zip(COLUMNS, np.array(rows, dtype=np.int32).T))
+
+
+def saved(tmp_path, arrays):
+    np.savez(tmp_path / "logs.npz", **arrays)
+    return tmp_path / "logs.npz"
+
+
+def test_devices_times_and_pages(tmp_path, arrays):
+    logs = load_xdt(saved(tmp_path, arrays))
+    assert list(logs.names) == ["2/desktop", "7/desktop", "7/mobile"]
+    assert logs.users.tolist() == [2, 7, 7]
+    assert logs.kinds.tolist() == [0, 0, 1]
+    assert logs.time.tolist() == [25_000, 20_000, 10_000, 30_000]
+    assert logs.page[0].tolist() == logs.page[1].tolist()  # the same page
+    app = logs.pages.prefixes[logs.page[2]]
+    site = logs.pages.prefixes[logs.page[1]]
+    assert app[:, 0].unique().tolist() == site[:, 0].tolist()  # one service
+    assert app[0, 1] == app[1, 1] != site[0, 1]  # one package, not the site's domain
+    assert app[1, 2] == -1  # this visit has no path
+    assert sorted(logs.pages.words[int(logs.page[1][0])].tolist()) == [2, 3, 9]
+
+
+def test_files_that_are_not_whole_are_refused(tmp_path, arrays):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_xdt(tmp_path / "absent.npz")
+    path = saved(tmp_path, {k: v for k, v in arrays.items() if k != "title"})
+    with pytest.raises(ValueError, match="has no array 'title'"):
+        load_xdt(path)
+    path = saved(tmp_path, arrays | {"ts": arrays["ts"][:2]})
+    with pytest.raises(ValueError, match="ts: expected 4 integers"):
+        load_xdt(path)
+    path = saved(tmp_path, arrays | {"ts": arrays["ts"] + 0.5})
+    with pytest.raises(ValueError, match="ts: expected 4 integers"):
+        load_xdt(path)
+    path = saved(tmp_path, arrays | {"device": arrays["device"] + 1})
+    with pytest.raises(ValueError, match="device: expected 0"):
+        load_xdt(path)
+    path.write_bytes(saved(tmp_path, arrays).read_bytes()[:200])
+    with pytest.raises(ValueError, match="not a whole"):
+        load_xdt(path)
+
+
+def test_the_real_logs():
+    if not XDT.is_file():
+        pytest.skip(f"no {XDT}: the real logs are not part of the project")
+    logs = load_xdt(XDT)
+    assert len(logs) == 106
+    assert len(logs.time) == 191_374
+    assert len(logs.users.unique()) == 75
+    both = torch.bincount(logs.users).eq(2).sum()
+    assert both == 31  # users with a desktop and a mobile log
