@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.logs import Logs, Pages
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 
 COLUMNS = ("user", "device", "is_app", "ts", "subdomain", "sld", "tld", "path", "title")
 EMPTY = 0  # the id of a part that an address does not have
