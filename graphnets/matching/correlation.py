@@ -83,6 +83,11 @@ def correlation_objective(
     Raises:
         TypeError, ValueError: as `correlation_clustering`.
     """
+    if clusters.ndim != 1 or clusters.dtype != torch.int64:
+        raise ValueError(
+            f"clusters: expected int64 of shape (n,), got {clusters.dtype} of shape "
+            f"{tuple(clusters.shape)}"
+        )
     check(len(clusters), pairs, weights, missing)
     inside = clusters[pairs[:, 0]] == clusters[pairs[:, 1]]
     size = clusters.unique(return_counts=True)[1].double()
