@@ -74,6 +74,15 @@ def test_scores_that_separate_get_finite_slopes():
     assert p.tolist() == pytest.approx([1 / 62, 41 / 42])
 
 
+def test_few_true_pairs_of_huge_scores_need_shorter_steps():
+    scores = torch.linspace(0, 15, 10_000, dtype=torch.float64).exp()
+    labels = torch.arange(10_000) >= 9998
+    platt = PlattScaling.fit(scores, labels)  # whole steps of Newton's method run away here
+    slope, offset = slopes_of_loss(platt, scores, labels).tolist()
+    assert abs(slope) < 1e-6 * float(scores.max())
+    assert abs(offset) < 1e-6
+
+
 def test_units_of_scores_do_not_matter():
     scores, labels = gaussian(2000, 0.2, seed=4)
     p = PlattScaling.fit(scores, labels)(scores)

@@ -81,6 +81,7 @@ def test_components_are_what_can_be_reached(n, k):
 
 def test_clusters_are_numbered_by_their_first_devices():
     assert numbered_by_first(torch.tensor([7, 2, 7, 9, 2])).tolist() == [0, 1, 0, 2, 1]
+    assert numbered_by_first(torch.tensor([9, 2, 7, 9])).tolist() == [0, 1, 2, 0]
     assert numbered_by_first(torch.zeros(0, dtype=torch.int64)).tolist() == []
 
 

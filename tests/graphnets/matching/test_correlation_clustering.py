@@ -8,6 +8,7 @@ from graphnets.matching.correlation import (
     correlation_clustering,
     correlation_objective,
     joined,
+    move_devices,
 )
 from graphnets.matching.pairs import all_pairs, same_user
 
@@ -76,24 +77,40 @@ def test_planted_users_are_found_where_all_weights_agree_with_them(seed):
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_move_and_no_join_adds_anything(seed):
-    pairs, weights = sampled(18, seed, share=0.5)
-    missing = -0.1 * (seed % 2)
-    users = correlation_clustering(18, pairs, weights, missing)
+def moved_once(users):
+    """All clusters that one move of one device, to any cluster or to a new one, makes."""
+    found = []
+    for device in range(len(users)):
+        for label in [*users.unique().tolist(), int(users.max()) + 1]:
+            found.append(users.clone())
+            found[-1][device] = label
+    return found
+
+
+def assert_none_better(others, users, pairs, weights, missing):
     value = correlation_objective(users, pairs, weights, missing)
-    count = int(users.max()) + 1
-    changed = []
-    for device in range(18):
-        for label in range(count + 1):
-            moved = users.clone()
-            moved[device] = label
-            changed.append(moved)
-    for a in range(count):
+    best = max(correlation_objective(other, pairs, weights, missing) for other in others)
+    assert best <= value + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("missing", [0.0, -0.15])
+def test_no_move_and_no_join_adds_anything(seed, missing):
+    pairs, weights = sampled(18, seed, share=0.5)
+    users = correlation_clustering(18, pairs, weights, missing)
+    changed = moved_once(users)
+    for a in range(int(users.max()) + 1):
         changed += [users.where(users != a, b) for b in range(a)]
-    assert all(
-        correlation_objective(other, pairs, weights, missing) <= value + 1e-9 for other in changed
-    )
+    assert_none_better(changed, users, pairs, weights, missing)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_moves_alone_go_on_until_none_adds_anything(seed):
+    pairs, weights = sampled(18, seed, share=0.5)
+    labels = [0] * 9 + [1] * 9
+    assert move_devices(adjacency(18, pairs, weights + 0.2), labels, -0.2, 0.0)
+    users = torch.tensor(labels)
+    assert_none_better(moved_once(users), users, pairs, weights, -0.2)
 
 
 def test_moves_mend_what_contraction_alone_gets_wrong():
