@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from graphnets.ordered_gru import OrderedGRUConv
 from graphnets.ragged import Ragged
+from graphnets.stable import stable_ids
 from sparsetorch import CSRTensor, Pattern
 
 POSITIONS = 256  # first occurrences are counted modulo this
@@ -40,7 +41,7 @@ class SequenceGraphs:
 
 
 def sequence_graphs(
-    sequences: Ragged, walks: int = 2, depth: int = 10, generator: torch.Generator | None = None
+    sequences: Ragged, walks: int = 2, depth: int = 10, seed: int = 0
 ) -> SequenceGraphs:
     """Graphs of each member's sequence of tokens, in time.
 
@@ -48,7 +49,7 @@ def sequence_graphs(
         sequences: for each member the tokens, int64 from 0.
         walks, depth: random walks from each node and their steps: a shortcut leads from the start
             of a walk to each node that it comes by.
-        generator: of the walks.
+        seed: of the walks, which for the same sequence are the same alone and among others.
     """
     width = int(sequences.values.max()) + 1 if len(sequences.values) else 1
     keys, node = (sequences.row * width + sequences.values).unique(return_inverse=True)
@@ -65,7 +66,7 @@ def sequence_graphs(
     order = torch.cat([2 * when, 2 * torch.arange(len(node)) + 1]).argsort()
     order = order[edges_to[order].argsort(stable=True)]
     neighbours = Ragged.from_rows(edges_to[order], edges_from[order], n)
-    reached, start = _walks(source, target, n, walks, depth, generator)
+    reached, start = _walks(source, target, keys % width, walks, depth, seed)
     entries = (torch.cat([edges_to, reached]) * max(n, 1) + torch.cat([edges_from, start])).unique()
     rows, cols = entries // max(n, 1), entries % max(n, 1)
     shortcuts = Pattern(Ragged.from_rows(rows, cols, n).ptr, cols, (n, n))
@@ -73,23 +74,22 @@ def sequence_graphs(
 
 
 def _walks(
-    source: Tensor,
-    target: Tensor,
-    n: int,
-    walks: int,
-    depth: int,
-    generator: torch.Generator | None,
+    source: Tensor, target: Tensor, tokens: Tensor, walks: int, depth: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Nodes that random walks along the edges come by, and where these walks started."""
+    n = len(tokens)
     order = source.argsort(stable=True)
     ways = Ragged.from_rows(source[order], target[order], n)
     start = at = torch.arange(n).repeat(walks)
-    reached, starts = [], []
-    for _ in range(depth):
+    walk = torch.arange(walks).repeat_interleave(n)
+    reached, starts = [at[:0]], [at[:0]]
+    for step in range(depth):
         going = ways.lengths[at] > 0
-        start, at = start[going], at[going]
-        drawn = torch.rand(len(at), generator=generator, dtype=torch.float64)
-        at = ways.values[ways.ptr[at] + (drawn * ways.lengths[at]).long()]
+        start, at, walk = start[going], at[going], walk[going]
+        # Drawn from what the node is, not from a stream that all nodes of a batch share.
+        who = (tokens[start], walk, torch.full_like(walk, seed * depth + step))
+        drawn = torch.from_numpy(stable_ids(*(column.numpy() for column in who)))
+        at = ways.values[ways.ptr[at] + drawn % ways.lengths[at]]
         reached.append(at)
         starts.append(start)
     return torch.cat(reached), torch.cat(starts)

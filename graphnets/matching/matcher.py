@@ -22,6 +22,7 @@ from graphnets.matching.tokens import (
     device_tokens,
     node_features,
 )
+from graphnets.matching.vectors import page_vectors
 from graphnets.mggnn import mlp
 from graphnets.ragged import Ragged
 from graphnets.tgce import attention_pool
@@ -55,7 +56,7 @@ class HGNNMatcher(nn.Module):
 
     Args:
         kinds: of the vocabulary's tokens, see `Vocabulary.n_kinds`.
-        vectors: width of the pages' own vectors, 0 for none.
+        vectors: width of the tokens' own vectors, 0 for none.
         width: of the nodes' embeddings; 0 leaves out the graph network, and the "shared" head
             weighs tokens by their statistics alone.
         layers: of HGNN.
@@ -98,27 +99,27 @@ class HGNNMatcher(nn.Module):
             self.gate = nn.Linear(2 * width, 1)
             self.heads["pooled"] = Pooled(2 * width)
 
+    def forward(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> Devices:
+        """Encode devices; arguments are those of `prepare`."""
+        return self.encode(self.prepare(logs, known, vectors))
+
     def prepare(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> Inputs:
         """What the network sees of these logs.
 
         Args:
             logs: of devices, none empty.
             known: the vocabulary of the logs' pages.
-            vectors: (n_pages, vectors) float32, of the pages.
+            vectors: (n_tokens, vectors) float32, of the vocabulary's tokens.
 
         Raises:
             ValueError: a device has no visit.
         """
-        empty = (logs.page.lengths == 0).nonzero()
-        if len(empty):
-            raise ValueError(
-                f"logs: device {logs.names[int(empty[0])]!r} has no visit; leave it out"
-            )
+        refuse_empty(logs)
         graphs = device_graphs(logs, self.assignment)
         tokens = device_tokens(logs, graphs, known)
         nodes = node_features(logs, graphs, known)
         if vectors is not None:
-            nodes = torch.cat([nodes, vectors[graphs.nodes.values]], 1)
+            nodes = torch.cat([nodes, page_vectors(graphs.nodes.values, known, vectors)], 1)
         return Inputs(logs, graphs, tokens, nodes)
 
     def encode(self, inputs: Inputs) -> Devices:
@@ -136,7 +137,7 @@ class HGNNMatcher(nn.Module):
         if "shared" in self.heads:
             weights = self.weigh(inputs.tokens, x).values.T
         kept = x if "cross" in self.heads else x[:, :0]
-        return Devices(vectors, nodes.with_values(kept), tokens, weights, *_times(inputs.logs))
+        return Devices(vectors, nodes.with_values(kept), tokens, weights, *activity(inputs.logs))
 
     def score(self, devices: Devices, pairs: Tensor) -> Tensor:
         """Log-odds (k,) of pairs (k, 2) of encoded devices; the same for either order."""
@@ -149,7 +150,14 @@ class HGNNMatcher(nn.Module):
         return total
 
 
-def _times(logs: Logs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def refuse_empty(logs: Logs) -> None:
+    """Raise ValueError if a device has no visit."""
+    empty = (logs.page.lengths == 0).nonzero()
+    if len(empty):
+        raise ValueError(f"logs: device {logs.names[int(empty[0])]!r} has no visit; leave it out")
+
+
+def activity(logs: Logs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rhythm, span, visits and kinds, as in `Devices`."""
     row = logs.page.row
     hour = logs.time // HOUR

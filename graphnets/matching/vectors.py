@@ -51,10 +51,10 @@ def token_vectors(logs: Logs, known: Vocabulary, width: int, window: int = 5) ->
     return found
 
 
-def page_vectors(known: Vocabulary, vectors: Tensor) -> Tensor:
-    """The mean of the vectors of each page's prefixes, (n_pages, width)."""
-    prefix = known.kinds[known.tokens.values] < known.n_kinds - 1
-    row, token = known.tokens.row[prefix], known.tokens.values[prefix]
-    sums = torch.zeros(len(known.tokens), vectors.shape[1]).index_add_(0, row, vectors[token])
-    counts = torch.bincount(row, minlength=len(known.tokens)).clamp(min=1)
-    return sums / counts[:, None]
+def page_vectors(pages: Tensor, known: Vocabulary, vectors: Tensor) -> Tensor:
+    """The mean of the vectors (n_tokens, width) of the prefixes of pages (k,): (k, width)."""
+    found, _ = known.tokens.select(pages)
+    prefix = known.kinds[found.values] < known.n_kinds - 1
+    row, token = found.row[prefix], found.values[prefix]
+    sums = vectors.new_zeros(len(pages), vectors.shape[1]).index_add_(0, row, vectors[token])
+    return sums / torch.bincount(row, minlength=len(pages)).clamp(min=1)[:, None]

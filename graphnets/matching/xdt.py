@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.logs import Logs, Pages
-from graphnets.matching.stable import stable_ids
 from graphnets.ragged import Ragged
+from graphnets.stable import stable_ids
 
 COLUMNS = ("user", "device", "is_app", "ts", "subdomain", "sld", "tld", "path", "title")
 EMPTY = 0  # the id of a part that an address does not have

@@ -50,7 +50,7 @@ def model():
 
 
 def encoded(model, rows):
-    graphs = [sequence_graphs(rows, walks=0) for _ in range(2)]
+    graphs = [sequence_graphs(rows) for _ in range(2)]
     table = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     return model(graphs, [table[graph.nodes.values] for graph in graphs])
 
