@@ -41,7 +41,7 @@ def correlation_clustering(
         n_devices: how many devices there are.
         pairs: (k, 2) int64.
         weights: (k,) float32 or float64, positive where both devices seem to be one user's:
-            `probabilities.logit()`, less that of a threshold to be stricter.
+            `probabilities.logit()`, less that of a threshold to be as strict as it is.
         missing: weight of each pair that is not in `pairs`, at most 0. With 0 chains of devices
             with nothing against them become one user; where the pairs are candidates, those that
             are none are most likely not one user's, and a negative number says so.

@@ -96,6 +96,36 @@ def test_the_interval_of_a_mean_over_users_is_that_of_theory():
     assert high == pytest.approx(float(values.mean()) + 1.96 * deviation, abs=0.1 * deviation)
 
 
+def population(g):
+    """Thirty users of one to seven devices, some easier to recognise than others: scored pairs."""
+    users = torch.repeat_interleave(torch.randint(1, 8, (30,), generator=g))
+    center = torch.randn(30, 8, generator=g) * 2 * torch.rand(30, 1, generator=g)
+    x = torch.nn.functional.normalize(center[users] + torch.randn(len(users), 8, generator=g))
+    pairs = all_pairs(len(users))
+    return users, pairs, (x @ x.T)[pairs[:, 0], pairs[:, 1]]
+
+
+def test_draws_of_users_vary_as_fresh_users_do_and_draws_of_pairs_do_not():
+    g = seeded(9)
+    fresh, by_users, by_pairs = [], [], []
+    for repetition in range(240):
+        users, pairs, scores = population(g)
+        labels = same_user(users, pairs)
+        fresh.append(average_precision(scores, labels))
+        if repetition % 20:
+            continue
+        low, high, _ = bootstrap(pair_statistic(users, pairs, scores), users, g, 80, 0.68)[
+            "average_precision"
+        ]
+        by_users.append((high - low) / 2)
+        drawn = torch.randint(0, len(pairs), (25, len(pairs)), generator=g)
+        values = torch.tensor([average_precision(scores[d], labels[d]) for d in drawn])
+        by_pairs.append(float(values.std()))
+    deviation = float(torch.tensor(fresh).std())
+    assert sum(by_users) / 12 == pytest.approx(deviation, rel=0.25)
+    assert sum(by_pairs) / 12 < 0.6 * deviation
+
+
 def test_devices_of_one_user_come_together():
     users = torch.tensor([5, -1, 5, -1, 2, 5])
     seen = []

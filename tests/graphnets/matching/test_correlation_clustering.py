@@ -10,7 +10,7 @@ from graphnets.matching.correlation import (
     joined,
     move_devices,
 )
-from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.pairs import all_pairs, canonical_pairs, positive_pairs, same_user
 
 NONE = torch.zeros(0, 2, dtype=torch.int64)
 
@@ -75,6 +75,19 @@ def test_planted_users_are_found_where_all_weights_agree_with_them(seed):
     assert correlation_objective(users, pairs, weights) == pytest.approx(
         float(weights.double().clamp(min=0).sum())
     )
+
+
+def test_thousands_of_planted_users_are_found():
+    g = torch.Generator().manual_seed(9)
+    planted = torch.randint(0, 1500, (5000,), generator=g)
+    others = torch.randint(0, 5000, (40_000, 2), generator=g)
+    pairs = canonical_pairs(
+        torch.cat([others[others[:, 0] != others[:, 1]], positive_pairs(planted)]), 5000
+    )
+    weights = torch.rand(len(pairs), generator=g) + 0.1
+    weights = weights.where(same_user(planted, pairs), -weights)
+    users = correlation_clustering(5000, pairs, weights)
+    assert torch.equal(positive_pairs(users), positive_pairs(planted))
 
 
 def moved_once(users):
