@@ -8,7 +8,8 @@ encoded once, where that code builds and encodes both graphs for each pair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class SequenceGraphs:
     neighbours: Ragged
     shortcuts: Pattern
     first: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """These graphs on a device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def sequence_graphs(

@@ -220,6 +220,10 @@ class LogsDataModule(L.LightningDataModule):
             h["seed"],
         )
 
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Logs stay where they are: a matcher moves what it makes of them."""
+        return batch
+
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes, one at a time."""
         return DataLoader(self.episodes, batch_size=None)

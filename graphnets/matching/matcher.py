@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,11 @@ class Inputs:
     graphs: DeviceGraphs
     tokens: DeviceTokens
     nodes: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """These inputs on a device, but for the logs themselves."""
+        moved = {name: getattr(self, name).to(device) for name in ("graphs", "tokens", "nodes")}
+        return replace(self, **moved)
 
 
 class HGNNMatcher(nn.Module):
@@ -99,6 +105,11 @@ class HGNNMatcher(nn.Module):
             self.gate = nn.Linear(2 * width, 1)
             self.heads["pooled"] = Pooled(2 * width)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     def forward(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> Devices:
         """Encode devices; arguments are those of `prepare`."""
         return self.encode(self.prepare(logs, known, vectors))
@@ -120,7 +131,7 @@ class HGNNMatcher(nn.Module):
         nodes = node_features(logs, graphs, known)
         if vectors is not None:
             nodes = torch.cat([nodes, page_vectors(graphs.nodes.values, known, vectors)], 1)
-        return Inputs(logs, graphs, tokens, nodes)
+        return Inputs(logs, graphs, tokens, nodes).to(self.device)
 
     def encode(self, inputs: Inputs) -> Devices:
         """What is kept of each device."""
@@ -137,10 +148,13 @@ class HGNNMatcher(nn.Module):
         if "shared" in self.heads:
             weights = self.weigh(inputs.tokens, x).values.T
         kept = x if "cross" in self.heads else x[:, :0]
-        return Devices(vectors, nodes.with_values(kept), tokens, weights, *activity(inputs.logs))
+        return Devices(
+            vectors, nodes.with_values(kept), tokens, weights, *activity(inputs.logs, x.device)
+        )
 
     def score(self, devices: Devices, pairs: Tensor) -> Tensor:
         """Log-odds (k,) of pairs (k, 2) of encoded devices; the same for either order."""
+        pairs = pairs.to(devices.vectors.device)
         total = devices.vectors.new_zeros(len(pairs))
         for name, head in self.heads.items():
             if name == "cross":
@@ -157,7 +171,7 @@ def refuse_empty(logs: Logs) -> None:
         raise ValueError(f"logs: device {logs.names[int(empty[0])]!r} has no visit; leave it out")
 
 
-def activity(logs: Logs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def activity(logs: Logs, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rhythm, span, visits and kinds, as in `Devices`."""
     row = logs.page.row
     hour = logs.time // HOUR
@@ -166,4 +180,9 @@ def activity(logs: Logs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rhythm = rhythm / rhythm.norm(dim=1, keepdim=True).clamp(min=1e-9)
     ends = torch.stack([logs.page.ptr[:-1], logs.page.ptr[1:] - 1], 1)
     span = logs.time[ends].double() / HOUR
-    return rhythm, span, logs.page.lengths, logs.kinds
+    return (
+        rhythm.to(device),
+        span.to(device),
+        logs.page.lengths.to(device),
+        logs.kinds.to(device),
+    )

@@ -74,7 +74,7 @@ def score_pairs(
     check_numbers(pairs, len(devices))
     scores = torch.empty(len(pairs))
     for start in range(0, len(pairs), block):
-        some = pairs[start : start + block]
+        some = pairs[start : start + block].to(devices.vectors.device)
         members, local = some.unique(return_inverse=True)
         scores[start : start + block] = matcher.score(devices.select(members), local)
         if progress:

@@ -65,7 +65,9 @@ class TGCEMatcher(nn.Module):
             sequence_graphs(prefix_sequences(logs, known, level), seed=self.seed)
             for level in range(self.levels)
         ]
-        return LevelInputs(logs, graphs, [vectors[graph.nodes.values] for graph in graphs])
+        device = next(self.parameters()).device
+        nodes = [vectors[graph.nodes.values].to(device) for graph in graphs]
+        return LevelInputs(logs, [graph.to(device) for graph in graphs], nodes)
 
     def encode(self, inputs: LevelInputs) -> Devices:
         """What is kept of each device: one vector."""
@@ -73,8 +75,8 @@ class TGCEMatcher(nn.Module):
         found = self.network(inputs.graphs, inputs.nodes)
         none = Ragged(torch.zeros(n + 1, dtype=torch.int64), found.new_zeros(0, 0))
         tokens = none.with_values(torch.zeros(0, dtype=torch.int64))
-        return Devices(found, none, tokens, none.values, *activity(inputs.logs))
+        return Devices(found, none, tokens, none.values, *activity(inputs.logs, found.device))
 
     def score(self, devices: Devices, pairs: Tensor) -> Tensor:
         """Log-odds (k,) of pairs (k, 2) of encoded devices; the same for either order."""
-        return self.network.score(devices.vectors, pairs)
+        return self.network.score(devices.vectors, pairs.to(devices.vectors.device))

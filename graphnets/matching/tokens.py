@@ -7,7 +7,8 @@ a value there. The columns are those of tokens that at least two devices have.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -135,6 +136,10 @@ class DeviceTokens:
     pattern: Pattern
     nodes: Pattern
     features: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """These tokens on a device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def device_tokens(logs: Logs, graphs: DeviceGraphs, known: Vocabulary) -> DeviceTokens:
