@@ -74,7 +74,7 @@ class PairFeatures:
         self.logs, self.k = logs, k
         self.views: dict[str, View] = {}
         for name, tfidf in (views or default_views()).items():
-            if tfidf.idf is None:
+            if not tfidf.fitted:
                 tfidf.fit(logs)
             self._tokens, self._idf = tfidf.transform(logs), tfidf.idf
             self._add(name, self._tokens, depth, expansion)

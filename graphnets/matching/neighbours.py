@@ -148,7 +148,7 @@ def _faiss(vectors: Tensor, queries: Tensor, base: Tensor, k: int) -> tuple[Tens
     search = faiss.IndexIVFFlat(quantizer, stored.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     search.train(stored)
     search.add(stored)
-    search.nprobe = max(1, lists // 32)
+    search.nprobe = max(8, lists // 32)
     score, index = search.search(vectors[queries].numpy(), min(k + 1, len(base)))
     near, found = torch.from_numpy(score), torch.from_numpy(index)
     near[(found < 0) | (base[found.clamp(min=0)] == queries[:, None])] = -torch.inf

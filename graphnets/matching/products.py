@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,9 +17,9 @@ def pair_products(vectors: sp.csr_array, pairs: Tensor) -> Iterator[sp.csr_array
     """Products by entry of the two rows of each pair (k, 2) int64, block by block, in order."""
     lengths = np.diff(vectors.indptr).astype(np.int64)
     first, second = pairs.numpy().T
-    entries = np.cumsum(lengths[first] + lengths[second])
-    ends = np.searchsorted(entries // BLOCK, np.arange(1, entries[-1] // BLOCK + 1)).tolist()
-    for begin, end in zip([0, *ends], [*ends, len(pairs)]):
+    block = np.cumsum(lengths[first] + lengths[second]) // BLOCK
+    bounds = [0, *(np.nonzero(np.diff(block))[0] + 1).tolist(), len(pairs)]
+    for begin, end in pairwise(bounds):
         rows = vectors[first[begin:end]].multiply(vectors[second[begin:end]])
         yield sp.csr_array(rows)
 

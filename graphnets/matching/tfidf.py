@@ -45,8 +45,6 @@ class TfIdf:
             nearest neighbours cost the sum of squares of the numbers of devices.
         counts, power: see above.
 
-    Attributes:
-        idf: (n_tokens,) float32, after `fit`; levels one after another, then words.
     """
 
     def __init__(
@@ -66,9 +64,26 @@ class TfIdf:
             raise ValueError(f"counts: expected one of {get_args(Counts)}, got {counts!r}")
         self.levels, self.words = levels, words
         self.min_df, self.max_df = min_df, max_df
-        self.counts, self.power = counts, power
-        self.idf: np.ndarray | None = None
+        self.counts: Counts = counts
+        self.power = power
+        self._idf: np.ndarray | None = None
         self._vocabulary: list[np.ndarray] = []
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are weights."""
+        return self._idf is not None
+
+    @property
+    def idf(self) -> np.ndarray:
+        """Of each token, (n_tokens,) float32: levels one after another, then words.
+
+        Raises:
+            ValueError: `fit` was not called before.
+        """
+        if self._idf is None:
+            raise ValueError("TfIdf: no weights yet; call fit(logs) first")
+        return self._idf
 
     def fit(
         self, logs: Logs, positive_pairs: Tensor | None = None, devices: Tensor | None = None
@@ -99,7 +114,7 @@ class TfIdf:
             known = torch.arange(len(logs)) if devices is None else devices
             found = sp.csr_array(tokens[:, np.nonzero(kept)[0]])
             idf = _supervised(logs, found, positive_pairs, known, frequency[kept], idf)
-        self.idf = idf.astype(np.float32)
+        self._idf = idf.astype(np.float32)
         return self
 
     def transform(self, logs: Logs) -> sp.csr_array:
@@ -111,11 +126,9 @@ class TfIdf:
         Raises:
             ValueError: `fit` was not called before.
         """
-        if self.idf is None:
-            raise ValueError("TfIdf: no weights yet; call fit(logs) before transform")
+        weight = self.idf**self.power
         parts = families(logs.pages, self.levels, self.words)
         tokens = page_tokens(parts, self._vocabulary, len(logs.pages))
-        weight = self.idf**self.power
         blocks = [sp.csr_array((0, len(weight)), dtype=np.float32)]
         for block in count_blocks(logs, tokens):
             tf = _term_frequency(block.data, self.counts)
