@@ -27,6 +27,9 @@ class TokenWeights(nn.Module):
         super().__init__()
         self.features = nn.Linear(features, hidden)
         self.context = nn.Linear(context, hidden, bias=False) if context else None
+        if self.context is not None:
+            # Statistics first: from few people a network learns their habits by heart.
+            nn.init.zeros_(self.context.weight)
         self.weigh = nn.Sequential(
             nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, heads)
         )

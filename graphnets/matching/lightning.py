@@ -233,3 +233,18 @@ class LogsDataModule(L.LightningDataModule):
         if self.hparams["validation"] is None:
             return []
         return DataLoader([self.validation], batch_size=None)  # pyright: ignore
+
+
+def train(module: PairMatcher, data: LogsDataModule, epochs: int = 1) -> None:
+    """Train on the CPU without logs or checkpoints, for comparisons; then in evaluation mode."""
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data)
+    module.eval()
