@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphnets.matching.hashing import distinct, hashed_runs, mixed, number_in_place
+from graphnets.matching.hashing import (
+    distinct,
+    hashed_runs,
+    number_in_place,
+    numbered_prefixes,
+    prefix_hashes,
+)
 from graphnets.matching.logs import Pages
 from graphnets.matching.ragged import Ragged
 from graphnets.matching.text_blocks import (
@@ -40,7 +46,10 @@ def read_pages(
     sources = [_read(urls, URL_SEPARATORS, fids, prefixes, progress)]
     if titles is not None:
         sources.append(_read(titles, TITLE_SEPARATORS, fids, None, progress))
-    return Pages(torch.from_numpy(prefixes.ids()), _joined(sources, len(fids)))
+    return Pages(
+        torch.from_numpy(numbered_prefixes(prefixes.hashes, prefixes.depth)),
+        _joined(sources, len(fids)),
+    )
 
 
 @dataclass(frozen=True)
@@ -62,19 +71,12 @@ class _Prefixes:
     def add(self, tokens: _Tokens) -> None:
         """Add the addresses of some pages."""
         begin = tokens.length.cumsum() - tokens.length
-        self.depth[tokens.row] = tokens.length
-        prefix = np.zeros(len(tokens.row), np.uint64)
-        for level in range(self.hashes.shape[1]):
+        parts = np.zeros((len(tokens.row), self.hashes.shape[1]), np.uint64)
+        for level in range(parts.shape[1]):
             deep = tokens.length > level
-            part = tokens.hashes[begin[deep] + level]
-            prefix[deep] = mixed(prefix[deep]) + part
-            self.hashes[tokens.row[deep], level] = prefix[deep].view(np.int64)
-
-    def ids(self) -> np.ndarray:
-        """(n, levels) int64, -1 from the level that an address does not have."""
-        number_in_place(self.hashes.reshape(-1), distinct(self.hashes.reshape(-1)))
-        self.hashes[self.depth[:, None] <= np.arange(self.hashes.shape[1])] = -1
-        return self.hashes
+            parts[deep, level] = tokens.hashes[begin[deep] + level]
+        self.hashes[tokens.row] = prefix_hashes(parts).view(np.int64)
+        self.depth[tokens.row] = tokens.length
 
 
 def _read(

@@ -52,6 +52,29 @@ def hashed_runs(data: np.ndarray, separator: np.ndarray) -> tuple[np.ndarray, ..
     return ends, lengths, np.add.reduceat(terms, starts) if len(starts) else terms
 
 
+def prefix_hashes(parts: np.ndarray) -> np.ndarray:
+    """(n, levels) uint64 of each page's first part, first two parts, and so on, by those of parts.
+
+    Args:
+        parts: (n, levels) uint64, of each page; any number behind the last part.
+    """
+    prefixes = np.empty_like(parts)
+    prefix = np.zeros(len(parts), np.uint64)
+    for level in range(parts.shape[1]):
+        prefix = mixed(prefix) + parts[:, level]
+        prefixes[:, level] = prefix
+    return prefixes
+
+
+def numbered_prefixes(prefixes: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Hashes of prefixes, (n, levels) int64, become ids, and -1 from level `depth` (n,) on."""
+    beyond = depth[:, None] <= np.arange(prefixes.shape[1])
+    prefixes[beyond] = 0
+    number_in_place(prefixes.reshape(-1), distinct(prefixes.reshape(-1)))
+    prefixes[beyond] = -1
+    return prefixes
+
+
 def distinct(values: np.ndarray) -> np.ndarray:
     """`np.unique(values)`, in memory for the distinct ones and a chunk."""
     parts, pending = [values[:0]], 0

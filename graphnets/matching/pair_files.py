@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.pairs import canonical_pairs, checked_pairs
-from graphnets.matching.text_blocks import line_error, lines
+from graphnets.matching.text_blocks import line_error, lines, whole_file
 from sparsetorch.graph import connected_components
 from sparsetorch.pattern import Pattern
 
@@ -50,7 +49,8 @@ def save_pairs(path: str | Path, pairs: Tensor, names: Sequence[str]) -> None:
     """Write pairs as lines `uid1,uid2`, the form in which CIKM Cup 2016 takes predictions.
 
     Args:
-        path: of the file; one that is there is replaced, once the new one is whole.
+        path: of the file; one that is there is replaced, once the new one is
+            whole; gzipped if its name ends in .gz.
         pairs: (k, 2) int64, as `canonical_pairs` gives them; written in their order.
         names: (n,) of the devices.
 
@@ -58,15 +58,12 @@ def save_pairs(path: str | Path, pairs: Tensor, names: Sequence[str]) -> None:
         ValueError: a pair is not of two devices that exist, a pair comes twice, or a name that is
             written has a comma or the end of a line in it.
     """
-    path = Path(path)
     numbers: list[list[int]] = checked_pairs(pairs, len(names)).tolist()
     for name in {names[i] for pair in numbers for i in pair}:
         if any(mark in name for mark in ",\r\n"):
             raise ValueError(f"names: {name!r} cannot be written as a field of 'uid1,uid2'")
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(Path(path)) as file:
         file.writelines(f"{names[i]},{names[j]}\n" for i, j in numbers)
-    os.replace(partial, path)
 
 
 def users_of_pairs(pairs: Tensor, n_devices: int) -> Tensor:

@@ -1,13 +1,15 @@
-"""Large text files, plain or gzipped, read in blocks of whole lines."""
+"""Large text files, plain or gzipped, read in blocks of whole lines and written whole or not."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TextIO, cast
 
 import numpy as np
 
@@ -74,6 +76,24 @@ def byte_blocks(
         yield first, rest + b"\n"
     if progress is not None:
         progress(path.name, total, total)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file to write, which comes under its name once it is whole, and else not at all.
+
+    It is gzipped if its name ends in .gz.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as raw:
+            # no time and no name in the file: the same text is the same file
+            packed = gzip.GzipFile("", "wb", 6, raw, 0) if path.suffix == ".gz" else raw
+            with io.TextIOWrapper(cast(IO[bytes], packed), "utf-8", newline="\n") as file:
+                yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path, file: IO[bytes], size: int) -> bytes:
