@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -60,10 +61,11 @@ class Synthetic:
                 raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
         if self.routine + self.favourite + self.interest > 1:
             raise ValueError("routine, favourite, interest: expected a sum of at most 1")
-        for name in ("interests", "favourites", "days", "burst", "median_visits"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if not self.device_counts or min(self.device_counts) < 0 or sum(self.device_counts) <= 0:
-            raise ValueError(f"device_counts: expected shares, got {self.device_counts}")
-        if self.most_visits < 2:
-            raise ValueError(f"most_visits: expected 2 or more, got {self.most_visits}")
+        least = dict.fromkeys(("interests", "favourites", "days", "burst", "median_visits"), 1)
+        least |= {"spread": 0, "topics_per_device": 0, "domains_per_device": 0, "most_visits": 2}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected {bound} or more, got {getattr(self, name)}")
+        counts = self.device_counts
+        if not all(0 <= share < math.inf for share in counts) or sum(counts) <= 0:
+            raise ValueError(f"device_counts: expected shares, got {counts}")

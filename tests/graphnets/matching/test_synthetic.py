@@ -129,7 +129,7 @@ def order_agreement(logs):
 
 
 def test_order_tells_about_a_user():
-    """With routines a step is shared in its own direction; without, either way equally often."""
+    """With routines steps are shared in their own direction; without, nearly as often reversed."""
     quiet = Synthetic(routine=0.0, favourite=0.5)
     assert order_agreement(synthetic_logs(400, seed=0)) > 1.5
     assert order_agreement(synthetic_logs(400, seed=0, settings=quiet)) < 1.5
@@ -143,6 +143,7 @@ def test_order_tells_about_a_user():
         ({"routine": 0.7, "favourite": 0.7}, "expected a sum of at most 1"),
         ({"favourites": 0}, "favourites: expected 1 or more, got 0"),
         ({"device_counts": ()}, "device_counts: expected shares"),
+        ({"spread": float("nan")}, "spread: expected 0 or more, got nan"),
         ({"most_visits": 1}, "most_visits: expected 2 or more, got 1"),
     ],
 )
