@@ -12,8 +12,8 @@ from graphnets.matching.cikm_pages import read_pages
 from graphnets.matching.hashing import distinct, number_in_place
 from graphnets.matching.logs import Logs
 from graphnets.matching.pair_files import load_pairs, users_of_pairs
-from graphnets.matching.ragged import Ragged
 from graphnets.matching.text_blocks import Progress, find_file
+from graphnets.ragged import Ragged
 
 
 def load_cikm(
@@ -53,8 +53,9 @@ def load_cikm(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a line is malformed; a uid comes twice, or a visited fid has two lines; a
-            number is not a whole one, or negative; a pair has an unknown uid or twice the same. The
+        ValueError: a file is there both gzipped and not, or is not a whole gzip file; a line is
+            malformed; a uid comes twice, or a visited fid has two lines; a number is not a whole
+            one, or negative; a pair has an unknown uid or twice the same. Where it is a line's, the
             message has file and line.
     """
     if levels < 1:

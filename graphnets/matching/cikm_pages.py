@@ -16,7 +16,6 @@ from graphnets.matching.hashing import (
     prefix_hashes,
 )
 from graphnets.matching.logs import Pages
-from graphnets.matching.ragged import Ragged
 from graphnets.matching.text_blocks import (
     NEWLINE,
     GrowingArray,
@@ -24,6 +23,7 @@ from graphnets.matching.text_blocks import (
     byte_blocks,
     line_error,
 )
+from graphnets.ragged import Ragged
 
 RETURN, COMMA = 13, 44
 URL_SEPARATORS, TITLE_SEPARATORS = b"/?", b" "

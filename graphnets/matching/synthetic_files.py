@@ -35,7 +35,8 @@ def generate(
     pairs of devices of one user, but for the users of the test, whose pairs are in test.csv.
 
     Args:
-        folder: to write to; it is made if it is not there, and files of these names are replaced.
+        folder: to write to; it is made if it is not there, and files of these names, also
+            gzipped, are replaced.
         n_devices, seed, settings: as in `synthetic_logs`.
         test: the share of users that belong to the test, from 0 to 1.
         compress: whether to gzip facts.json, urls.csv and titles.csv.
@@ -50,12 +51,15 @@ def generate(
     rng = np.random.default_rng([seed, 2])
     fids = rng.permutation(2 * len(logs.pages))[: len(logs.pages)]  # some fids nobody visits
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / f"facts.json{end}") as file:
-        file.writelines(_facts(logs, fids, rng))
-    with whole_file(folder / f"urls.csv{end}") as file:
-        file.writelines(_urls(web, fids))
-    with whole_file(folder / f"titles.csv{end}") as file:
-        file.writelines(_titles(web, fids))
+    tables = {
+        "facts.json": _facts(logs, fids, rng),
+        "urls.csv": _urls(web, fids),
+        "titles.csv": _titles(web, fids),
+    }
+    for name, text in tables.items():
+        with whole_file(folder / f"{name}{end}") as file:
+            file.writelines(text)
+        (folder / (name if compress else f"{name}.gz")).unlink(missing_ok=True)
     pairs = positive_pairs(logs.users)
     n_users = int(logs.users.max()) + 1 if len(logs) else 0
     held_out = torch.from_numpy(rng.random(n_users) < test)

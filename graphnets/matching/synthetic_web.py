@@ -15,7 +15,7 @@ from graphnets.matching.hashing import (
     prefix_hashes,
 )
 from graphnets.matching.logs import Pages
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 
 ITEMS = 1 << 34  # of a domain: a page's key is domain * ITEMS + item
 HUBS = 11  # the first items of a domain: its front page and those of its sections

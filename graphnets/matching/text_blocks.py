@@ -23,11 +23,14 @@ def find_file(folder: str | Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: there is neither.
+        ValueError: there are both.
     """
-    for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{name}: no file {Path(folder) / name}, nor with .gz behind it")
+    plain, packed = Path(folder) / name, Path(folder) / f"{name}.gz"
+    if plain.is_file() and packed.is_file():
+        raise ValueError(f"{name}: found both {plain} and {packed}; remove the one not to be read")
+    if plain.is_file() or packed.is_file():
+        return plain if plain.is_file() else packed
+    raise FileNotFoundError(f"{name}: no file {plain}, nor with .gz behind it")
 
 
 def line_error(path: Path, line: int, message: str) -> ValueError:

@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 
 from graphnets.matching.logs import Logs, Pages
-from graphnets.matching.ragged import Ragged
 from graphnets.matching.text_blocks import line_error, lines
+from graphnets.ragged import Ragged
 
 COLUMNS = ("panelist_id", "device", "timestamp", "url")
 KINDS = ("desktop", "mobile")
@@ -76,7 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
     if missing:
         raise line_error(path, 1, f"no column {missing[0]!r}; found {header}")
     places = [header.index(name) for name in COLUMNS]
-    for row in reader:
+    for row in _whole(path, reader):
         line = reader.line_num
         if len(row) != len(header):
             raise line_error(path, line, f"expected {len(header)} fields, got {len(row)}")
@@ -84,6 +85,14 @@ def _rows(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
         if kind not in KINDS:
             raise line_error(path, line, f"device: expected one of {KINDS}, got {kind!r}")
         yield line, panelist, KINDS.index(kind), _milliseconds(path, line, moment), url
+
+
+def _whole(path: Path, reader: Any) -> Iterator[list[str]]:
+    """The rows of a csv.reader, and its error with file and line, such as for an open quote."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise line_error(path, reader.line_num, str(error)) from None
 
 
 def _milliseconds(path: Path, line: int, moment: str) -> int:

@@ -155,3 +155,9 @@ def test_a_gzipped_file_that_is_cut_off_is_refused(tmp_path):
     (folder / "urls.csv.gz").write_bytes(packed[:-9])
     with pytest.raises(ValueError, match=r"urls\.csv\.gz is not a whole gzip file"):
         load_cikm(folder)
+
+
+def test_a_file_that_is_there_twice_is_refused(tmp_path):
+    (written(tmp_path) / "urls.csv.gz").write_bytes(gzip.compress(URLS.encode()))
+    with pytest.raises(ValueError, match=r"urls\.csv: found both"):
+        load_cikm(tmp_path)

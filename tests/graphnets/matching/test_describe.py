@@ -2,8 +2,8 @@ import torch
 
 from graphnets.matching.describe import describe
 from graphnets.matching.logs import Logs, Pages
-from graphnets.matching.ragged import Ragged
 from graphnets.matching.synthetic import synthetic_logs
+from graphnets.ragged import Ragged
 
 PAGES = Pages(
     torch.zeros((5, 1), dtype=torch.int64),

@@ -3,7 +3,6 @@ import pytest
 
 from graphnets.matching import hashing
 from graphnets.matching.hashing import distinct, hashed_runs, mixed, number_in_place
-from graphnets.matching.text_blocks import GrowingArray, byte_blocks
 
 
 def hashes_of(text):
@@ -48,24 +47,3 @@ def test_numbering_in_chunks_is_that_of_unique(n, monkeypatch):
     number_in_place(values, vocabulary)
     assert vocabulary.tolist() == expected.tolist()
     assert values.tolist() == inverse.tolist()
-
-
-@pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize("text", [b"", b"one", b"a\n\nlonger line\nend", b"a\nb\n"])
-def test_blocks_are_whole_lines_and_know_their_number(tmp_path, size, text):
-    (tmp_path / "file").write_bytes(text)
-    blocks = list(byte_blocks(tmp_path / "file", size=size))
-    joined = b"".join(block for _, block in blocks)
-    assert joined == text + (b"" if not text or text.endswith(b"\n") else b"\n")
-    read = b""
-    for first, block in blocks:
-        assert block.endswith(b"\n")
-        assert first == 1 + read.count(b"\n")
-        read += block
-
-
-def test_a_growing_array_keeps_what_was_added():
-    array, parts = GrowingArray(np.int32), [np.arange(n) for n in (0, 1, 5000, 3, 90_000)]
-    for part in parts:
-        array.extend(part)
-    assert array.finish().tolist() == np.concatenate(parts).tolist()

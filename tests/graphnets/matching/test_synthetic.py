@@ -69,6 +69,12 @@ def test_the_test_has_users_of_its_own(tmp_path):
     assert {*map(tuple, together.tolist())} == {*map(tuple, expected.tolist())}
 
 
+def test_files_of_before_are_replaced(tmp_path):
+    for n, compress in ((20, False), (10, True), (15, False)):
+        generate(tmp_path, n, compress=compress)
+        assert len(load_cikm(tmp_path)[0]) == n
+
+
 def test_a_seed_gives_the_same_logs_and_another_others():
     logs = synthetic_logs(30, seed=5)
     assert equal_logs(logs, synthetic_logs(30, seed=5))
