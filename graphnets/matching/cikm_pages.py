@@ -107,7 +107,7 @@ class _Lines:
     def __init__(self, path: Path, first: int, data: np.ndarray) -> None:
         self.path, self.first, self.data = path, first, data
         self.end = np.flatnonzero(data == NEWLINE)
-        self.begin = np.concatenate([[0], self.end[:-1] + 1])
+        self.begin = np.concatenate([[0], self.end + 1])[:-1]
         commas = np.append(np.flatnonzero(data == COMMA), len(data))
         self.comma = commas[np.searchsorted(commas, self.begin)]
         self.check(self.comma < self.end, "expected 'fid,text'")

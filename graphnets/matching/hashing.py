@@ -43,7 +43,7 @@ def hashed_runs(data: np.ndarray, separator: np.ndarray) -> tuple[np.ndarray, ..
         hash, (k,) uint64.
     """
     ends = np.flatnonzero(separator)
-    starts = np.concatenate([[0], ends[:-1] + 1])
+    starts = np.concatenate([[0], ends + 1])[:-1]
     lengths = ends - starts
     place = np.arange(len(data)) - np.repeat(starts, lengths + 1)
     places = 1 << int(lengths.max(initial=1)).bit_length()

@@ -23,6 +23,7 @@ def test_runs_have_equal_hashes_exactly_where_they_are_equal():
 
 def test_a_hash_does_not_depend_on_what_stands_beside():
     alone = hashes_of(b"word/")[2][0]
+    assert len(hashes_of(b"")[2]) == 0
     assert alone == hashes_of(b"//a/word/much-longer-than-that/")[2][3]
 
 
