@@ -7,9 +7,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from graphnets.matching.counts import unit_rows
 from graphnets.matching.neighbours import Neighbours
 from graphnets.matching.products import pair_cosines
-from graphnets.matching.counts import unit_rows
 
 
 def expanded(vectors: sp.csr_array, found: Neighbours) -> sp.csr_array:

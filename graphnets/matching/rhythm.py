@@ -7,8 +7,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from graphnets.matching.logs import HOUR, Logs
 from graphnets.matching.counts import unit_rows
+from graphnets.matching.logs import HOUR, Logs
 
 
 def rhythm(logs: Logs, hours: int = 168) -> Tensor:

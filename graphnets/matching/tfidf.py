@@ -10,8 +10,6 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from graphnets.matching.logs import Logs
-from graphnets.matching.pairs import checked_pairs
 from graphnets.matching.counts import (
     column_counts,
     count_blocks,
@@ -19,6 +17,8 @@ from graphnets.matching.counts import (
     page_tokens,
     unit_rows,
 )
+from graphnets.matching.logs import Logs
+from graphnets.matching.pairs import checked_pairs
 
 Counts = Literal["binary", "log", "linear"]
 PAIRS = 20_000  # pairs compared at once
