@@ -239,9 +239,7 @@ def run(
     for method in dict.fromkeys(key[0] for key in found):
         scores = [found[method, fold, 0] for fold in range(FOLDS)]
         decisions[method] = {
-            task: asdict(
-                decision(protocol, {f: s[task] for f, s in enumerate(scores)}, task, range(FOLDS))
-            )
+            task: asdict(decision(protocol, [s[task] for s in scores], task, range(FOLDS)))
             for task in TASKS
         }
     write_whole(out / "decisions.json", json.dumps(decisions, indent=1))
