@@ -180,7 +180,7 @@ def decided(protocol: Protocol, scores: Sequence[Tensor], task: Task, fold: int)
     devices = protocol.of_fold(task, fold)
     labels = protocol.labels(task, protocol.pairs(task, devices))
     others = [other for other in range(FOLDS) if other != fold]
-    found = decision(protocol, scores, task, others).decide(scores[fold], len(devices))
+    found = decision(protocol, scores, task, others).decide(scores[fold], len(devices), len(labels))
     true = int((found & labels).sum())
     return Scores.of_counts(true, int(found.sum()), int(labels.sum()))
 
