@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from graphnets.checkpoints import check_checkpoint
-from graphnets.matching.episodes import Episode, WindowEpisodes
+from graphnets.matching.episodes import Episode, PairEpisodes, WindowEpisodes
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.metrics import average_precision
@@ -73,8 +73,8 @@ class PairMatcher(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Take over what the data module knows of tokens."""
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, LogsDataModule):
-            raise TypeError(f"datamodule: expected a LogsDataModule, got {type(data).__name__}")
+        if not isinstance(data, MatchingData):
+            raise TypeError(f"datamodule: expected MatchingData, got {type(data).__name__}")
         if data.known.n_levels != self.hparams["levels"]:
             raise ValueError(
                 f"levels: prefixes of these logs have {data.known.n_levels} levels, the network "
@@ -178,7 +178,53 @@ def _mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
-class LogsDataModule(L.LightningDataModule):
+class MatchingData(L.LightningDataModule):
+    """What a data module gives a matcher to train on, whatever it comes from.
+
+    Attributes:
+        known: the vocabulary of all logs, labels not looked at.
+        vectors: of its tokens, or None.
+        episodes: for training.
+    """
+
+    known: Vocabulary
+    vectors: Tensor | None = None
+    episodes: WindowEpisodes | PairEpisodes
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Logs stay where they are: a matcher moves what it makes of them."""
+        return batch
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        """Episodes, one at a time."""
+        return DataLoader(self.episodes, batch_size=None)
+
+
+class PairsData(MatchingData):
+    """Given pairs of devices to train on, as candidates with known answers are.
+
+    Args:
+        logs, pairs, labels, batch, seed: of `PairEpisodes`.
+        known: the vocabulary.
+        vectors: (n_tokens, width) of its tokens, or None.
+    """
+
+    def __init__(
+        self,
+        logs: Logs,
+        pairs: Tensor,
+        labels: Tensor,
+        known: Vocabulary,
+        vectors: Tensor | None = None,
+        batch: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.known, self.vectors = known, vectors
+        self.episodes = PairEpisodes(logs, pairs, labels, batch, seed)
+
+
+class LogsDataModule(MatchingData):
     """Windows of training users' logs to train on, weeks of validation users' to validate on.
 
     Args:
@@ -210,8 +256,6 @@ class LogsDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.known: Vocabulary
-        self.vectors: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Read the logs and split their users."""
@@ -240,14 +284,6 @@ class LogsDataModule(L.LightningDataModule):
             h["seed"],
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Logs stay where they are: a matcher moves what it makes of them."""
-        return batch
-
-    def train_dataloader(self) -> DataLoader[Episode]:
-        """Episodes, one at a time."""
-        return DataLoader(self.episodes, batch_size=None)
-
     def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
         """The validation users' logs, in one piece."""
         if self.hparams["validation"] is None:
@@ -255,7 +291,7 @@ class LogsDataModule(L.LightningDataModule):
         return DataLoader([self.validation], batch_size=None)  # pyright: ignore
 
 
-def train(module: PairMatcher, data: LogsDataModule, epochs: int = 1) -> None:
+def train(module: PairMatcher, data: MatchingData, epochs: int = 1) -> None:
     """Train on the CPU without logs or checkpoints, for comparisons; then in evaluation mode."""
     trainer = L.Trainer(
         max_epochs=epochs,
