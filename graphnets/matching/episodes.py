@@ -30,7 +30,7 @@ class Episode:
 
 
 class PairEpisodes(Dataset[Episode]):
-    """Given pairs, each once an epoch, in batches that share devices: a device is encoded once each.
+    """Given pairs, each once an epoch, in batches that share devices: each is encoded once.
 
     The pairs of one device stay together, and devices come in an order drawn anew for each epoch.
 
