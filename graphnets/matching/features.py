@@ -39,16 +39,16 @@ class PairFeatures:
     For each view (vectors of devices), and for the same with each vector expanded by its nearest
     neighbours of the same kind, once and again: the cosine and its logarithm, the same less and
     over the crowding of both devices among the partner's kind, and the logarithms of the places
-    among each other's neighbours. Then the cosines of activity over hours, overlap of and gap between their times
-    (weeks), logarithms of sizes, and shared tokens, of the last view. Ideas of the CIKM Cup 2016
-    teams (M. C. Phan et al., SIGIR 2017); expansion and crowding as in
+    among each other's neighbours. Then the cosines of activity over hours, overlap of and gap
+    between their times (weeks), logarithms of sizes, and shared tokens, of the last view. Ideas of
+    the CIKM Cup 2016 teams (M. C. Phan, A. Sun, Y. Tay, SIGIR 2017); expansion and crowding as in
     `graphnets.matching.expansion`.
 
     Args:
         logs: the devices, all that are at hand: neighbours are sought among them.
         views: by name, fitted on `logs` unless they are; domains, words, and all, when None.
         k: neighbours that crowding is the mean of.
-        depth: neighbours kept, beyond which places are not told apart.
+        depth: neighbours kept, at least k, beyond which places are not told apart.
         expansion: neighbours that are added to a vector.
         rounds: how often; each makes the vectors up to `1 + expansion` times as long, so that for
             100,000 devices one or none is in order.
@@ -82,7 +82,7 @@ class PairFeatures:
             if not tfidf.fitted:
                 tfidf.fit(logs)
             self._tokens, self._idf = tfidf.transform(logs), tfidf.idf
-            view = self.views[name] = self._view(self._tokens, max(depth, expansion))
+            view = self.views[name] = self._view(self._tokens, max(depth, expansion, k))
             for turn in range(1, rounds + 1):
                 view = self.views[f"{name}_expanded_{turn}"] = _expanded(view, expansion)
         self._week, self._day = rhythm(logs, 168), rhythm(logs, 24)
