@@ -47,6 +47,7 @@ class PairFeatures:
     Args:
         logs: the devices, all that are at hand: neighbours are sought among them.
         views: by name, fitted on `logs` unless they are; domains, words, and all, when None.
+        learned: more views, by name: unit rows (n, d) for these devices.
         k: neighbours that crowding is the mean of.
         depth: neighbours kept, at least k, beyond which places are not told apart.
         expansion: neighbours that are added to a vector.
@@ -64,6 +65,7 @@ class PairFeatures:
         self,
         logs: Logs,
         views: Mapping[str, TfIdf] | None = None,
+        learned: Mapping[str, sp.csr_array] | None = None,
         k: int = 20,
         depth: int = 50,
         expansion: int = 3,
@@ -82,18 +84,22 @@ class PairFeatures:
             if not tfidf.fitted:
                 tfidf.fit(logs)
             self._tokens, self._idf = tfidf.transform(logs), tfidf.idf
-            view = self.views[name] = self._view(self._tokens, max(depth, expansion, k))
-            for turn in range(1, rounds + 1):
-                view = self.views[f"{name}_expanded_{turn}"] = _expanded(view, expansion)
+            self._add(name, self._tokens, max(depth, expansion, k), expansion, rounds)
+        for name, vectors in (learned or {}).items():
+            self._add(name, vectors, max(depth, expansion, k), expansion, rounds)
         self._week, self._day = rhythm(logs, 168), rhythm(logs, 24)
         self._hours, self._minutes = active_slots(logs), active_slots(logs, HOUR // 6)
         of_views = [f"{view}_{feature}" for view in self.views for feature in OF_A_VIEW]
         self.names = (*of_views, *OF_TIME, *OF_SIZE, *OF_TOKENS, "same_kind")
 
-    def _view(self, vectors: sp.csr_array, depth: int) -> View:
+    def _add(
+        self, name: str, vectors: sp.csr_array, depth: int, expansion: int, rounds: int
+    ) -> None:
         kinds = self.logs.kinds
         same, other = (nearest(vectors, depth, kinds, among) for among in ("same", "other"))
-        return View(vectors, same, other)
+        view = self.views[name] = View(vectors, same, other)
+        for turn in range(1, rounds + 1):
+            view = self.views[f"{name}_expanded_{turn}"] = _expanded(view, expansion)
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Features of canonical pairs (p, 2) int64, (p, n_features) float32, all finite.

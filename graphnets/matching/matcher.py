@@ -91,7 +91,7 @@ class HGNNMatcher(nn.Module):
         if width == 0 and set(heads) != {"shared"}:
             raise ValueError(f"width: heads {tuple(heads)} need the graph network, got 0")
         self.assignment: Assignment = every_k(chunk)
-        self.width, self.weights = width, weights
+        self.width, self.vectors = width, vectors
         if width:
             self.embed = mlp(7 + kinds + vectors, width, width)
             self.network = HGNN(width, layers)
