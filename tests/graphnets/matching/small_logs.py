@@ -1,8 +1,10 @@
 """Logs small enough to be checked by hand, and some that are drawn."""
 
+import numpy as np
 import torch
 
 from graphnets.matching.logs import DAY, HOUR, Logs, Pages
+from graphnets.matching.xdt import COLUMNS
 from graphnets.ragged import Ragged
 
 
@@ -44,3 +46,32 @@ def two_devices():
         torch.tensor([5, 5]),
         torch.tensor([0, 1]),
     )
+
+
+def write_xdt(path, n_users=15, seed=0):
+    """Drawn logs in the layout of the real ones: users with a desktop and a mobile device each."""
+    rng = np.random.default_rng(seed)
+    columns = {name: [] for name in COLUMNS}
+    for user in range(n_users):
+        for device in range(2):
+            n = 150
+            own = rng.random(n) < 0.5
+            sld = np.where(
+                own, 1 + 3 * user + rng.integers(4, size=n), 1 + rng.integers(60, size=n)
+            )
+            rows = {
+                "user": np.full(n, user + 100 * seed),
+                "device": np.full(n, device),
+                "is_app": np.zeros(n),
+                "ts": np.sort(rng.integers(0, 21 * 86_400, size=n)) + 1_460_000_000,
+                "subdomain": np.zeros(n),
+                "sld": sld,
+                "tld": np.full(n, 200),
+                "path": rng.integers(300, 303, size=n),
+                "title": 400 + sld,
+            }
+            for name, values in rows.items():
+                columns[name].append(values)
+    arrays = {name: np.concatenate(parts).astype(np.int32) for name, parts in columns.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+    return path

@@ -83,8 +83,8 @@ def test_every_parameter_learns(matcher):
 def test_untrained_shared_tokens_rank_as_tf_idf_does():
     torch.manual_seed(0)
     matcher = HGNNMatcher(2, 0, 0, heads=("shared",)).eval()
-    torch.nn.init.zeros_(matcher.weigh.weigh[-1].weight)
-    torch.nn.init.zeros_(matcher.weigh.weigh[-1].bias)
+    for parameter in matcher.weigh.weigh.parameters():
+        torch.nn.init.zeros_(parameter)
     devices = encode_devices(matcher, LOGS, KNOWN)
     dense = torch.zeros(len(LOGS), len(KNOWN.kinds))
     dense[devices.tokens.row, devices.tokens.values] = devices.weights[:, 0]

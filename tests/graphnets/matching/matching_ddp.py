@@ -1,0 +1,77 @@
+"""What each process of `test_matching_ddp.py` does: a few steps of training, and its weights."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Subset
+
+from graphnets.matching.lightning import LogsDataModule, PairMatcher
+
+EPISODES = 6
+
+
+class Report(L.Callback):
+    """Which logs each step is on: the first visit of each episode."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        self.seen.append(int(batch.logs.time[0]))
+
+
+class Ordered(LogsDataModule):
+    """Episodes in a given order, for one process that does what several do."""
+
+    order: tuple[int, ...] = ()
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Subset(self.episodes, self.order), batch_size=None)
+
+
+def fit(path: str, order: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:
+    """Train for some steps and say what came of it."""
+    torch.manual_seed(0)
+    module = PairMatcher(width=8, dropout=0.0, lr=1e-2)
+    data = (Ordered if order else LogsDataModule)(
+        path, fold=0, episodes=EPISODES, users=6, per_user=3, days=(4.0, 10.0), min_visits=10
+    )
+    if isinstance(data, Ordered):
+        data.order = order
+    report = Report()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[report],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, datamodule=data)
+    weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+    return {"weights": weights, "seen": report.seen, "steps": trainer.global_step}
+
+
+def run(rank: int, size: int, port: int, path: str, out: str) -> None:
+    """Train as one of the processes; the results go to a file, so that no queue holds tensors."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "NODE_RANK": "0"}
+    os.environ |= {"LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{size}"}  # as another launcher would
+    torch.set_num_threads(1)
+    try:
+        result: Any = fit(path, strategy="ddp", devices=size)
+    except Exception:
+        result = traceback.format_exc()
+    torch.save(result, out)
+    if dist.is_initialized():  # gloo's own threads must not outlive the interpreter
+        dist.destroy_process_group()

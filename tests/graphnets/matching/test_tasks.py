@@ -1,0 +1,74 @@
+import pytest
+import torch
+from small_logs import drawn_logs
+
+from graphnets.matching.pairs import same_user
+from graphnets.matching.tasks import Decision, expected_best, task_logs, task_pairs
+
+
+def test_tasks_differ_in_devices_and_pairs():
+    logs = drawn_logs()
+    whole, weeks = task_logs(logs, "A"), task_logs(logs, "B", min_visits=5)
+    assert len(whole) == len(logs)
+    assert len(weeks) > len(logs)
+    assert len(task_pairs(weeks, "B")) == len(weeks) * (len(weeks) - 1) // 2
+    cross = weeks.kinds[task_pairs(weeks, "B1")]
+    assert bool((cross[:, 0] != cross[:, 1]).all())
+    assert len(task_pairs(whole, "A")) == 9 * 9  # devices of either kind
+
+
+def test_the_best_expected_f1_is_that_of_all_sets():
+    probabilities = torch.tensor([0.9, 0.1, 0.55, 0.35, 0.05], dtype=torch.float64)
+    chosen = expected_best(probabilities)
+
+    def f1(mask):
+        found = probabilities[mask].sum()
+        return float(2 * found / (mask.sum() + probabilities.sum()))
+
+    sets = [torch.tensor([bool(k >> i & 1) for i in range(5)]) for k in range(1, 32)]
+    assert f1(chosen) == max(map(f1, sets))
+    assert len(expected_best(probabilities[:0])) == 0
+
+
+def gaussians(n_true, n_false, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    scores = torch.cat(
+        [
+            torch.randn(n_true, generator=g, dtype=torch.float64) + 3,
+            torch.randn(n_false, generator=g, dtype=torch.float64),
+        ]
+    )
+    labels = torch.arange(n_true + n_false) < n_true
+    return scores, labels
+
+
+def test_probabilities_follow_the_number_of_devices():
+    # One true pair a device; of 4 times the devices, 16 times the pairs.
+    scores, labels = gaussians(200, 20_000)
+    decision = Decision.fit(scores, labels, n_devices=200)
+    more, of_more = gaussians(800, 320_000, seed=1)
+    found = decision.probabilities(more, 800, len(more))
+    assert float(found.sum()) == pytest.approx(800, rel=0.15)
+    naive = decision.probabilities(more, 200, 20_200)  # as if the share had stayed
+    assert float(naive.sum()) > 1500
+    chosen = decision.decide(more, 800, len(more))
+    true = int((chosen & of_more).sum())
+    f1 = 2 * true / (int(chosen.sum()) + 800)
+    best = max(
+        2 * int((of_more & (more >= t)).sum()) / (int((more >= t).sum()) + 800)
+        for t in torch.linspace(0, 6, 61)
+    )
+    assert f1 > best - 0.01
+
+
+def test_weights_are_positive_for_the_pairs_called_true():
+    scores, labels = gaussians(50, 500)
+    decision = Decision.fit(scores, labels, 50)
+    chosen = decision.decide(scores, 50, len(scores))
+    assert torch.equal(decision.weights(scores, 50, len(scores)) > 0, chosen)
+
+
+def test_labels_of_users():
+    logs = drawn_logs()
+    pairs = task_pairs(logs, "B")
+    assert int(same_user(logs.users, pairs).sum()) == 6 * 3
