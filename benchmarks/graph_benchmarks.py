@@ -66,16 +66,16 @@ def run_all(args: argparse.Namespace) -> Table:
 
 
 def cost_all(args: argparse.Namespace) -> Table:
+    """Time what the CSV lacks, keeping it up to date; returned are all of its rows."""
     path = args.out.with_name(args.out.name + "_costs.csv")
     done, table = kept_rows(path, COST_COLUMNS, COST_SETTINGS), Table(COST_COLUMNS)
+    for row in done.values():
+        table.add(**row)
     for name in args.sets:
         for model in args.models:
-            keys = [(name, model, who) for who in contenders(model)]
-            known = all(key in done for key in keys)
-            rows = [done[key] for key in keys] if known else []
-            for row in rows or costs(model, name, args.data, args.repeats, not args.quick):
-                table.add(**row)
-            if not known:
+            if any((name, model, who) not in done for who in contenders(model)):
+                for row in costs(model, name, args.data, args.repeats, not args.quick):
+                    table.add(**row)
                 table.to_csv(path)
     return table
 
@@ -128,9 +128,8 @@ def report(scores: Table, costs: Table, args: argparse.Namespace) -> str:
         f"`python benchmarks/graph_benchmarks.py --task {args.task} --seeds {args.seeds}`: "
         f"test accuracy in %{f' (ROC AUC for {areas})' if areas else ''}, mean ± standard "
         "deviation (seeds); the largest difference is that of one seed. Times are medians of "
-        "epochs that take turns; PyG's are multiples "
-        "of ours, by edge lists and by torch.sparse's CSR. MB is what the peak of a training "
-        "process adds.",
+        "the processor time of epochs that take turns; PyG's are multiples of ours, by edge lists "
+        "and by torch.sparse's CSR. MB is what the peak of a training process adds.",
         summary(scores, costs).to_markdown(),
     ]
     return "\n\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from side_by_side import require, times
 def costs(
     model: str, name: str, data: Path, repeats: int, megabytes: bool = True
 ) -> list[dict[str, Any]]:
-    """A row for each contender: milliseconds of an epoch (median), megabytes of the first ones."""
+    """A row for each contender: milliseconds of an epoch (median), megabytes of the first two."""
     calls, losses = {}, {}
     for who in contenders(model):
         task = task_of(who, model, name, data, seed=0)
@@ -29,7 +30,7 @@ def costs(
         calls[who] = lambda net=net, o=optimizer, task=task: epoch(net, o, task)
     for who, loss in losses.items():
         require(f"{name}, {model}, {who}", abs(loss - losses[OURS]) / losses[OURS], 1e-5)
-    seconds = times(calls, repeats)
+    seconds = times(calls, repeats, time.process_time, warmup=1)  # other programs do not count
     return [
         {
             "set": name,
