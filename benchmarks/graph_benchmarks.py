@@ -86,8 +86,8 @@ def summary(scores: Table, costs: Table) -> Table:
     found = Table(
         [*titles, "epoch, ms", "PyG, times", "torch.sparse, times", "MB", "PyG MB, times"]
     )
-    chosen = dict.fromkeys((row["set"], row["model"]) for row in scores.rows)
-    for name, model in chosen:
+    timed = dict.fromkeys((row["set"], row["model"]) for row in costs.rows)
+    for name, model in timed:
         ours, peers = (scores_of(scores, (name, model, who)) for who in trainers(model))
         pairs = [100 * (ours[seed] - peers[seed]) for seed in ours if seed in peers]
         cost = {row["library"]: row for row in costs.rows if key(row)[:2] == (name, model)}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparsetorch.csr import CSRTensor
 from sparsetorch.nn.edges import Graph, as_pattern
 from sparsetorch.pattern import Pattern
+from sparsetorch.products import sddmm
 
 
 class GATConv(nn.Module):
@@ -103,7 +104,11 @@ class GATConv(nn.Module):
     def _attention(self, pattern: Pattern, h: Tensor) -> CSRTensor:
         to_target = torch.einsum("hnc,hc->hn", h, self.target)
         from_source = torch.einsum("hnc,hc->hn", h, self.source)
-        scores = to_target.index_select(-1, pattern.row) + from_source.index_select(-1, pattern.col)
+        # The sum at each edge as a product of two rows: its gradient is one of matrices, where that
+        # of an `index_select` adds up entry by entry.
+        left = torch.stack([to_target, torch.ones_like(to_target)], -1)
+        right = torch.stack([torch.ones_like(from_source), from_source], -1)
+        scores = sddmm(pattern, left, right).values
         scores = nn.functional.leaky_relu(scores, self.negative_slope)
         return CSRTensor(pattern, scores).softmax(-1)
 
