@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 from graphnets.readout import membership
 from sparsetorch import CSRTensor, Pattern
 

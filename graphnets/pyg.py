@@ -20,7 +20,7 @@ from torch import Tensor
 
 from graphnets.extras import extra
 from graphnets.graph_batch import GraphBatch
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 from sparsetorch import CSRTensor, TypedCSR, assembly
 from sparsetorch.typed import EdgeType
 

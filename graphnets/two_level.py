@@ -55,6 +55,21 @@ class TwoLevelGraph:
             if len(shape) != 2 or shape[0] != rows:
                 raise ValueError(f"{name}: expected ({rows}, features), got {tuple(shape)}")
 
+    @classmethod
+    def of_patterns(
+        cls, fine: Pattern, coarse: Pattern, cross: Pattern, **features: Tensor
+    ) -> Self:
+        """A graph with the features that are given, by attribute's name, and none for the rest."""
+        rows = {
+            "fine_nodes": cross.shape[0],
+            "coarse_nodes": cross.shape[1],
+            "fine_edges": fine.nnz,
+            "coarse_edges": coarse.nnz,
+            "cross_edges": cross.nnz,
+        }
+        none = {name: torch.zeros(n, 0, device=cross.device) for name, n in rows.items()}
+        return cls(fine, coarse, cross, **none | features)
+
     @cached_property
     def to_fine(self) -> Incidence:
         """Incidence of fine nodes and cross edges, for `mean_edges`."""

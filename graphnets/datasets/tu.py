@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from graphnets.graph_batch import GraphBatch
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 from sparsetorch import CSRTensor
 
 NO_EDGES = np.zeros((0, 2))

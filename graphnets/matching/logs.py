@@ -9,10 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 
 HOUR = 3_600_000  # ms
-WEEK = 168 * HOUR
+DAY = 24 * HOUR
+WEEK = 7 * DAY
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,33 @@ class Logs:
             self.periods[devices],
             self.sources[devices],
         )
+
+
+def windows(logs: Logs, devices: Tensor, begin: Tensor, end: Tensor) -> Logs:
+    """What devices did in windows of time, each window a device of its own.
+
+    Args:
+        logs: of the devices.
+        devices: (k,) int64, may repeat.
+        begin, end: (k,) int64, milliseconds; a visit at `begin` is in, one at `end` is not.
+
+    Returns:
+        Logs of k devices, some perhaps empty, in this order; `periods` is the window's number, and
+        `sources` its device's.
+    """
+    page, positions = logs.page.select(devices)
+    time = logs.time[positions]
+    kept = (time >= begin[page.row]) & (time < end[page.row])
+    return Logs(
+        logs.pages,
+        Ragged.from_rows(page.row[kept], page.values[kept], len(devices)),
+        time[kept],
+        [f"{logs.names[d]}/{k}" for k, d in enumerate(devices.tolist())],
+        logs.users[devices],
+        logs.kinds[devices],
+        torch.arange(len(devices)),
+        logs.sources[devices],
+    )
 
 
 def week_slices(logs: Logs, min_visits: int = 20) -> Logs:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.logs import Logs, Pages
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
+from graphnets.stable import stable_ids
 
 COLUMNS = ("user", "device", "is_app", "ts", "subdomain", "sld", "tld", "path", "title")
 EMPTY = 0  # the id of a part that an address does not have
@@ -28,8 +29,9 @@ def load_xdt(path: str | Path) -> Logs:
 
     Returns:
         Logs in which a device's name is "user/desktop" or "user/mobile". The levels of a page are
-        the service's name, then with the rest of the domain or package, then with the path. Its
-        words are all its parts but the outermost domain, and the title.
+        the service's name, then with the rest of the domain or package, then with the path, then
+        with the title. Its words are all its parts but the outermost domain, and the title. Ids of
+        prefixes are hashes, the same in every file with this vocabulary.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -77,19 +79,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _prefixes(parts: np.ndarray) -> Tensor:
-    """(n_pages, 3): the name; with the domain; with the path, where there is one."""
-    sld, tld, subdomain, path, _ = parts.T
-    levels = [
-        np.stack(columns, 1)
-        for columns in ((sld,), (sld, tld, subdomain), (sld, tld, subdomain, path))
-    ]
-    ids, first = [], 0
-    for level in levels:
-        found, inverse = np.unique(level, axis=0, return_inverse=True)
-        ids.append(first + inverse.reshape(-1))
-        first += len(found)
-    ids[2] = np.where(path == EMPTY, -1, ids[2])
-    return torch.from_numpy(np.stack(ids, 1))
+    """(n_pages, 4): the name; with the domain; with the path; with the title, if there are such."""
+    sld, tld, subdomain, path, title = parts.T
+    name = stable_ids(sld)
+    domain = stable_ids(sld, tld, subdomain)
+    address = np.where(path == EMPTY, -1, stable_ids(sld, tld, subdomain, path))
+    page = np.where(title == EMPTY, -1, stable_ids(sld, tld, subdomain, path, title))
+    return torch.from_numpy(np.stack([name, domain, address, page], 1))
 
 
 def _words(parts: np.ndarray) -> Ragged:

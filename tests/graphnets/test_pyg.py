@@ -8,7 +8,7 @@ import torch
 
 from graphnets import pyg
 from graphnets.graph_batch import GraphBatch
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 from sparsetorch import CSRTensor, TypedCSR
 
 

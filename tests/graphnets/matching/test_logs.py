@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from graphnets.matching.logs import WEEK, Logs, Pages, week_slices
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 
 PAGES = Pages(
     torch.tensor([[0, 3], [1, 4], [2, -1]]),

@@ -37,6 +37,7 @@ def test_devices_times_and_pages(tmp_path, arrays):
     assert app[:, 0].unique().tolist() == site[:, 0].tolist()  # one service
     assert app[0, 1] == app[1, 1] != site[0, 1]  # one package, not the site's domain
     assert app[1, 2] == -1  # this visit has no path
+    assert app[:, 3].tolist() == [-1, -1]  # apps have no titles
     assert sorted(logs.pages.words[int(logs.page[1][0])].tolist()) == [2, 3, 9]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -74,6 +75,14 @@ class Ragged:
         """The row of each value, (n_values,) int64."""
         return torch.repeat_interleave(self.lengths, output_size=len(self.values))
 
+    def with_values(self, values: Tensor) -> Self:
+        """Other values in the same rows."""
+        return type(self)(self.ptr, values)
+
+    def to(self, device: torch.device | str) -> Self:
+        """These rows on a device."""
+        return type(self)(self.ptr.to(device), self.values.to(device))
+
     def select(self, rows: Tensor) -> tuple[Self, Tensor]:
         """Some rows (k,) int64, in that order, and the positions that their values had.
 
@@ -90,3 +99,22 @@ class Ragged:
             torch.arange(len(chosen.values)) + (self.ptr[rows] - chosen.ptr[:-1])[chosen.row]
         )
         return type(self)(chosen.ptr, self.values[positions]), positions
+
+
+def concatenate(blocks: Sequence[Ragged]) -> Ragged:
+    """The rows of all blocks, one after another.
+
+    Raises:
+        ValueError: there is no block.
+    """
+    if not blocks:
+        raise ValueError("blocks: expected at least one")
+    return Ragged.from_lengths(
+        torch.cat([block.lengths for block in blocks]),
+        torch.cat([block.values for block in blocks]),
+    )
+
+
+def segment_max(rows: Ragged) -> Tensor:
+    """The largest values of each row, (n, *); differentiable; -inf for empty rows."""
+    return torch.segment_reduce(rows.values, "max", lengths=rows.lengths, axis=0, unsafe=True)

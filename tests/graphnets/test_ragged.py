@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graphnets.matching.ragged import Ragged
+from graphnets.ragged import Ragged
 
 ROWS = Ragged(torch.tensor([0, 2, 2, 5]), torch.tensor([10, 11, 20, 21, 22]))
 

@@ -1,0 +1,268 @@
+"""Matching devices on real logs: every matcher on people that it was not trained on.
+
+    python benchmarks/matching_xdt.py --data xdt.npz [--methods shared ...] [--seeds 3] [--quick]
+
+Users are split in five folds; each method is trained on four and scores all pairs of the fifth, for
+the tasks of `graphnets.matching.tasks`. Each fold's threshold comes from the scores of the four
+others, each by the matcher that had not seen it. Frequencies of tokens are those of all logs; no
+label of a test user is used. Scores are kept as they come in OUT, so that a stopped run goes on.
+
+Writes OUT/table.md, OUT/decisions.json (see `graphnets.matching.tasks.Decision`), OUT/curves.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from resumable import machine, write_whole
+from torch import Tensor
+from tqdm import tqdm
+
+from graphnets.matching.features import PairFeatures
+from graphnets.matching.lightning import LogsDataModule, PairMatcher, train
+from graphnets.matching.logistic import LogisticMatcher
+from graphnets.matching.logs import Logs
+from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
+from graphnets.matching.pairs import same_user
+from graphnets.matching.rhythm import rhythm
+from graphnets.matching.splits import user_folds
+from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
+from graphnets.matching.tfidf import TfIdf
+from graphnets.matching.xdt import load_xdt
+
+FOLDS = 5
+WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the hours' cosine, beside that of TF-IDF
+NETWORKS: dict[str, dict[str, Any]] = {
+    "shared tokens": {"width": 0, "heads": ["shared"]},
+    "HGNN, shared tokens": {"width": 32, "heads": ["shared"], "dropout": 0.3},
+    "HGNN, cross-attention": {"width": 32, "heads": ["cross"], "vectors": 32},
+    "HGNN, pooled": {"width": 32, "heads": ["pooled"], "vectors": 32},
+    "TGCE": {"network": "tgce", "vectors": 64},
+}
+PLAIN = ("TF-IDF", "TF-IDF and hours", "linear")
+SUMS = {"shared tokens and linear": ("shared tokens", "linear")}
+METHODS = (*PLAIN, *NETWORKS, *SUMS)
+
+
+class Protocol:
+    """The logs, the split and the pairs of each task."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = load_xdt(path)
+        self.fold = user_folds(self.logs.users, FOLDS, 0, self.logs.kinds)
+        self.task_logs: dict[Task, Logs] = {task: task_logs(self.logs, task) for task in TASKS}
+
+    def of_fold(self, task: Task, fold: int, held_out: bool = True) -> Tensor:
+        """The devices of a task whose users are in a fold, or in the others."""
+        logs = self.task_logs[task]
+        return ((self.fold[logs.sources] == fold) == held_out).nonzero()[:, 0]
+
+    def pairs(self, task: Task, devices: Tensor) -> Tensor:
+        """Pairs of some of a task's devices, by their numbers there."""
+        return devices[task_pairs(self.task_logs[task].select(devices), task)]
+
+    def labels(self, task: Task, pairs: Tensor) -> Tensor:
+        """Whether pairs are one user's."""
+        return same_user(self.task_logs[task].users, pairs)
+
+
+def scores_of(
+    protocol: Protocol, method: str, fold: int, seed: int, steps: int
+) -> dict[Task, Tensor]:
+    """Scores of a fold's pairs by a method that was trained on the other folds."""
+    if method in NETWORKS:
+        return _network(protocol, method, fold, seed, steps)
+    return {task: _plain(protocol, task, method, fold) for task in TASKS}
+
+
+def _network(
+    protocol: Protocol, method: str, fold: int, seed: int, steps: int
+) -> dict[Task, Tensor]:
+    options = NETWORKS[method]
+    torch.manual_seed(seed)
+    crowded = {"negatives": 8} if "cross" in options.get("heads", ()) else {}
+    data = LogsDataModule(
+        str(protocol.path),
+        FOLDS,
+        fold,
+        episodes=steps,
+        seed=seed,
+        vectors=options.get("vectors", 0),
+        **crowded,
+    )
+    module = PairMatcher(**options)
+    train(module, data)
+    found: dict[Task, Tensor] = {}
+    for task in TASKS:
+        devices = protocol.of_fold(task, fold)
+        logs = protocol.task_logs[task].select(devices)
+        found[task] = module.scores(logs, task_pairs(logs, task))
+    return found
+
+
+def _plain(protocol: Protocol, task: Task, method: str, fold: int) -> Tensor:
+    logs = protocol.task_logs[task]
+    train, test = (
+        protocol.pairs(task, protocol.of_fold(task, fold, held_out)) for held_out in (False, True)
+    )
+    labels = protocol.labels(task, train)
+    if method == "linear":
+        features = PairFeatures(logs)
+        matcher = LogisticMatcher(len(features.names)).fit(features(train), labels)
+        return matcher(features(test)).float()
+    vectors = TfIdf(words=True).fit(logs).transform(logs)
+    hours = rhythm(logs, 168)
+
+    def score(pairs: Tensor, weight: float) -> Tensor:
+        a, b = pairs.T.numpy()
+        cosine = torch.from_numpy((vectors[a] * vectors[b]).sum(1)).float()
+        return cosine + weight * (hours[pairs[:, 0]] * hours[pairs[:, 1]]).sum(1)
+
+    weight = 0.0
+    if method == "TF-IDF and hours":
+        weight = max(WEIGHTS, key=lambda w: average_precision(score(train, w), labels))
+    return score(test, weight)
+
+
+def kept_scores(
+    protocol: Protocol, methods: Sequence[str], seeds: int, steps: int, out: Path
+) -> dict[tuple[str, int, int], dict[Task, Tensor]]:
+    """Scores of each method, fold and seed, from files where an earlier run has left them."""
+    runs = [
+        (method, fold, seed)
+        for seed in range(seeds)
+        for method in methods
+        if method not in SUMS
+        for fold in range(FOLDS)
+        if seed == 0 or method in NETWORKS
+    ]
+    found = {}
+    for method, fold, seed in tqdm(runs, desc="runs"):
+        path = out / f"{method.replace(',', '').replace(' ', '_')}-{fold}-{seed}-{steps}.pt"
+        if not path.exists():
+            scores = scores_of(protocol, method, fold, seed, steps)
+            partial = path.with_suffix(".partial")
+            torch.save(scores, partial)
+            partial.replace(path)
+        found[method, fold, seed] = torch.load(path)
+    for method, parts in SUMS.items():
+        for seed in range(seeds):
+            for fold in range(FOLDS):
+                keys = [(part, fold, seed if part in NETWORKS else 0) for part in parts]
+                if method in methods and all(key in found for key in keys):
+                    found[method, fold, seed] = {
+                        task: sum((found[key][task] for key in keys), torch.zeros(()))
+                        for task in TASKS
+                    }
+    return found
+
+
+def decision(
+    protocol: Protocol, scores: dict[int, Tensor], task: Task, folds: Sequence[int]
+) -> Decision:
+    """What the scores of some folds say about probabilities and a threshold."""
+    devices = [protocol.of_fold(task, fold) for fold in folds]
+    labels = [protocol.labels(task, protocol.pairs(task, some)) for some in devices]
+    return Decision.fit(
+        torch.cat([scores[fold] for fold in folds]), torch.cat(labels), sum(map(len, devices))
+    )
+
+
+def decided(protocol: Protocol, scores: dict[int, Tensor], task: Task, fold: int) -> Scores:
+    """P, R and F1 on a fold, with what the other folds' scores say."""
+    devices = protocol.of_fold(task, fold)
+    labels = protocol.labels(task, protocol.pairs(task, devices))
+    others = [other for other in range(FOLDS) if other != fold]
+    found = decision(protocol, scores, task, others).decide(scores[fold], len(devices))
+    true = int((found & labels).sum())
+    return Scores.of_counts(true, int(found.sum()), int(labels.sum()))
+
+
+def table(
+    protocol: Protocol, found: dict[tuple[str, int, int], dict[Task, Tensor]]
+) -> list[dict[str, Any]]:
+    """A row for each method: means and deviations over folds and seeds."""
+    rows = []
+    for method in dict.fromkeys(key[0] for key in found):
+        row: dict[str, Any] = {"method": method}
+        seeds = sorted({seed for m, _, seed in found if m == method})
+        for task in TASKS:
+            precision, f1, best = [], [], []
+            for seed in seeds:
+                scores = {f: found[method, f, seed][task] for f in range(FOLDS)}
+                for fold in range(FOLDS):
+                    pairs = protocol.pairs(task, protocol.of_fold(task, fold))
+                    labels = protocol.labels(task, pairs)
+                    precision.append(average_precision(scores[fold], labels))
+                    f1.append(decided(protocol, scores, task, fold).f1)
+                    top = best_threshold(scores[fold], labels)
+                    best.append(pair_scores(scores[fold], labels, top).f1)
+            for name, values in (("AP", precision), ("F1", f1), ("F1*", best)):
+                row[f"{task} {name}"] = _mean_and_deviation(values, len(seeds))
+        rows.append(row)
+    return rows
+
+
+def _mean_and_deviation(values: list[float], seeds: int) -> str:
+    """The mean over folds and seeds, and the deviation of the seeds' means if there are several."""
+    means = torch.tensor(values).view(seeds, FOLDS).mean(1)
+    text = f"{float(means.mean()):.3f}"
+    return text if seeds == 1 else f"{text} ± {float(means.std()):.3f}"
+
+
+def markdown(rows: list[dict[str, Any]], note: str) -> str:
+    """The table and what made it."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines) + f"\n\n({note})\n"
+
+
+def run(
+    data: Path, methods: Sequence[str], seeds: int, steps: int, out: Path
+) -> list[dict[str, Any]]:
+    """Score, write and return the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    protocol = Protocol(data)
+    found = kept_scores(protocol, methods, seeds, steps, out)
+    rows = table(protocol, found)
+    write_whole(out / "table.md", markdown(rows, machine()))
+    decisions = {}
+    for method in dict.fromkeys(key[0] for key in found):
+        scores = [found[method, fold, 0] for fold in range(FOLDS)]
+        decisions[method] = {
+            task: asdict(
+                decision(protocol, {f: s[task] for f, s in enumerate(scores)}, task, range(FOLDS))
+            )
+            for task in TASKS
+        }
+    write_whole(out / "decisions.json", json.dumps(decisions, indent=1))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="an xdt.npz")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300, help="episodes of training")
+    parser.add_argument("--out", type=Path, default=Path("runs/matching_xdt"))
+    options = parser.parse_args(arguments)
+    rows = run(options.data, options.methods, options.seeds, options.steps, options.out)
+    print(markdown(rows, machine()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Attention between the rows of two members of a batch, for many pairs of members, without padding.
+
+For a pair (v, w) with keys K and features X of m and n rows,
+
+    S = K_v K_w^T,   Y_v = softmax(S, rows) X_w,   Y_w = softmax(S, columns)^T X_v
+
+One matrix of scores serves both directions. The plain form is `cross_attend_reference`; the CPU
+goes pair by pair, with small products that fit in cache and a derivative that keeps nothing but the
+results; other devices take pairs of about the same size together.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from graphnets.ragged import Ragged
+
+SMALLEST = 16  # rows of the smallest bucket
+
+
+class Attended(NamedTuple):
+    """What the members of pairs see of each other; row p is of pair p."""
+
+    first: Ragged  # values (sum of the first members' rows, d)
+    second: Ragged
+
+
+def cross_attend(ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor) -> Attended:
+    """For each pair what either member attends to in the other.
+
+    Args:
+        ptr: (members + 1,) int64; member v has rows ptr[v] to ptr[v + 1] of keys and features, at
+            least one.
+        keys: (n, h), of the dtype of features.
+        features: (n, d).
+        pairs: (k, 2) int64 members; a member may come in many pairs, and with itself.
+
+    Returns:
+        Features attended to, for the rows of each pair's first and second members. Derivatives with
+        respect to keys and features, first ones only on the CPU.
+
+    Raises:
+        ValueError: shapes do not fit, a member does not exist or has no row.
+    """
+    _check(ptr, keys, features, pairs)
+    lengths = ptr.diff()[pairs]
+    shape = [torch.cat([n.new_zeros(1), n.cumsum(0)]) for n in lengths.unbind(1)]
+    if not len(pairs):
+        empty = features.new_zeros(0, features.shape[1])
+        return Attended(Ragged(shape[0], empty), Ragged(shape[1], empty))
+    if keys.device.type == "cpu":
+        first, second = _PairByPair.apply(ptr, keys, features, pairs)
+    else:
+        first, second = _by_buckets(ptr, keys, features, pairs)
+    return Attended(Ragged(shape[0], first), Ragged(shape[1], second))
+
+
+def cross_attend_reference(
+    ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The definition, pair by pair; values of the results of `cross_attend`."""
+    first, second = [], []
+    for v, w in pairs.tolist():
+        rows_v, rows_w = slice(int(ptr[v]), int(ptr[v + 1])), slice(int(ptr[w]), int(ptr[w + 1]))
+        scores = keys[rows_v] @ keys[rows_w].T
+        first.append(scores.softmax(1) @ features[rows_w])
+        second.append(scores.softmax(0).T @ features[rows_v])
+    return torch.cat(first), torch.cat(second)
+
+
+class _PairByPair(torch.autograd.Function):
+    """`cross_attend` on the CPU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        members = _slices(ptr)
+        places = _places(ptr, pairs)
+        width = features.shape[1]
+        first = features.new_empty(places[-1][1], width)
+        second = features.new_empty(places[-1][3], width)
+        for (v, w), (a, b, c, d) in zip(pairs.tolist(), places):
+            rows_v, rows_w = members[v], members[w]
+            scores = keys[rows_v] @ keys[rows_w].T
+            torch.mm(scores.softmax(1), features[rows_w], out=first[a:b])
+            torch.mm(scores.softmax(0).T, features[rows_v], out=second[c:d])
+        ctx.save_for_backward(ptr, keys, features, pairs, first, second)
+        return first, second
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_first: Tensor, to_second: Tensor) -> tuple[Tensor | None, ...]:
+        ptr, keys, features, pairs, first, second = ctx.saved_tensors
+        members, places = _slices(ptr), _places(ptr, pairs)
+        to_keys, to_features = torch.zeros_like(keys), torch.zeros_like(features)
+        # The part of softmax's derivative that is one number a row: (G . Y), for all rows at once.
+        along_rows = (to_first * first).sum(1, keepdim=True)
+        along_columns = (to_second * second).sum(1)
+        for (v, w), (a, b, c, d) in zip(pairs.tolist(), places):
+            rows_v, rows_w = members[v], members[w]
+            K_v, K_w, X_v, X_w = keys[rows_v], keys[rows_w], features[rows_v], features[rows_w]
+            G_v, G_w = to_first[a:b], to_second[c:d]
+            scores = K_v @ K_w.T
+            by_row, by_column = scores.softmax(1), scores.softmax(0)
+            to_features[rows_w].addmm_(by_row.T, G_v)
+            to_features[rows_v].addmm_(by_column, G_w)
+            to_scores = (G_v @ X_w.T).sub_(along_rows[a:b]).mul_(by_row)
+            to_scores += (X_v @ G_w.T).sub_(along_columns[c:d]).mul_(by_column)
+            to_keys[rows_v].addmm_(to_scores, K_w)
+            to_keys[rows_w].addmm_(to_scores.T, K_v)
+        return None, to_keys, to_features, None
+
+
+def _slices(ptr: Tensor) -> list[slice]:
+    bounds: list[int] = ptr.tolist()
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def _places(ptr: Tensor, pairs: Tensor) -> list[list[int]]:
+    """Where the rows of each pair begin and end in the two results: (a, b, c, d)."""
+    ends = ptr.diff()[pairs].cumsum(0)
+    begins = ends - ptr.diff()[pairs]
+    return torch.stack([begins[:, 0], ends[:, 0], begins[:, 1], ends[:, 1]], 1).tolist()
+
+
+def _by_buckets(
+    ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Pairs whose members have about as many rows together, each padded to a power of two."""
+    lengths = ptr.diff()[pairs]
+    sizes = SMALLEST * 2 ** (lengths.double() / SMALLEST).log2().ceil().clamp(min=0).long()
+    begins = lengths.cumsum(0) - lengths
+    totals: list[int] = lengths.sum(0).tolist()
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    places: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for size in sizes.unique(dim=0):
+        chosen = (sizes == size).all(1).nonzero()[:, 0]
+        rows, present = [], []
+        for side in range(2):
+            offset = torch.arange(int(size[side]), device=ptr.device)
+            present.append(offset < lengths[chosen, side, None])
+            rows.append(torch.where(present[side], ptr[pairs[chosen, side], None] + offset, 0))
+            places[side].append((begins[chosen, side, None] + offset)[present[side]])
+        v, w = rows
+        scores = keys[v] @ keys[w].mT
+        scores = scores.masked_fill(~(present[0][:, :, None] & present[1][:, None]), -torch.inf)
+        # Rows of padding alone have no softmax; they are not looked at, but NaN would spread.
+        by_row = scores.softmax(2).nan_to_num(0)
+        by_column = scores.softmax(1).nan_to_num(0)
+        parts[0].append((by_row @ features[w])[present[0]])
+        parts[1].append((by_column.mT @ features[v])[present[1]])
+    first, second = (
+        features.new_zeros(total, features.shape[1]).index_copy(
+            0, torch.cat(where), torch.cat(part)
+        )
+        for total, where, part in zip(totals, places, parts)
+    )
+    return first, second
+
+
+def _check(ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor) -> None:
+    if keys.ndim != 2 or features.ndim != 2 or len(keys) != len(features):
+        raise ValueError(
+            "keys and features: expected (n, h) and (n, d), got "
+            f"{tuple(keys.shape)} and {tuple(features.shape)}"
+        )
+    if keys.dtype != features.dtype:
+        raise ValueError(
+            f"keys and features: expected one dtype, got {keys.dtype} and {features.dtype}"
+        )
+    if ptr.ndim != 1 or len(ptr) < 1 or int(ptr[0]) != 0 or int(ptr[-1]) != len(features):
+        raise ValueError(f"ptr: expected to rise from 0 to {len(features)}, the number of rows")
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype != torch.int64:
+        raise ValueError(
+            f"pairs: expected int64 of shape (k, 2), got {pairs.dtype} of shape "
+            f"{tuple(pairs.shape)}"
+        )
+    members = len(ptr) - 1
+    if len(pairs) and not 0 <= int(pairs.min()) <= int(pairs.max()) < members:
+        raise ValueError(
+            f"pairs: expected members from 0 to {members - 1}, got {int(pairs.min())} to "
+            f"{int(pairs.max())}"
+        )
+    empty = pairs[(ptr.diff()[pairs] < 1).any(1)]
+    if len(empty):
+        raise ValueError(
+            f"pairs: a member of ({int(empty[0, 0])}, {int(empty[0, 1])}) has no row to attend to; "
+            "leave such pairs out"
+        )

@@ -1,0 +1,131 @@
+"""Training samples: some windows of some people's logs, and pairs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from graphnets.matching.logs import DAY, Logs, windows
+from graphnets.matching.pairs import all_pairs, same_user
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Devices and pairs of them whose answer is known.
+
+    Attributes:
+        logs: of the devices, none empty.
+        pairs: (k, 2) int64.
+        labels: (k,) float32, 1 for one person's.
+        weights: (k,) float32, for means over all pairs of the devices where some are left out.
+    """
+
+    logs: Logs
+    pairs: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+class WindowEpisodes(Dataset[Episode]):
+    """Windows of devices' logs, drawn anew for each episode, and all pairs of them.
+
+    A window of a random length, anywhere in a device's log, is a device of its own: few people with
+    long logs give many different samples. Episode i of epoch e depends on (seed, e, i) alone, so
+    that a run that was stopped goes on with the same ones.
+
+    Args:
+        logs: of devices whose users are known.
+        count: episodes an epoch.
+        users: people an episode.
+        per_user: windows of each.
+        days: shortest and longest window.
+        min_visits: a window with fewer visits is drawn again, and left out after ten tries.
+        negatives: largest number of pairs of different people for each pair of one person; others
+            are left out at random and the rest weigh more. 0 for all.
+        seed: of all draws.
+
+    Raises:
+        ValueError: a user is not known, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        logs: Logs,
+        count: int = 50,
+        users: int = 24,
+        per_user: int = 5,
+        days: tuple[float, float] = (2.0, 14.0),
+        min_visits: int = 20,
+        negatives: int = 0,
+        seed: int = 0,
+    ) -> None:
+        unknown = (logs.users < 0).nonzero()
+        if len(unknown):
+            raise ValueError(
+                f"logs: the user of device {logs.names[int(unknown[0])]!r} is not known; select "
+                "those that are"
+            )
+        if min(count, users, min_visits) < 1 or per_user < 2 or not 0 < days[0] <= days[1]:
+            raise ValueError(
+                f"expected count, users, min_visits >= 1, per_user >= 2, 0 < days[0] <= days[1], "
+                f"got {count}, {users}, {min_visits}, {per_user}, {days}"
+            )
+        self.logs, self.count, self.users, self.per_user = logs, count, users, per_user
+        self.days, self.min_visits, self.negatives, self.seed = days, min_visits, negatives, seed
+        self.epoch = 0
+        long = logs.page.lengths >= min_visits
+        self.people = [
+            (long & (logs.users == user)).nonzero()[:, 0] for user in logs.users[long].unique()
+        ]
+
+    def __len__(self) -> int:
+        """Episodes an epoch."""
+        return self.count
+
+    def __getitem__(self, i: int) -> Episode:
+        """Episode i of this epoch."""
+        number = (self.seed * 1_000_003 + self.epoch) * 1_000_003 + i
+        generator = torch.Generator().manual_seed(number % 2**63)
+        chosen = torch.randperm(len(self.people), generator=generator)[: self.users]
+        devices = torch.cat([self._devices(self.people[k], generator) for k in chosen.tolist()])
+        return self._with_pairs(self._windows(devices, generator), generator)
+
+    def _devices(self, own: Tensor, generator: torch.Generator) -> Tensor:
+        """`per_user` devices of a person, each of them about as often."""
+        order = torch.randperm(len(own), generator=generator)
+        return own[order].repeat(-(-self.per_user // len(own)))[: self.per_user]
+
+    def _windows(self, devices: Tensor, generator: torch.Generator) -> Logs:
+        first = self.logs.time[self.logs.page.ptr[:-1][devices]]
+        last = self.logs.time[self.logs.page.ptr[1:][devices] - 1]
+        begin, end = torch.zeros_like(first), torch.zeros_like(first)
+        missing = torch.arange(len(devices))
+        shortest, longest = self.days
+        for _ in range(10):
+            drawn = torch.rand(2, len(missing), generator=generator, dtype=torch.float64)
+            length = (shortest + (longest - shortest) * drawn[0]) * DAY
+            room = (last[missing] - first[missing] + DAY - length).clamp(min=0)
+            begin[missing] = (first[missing] - DAY // 2 + room * drawn[1]).long()
+            end[missing] = begin[missing] + length.long()
+            counts = windows(self.logs, devices[missing], begin[missing], end[missing]).page.lengths
+            missing = missing[counts < self.min_visits]
+            if not len(missing):
+                break
+        found = windows(self.logs, devices, begin, end)
+        return found.select((found.page.lengths >= self.min_visits).nonzero()[:, 0])
+
+    def _with_pairs(self, logs: Logs, generator: torch.Generator) -> Episode:
+        pairs = all_pairs(len(logs))
+        labels = same_user(logs.users, pairs)
+        weights = torch.ones(len(pairs))
+        wanted = self.negatives * max(int(labels.sum()), 1)
+        negative = (~labels).nonzero()[:, 0]
+        if self.negatives and len(negative) > wanted:
+            left = negative[torch.randperm(len(negative), generator=generator)[:wanted]]
+            weights[left] = len(negative) / wanted
+            kept = torch.cat([labels.nonzero()[:, 0], left]).sort().values
+            pairs, labels, weights = pairs[kept], labels[kept], weights[kept]
+        return Episode(logs, pairs, labels.float(), weights)

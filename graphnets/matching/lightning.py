@@ -1,0 +1,250 @@
+"""Training a matcher under Lightning: the module, and the data module over devices' logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from graphnets.matching.calibration import PlattScaling
+from graphnets.matching.episodes import Episode, WindowEpisodes
+from graphnets.matching.logs import Logs, week_slices
+from graphnets.matching.matcher import HGNNMatcher
+from graphnets.matching.metrics import average_precision, best_threshold, pair_scores
+from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.scoring import encode_devices, score_pairs
+from graphnets.matching.splits import user_folds
+from graphnets.matching.tgce_matcher import TGCEMatcher
+from graphnets.matching.tokens import Frequencies, Vocabulary, vocabulary
+from graphnets.matching.vectors import token_vectors
+from graphnets.matching.xdt import load_xdt
+
+
+class PairMatcher(L.LightningModule):
+    """Trains a matcher on pairs of windows of people's logs, by cross-entropy.
+
+    Pairs of devices of different kinds, the hard ones, count again in a mean of their own. What the
+    logs at hand say of tokens' frequencies is kept in the checkpoint, for devices that come later.
+
+    Args:
+        network: "hgnn" or "tgce".
+        kinds: of tokens: the levels of prefixes, and one for words.
+        vectors: width of the tokens' vectors that the data module finds; 0 for none.
+        width, layers, heads, weights, chunk, dropout: of `HGNNMatcher`.
+        lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
+        weight_decay: of AdamW.
+        cross_kind: weight of the mean over pairs of different kinds of devices.
+    """
+
+    def __init__(
+        self,
+        network: Literal["hgnn", "tgce"] = "hgnn",
+        kinds: int = 5,
+        vectors: int = 0,
+        width: int = 32,
+        layers: int = 1,
+        heads: Sequence[str] = ("shared",),
+        weights: int = 8,
+        chunk: int = 6,
+        dropout: float = 0.1,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-2,
+        cross_kind: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if network == "tgce":
+            self.matcher = TGCEMatcher(vectors, kinds - 1)
+        else:
+            self.matcher = HGNNMatcher(
+                kinds, vectors, width, layers, heads, weights, chunk, dropout
+            )
+        self.frequencies: Frequencies | None = None
+        self.threshold = 0.0
+        self.calibration = PlattScaling(1.0, 0.0)
+
+    def setup(self, stage: str) -> None:
+        """Take over what the data module knows of tokens."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, LogsDataModule):
+            raise TypeError(f"datamodule: expected a LogsDataModule, got {type(data).__name__}")
+        if data.known.n_kinds != self.hparams["kinds"]:
+            raise ValueError(
+                f"kinds: these logs have {data.known.n_kinds} kinds of tokens, the network takes "
+                f"{self.hparams['kinds']}"
+            )
+        self.known, self.vectors = data.known, data.vectors
+        self.frequencies = data.known.frequencies()
+
+    def on_train_epoch_start(self) -> None:
+        """Draw other episodes than in the epochs before."""
+        self.trainer.datamodule.episodes.epoch = self.current_epoch  # pyright: ignore
+
+    def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
+        """One episode."""
+        devices = self.matcher(episode.logs, self.known, self.vectors)
+        scores = self.matcher.score(devices, episode.pairs)
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            scores, episode.labels, reduction="none"
+        )
+        first, second = episode.logs.kinds[episode.pairs].unbind(1)
+        loss = _mean(losses, episode.weights)
+        loss = loss + self.hparams["cross_kind"] * _mean(
+            losses, episode.weights * (first != second)
+        )
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, logs: Logs, batch_idx: int) -> None:
+        """All pairs of the validation users' devices: average precision, threshold, calibration."""
+        pairs = all_pairs(len(logs))
+        scores = self.scores(logs, pairs)
+        labels = same_user(logs.users, pairs)
+        self.threshold = best_threshold(scores, labels)
+        self.calibration = PlattScaling.fit(scores, labels)
+        self.log("val/ap", average_precision(scores, labels), prog_bar=True, batch_size=1)
+        self.log("val/f1", pair_scores(scores, labels, self.threshold).f1, batch_size=1)
+        first, second = logs.kinds[pairs].unbind(1)
+        cross = first != second
+        if bool(labels[cross].any()):
+            precision = average_precision(scores[cross], labels[cross])
+            self.log("val/ap_cross_kind", precision, prog_bar=True, batch_size=1)
+
+    def scores(self, logs: Logs, pairs: Tensor, known: Vocabulary | None = None) -> Tensor:
+        """Log-odds (k,) of pairs of devices of logs; the vocabulary is training's if not given."""
+        devices = encode_devices(self.matcher, logs, known or self.known, self.vectors)
+        return score_pairs(self.matcher, devices, pairs)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with a warm-up and half a cosine over the trainer's steps."""
+        h = self.hparams
+        optimizer = torch.optim.AdamW(self.parameters(), lr=h["lr"], weight_decay=h["weight_decay"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 10)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+        schedule = torch.optim.lr_scheduler.ChainedScheduler([warm, fall])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the tokens' frequencies, the threshold and the calibration."""
+        known = self.frequencies
+        checkpoint["matching"] = {
+            "frequencies": None if known is None else asdict(known),
+            "threshold": self.threshold,
+            "calibration": asdict(self.calibration),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` kept."""
+        kept = checkpoint["matching"]
+        known = kept["frequencies"]
+        self.frequencies = None if known is None else Frequencies(**known)
+        self.threshold = kept["threshold"]
+        self.calibration = PlattScaling(**kept["calibration"])
+
+
+def _mean(losses: Tensor, weights: Tensor) -> Tensor:
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+class LogsDataModule(L.LightningDataModule):
+    """Windows of training users' logs to train on, weeks of validation users' to validate on.
+
+    Args:
+        path: of an `xdt.npz`.
+        folds, fold: users are split in so many folds; this one is left out, for a test.
+        validation: the fold of the validation users; none when not given, and then training has no
+            validation and its threshold is that of log-odds of 0.
+        fold_seed: of the split.
+        episodes: an epoch.
+        users, per_user, days, min_visits, negatives, seed: of `WindowEpisodes`.
+        vectors: width of the tokens' vectors; 0 for none.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        folds: int = 5,
+        fold: int | None = 0,
+        validation: int | None = None,
+        fold_seed: int = 0,
+        episodes: int = 50,
+        users: int = 24,
+        per_user: int = 5,
+        days: tuple[float, float] = (2.0, 14.0),
+        min_visits: int = 20,
+        negatives: int = 0,
+        vectors: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.known: Vocabulary
+        self.vectors: Tensor | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the logs and split their users."""
+        if hasattr(self, "known"):
+            return
+        h = self.hparams
+        logs = load_xdt(Path(h["path"]))
+        weeks = week_slices(logs, h["min_visits"])
+        self.known = vocabulary(weeks)
+        if h["vectors"]:
+            self.vectors = token_vectors(weeks, self.known, h["vectors"])
+        fold = user_folds(logs.users, h["folds"], h["fold_seed"], logs.kinds)
+        left_out = torch.tensor([f for f in (h["fold"], h["validation"]) if f is not None])
+        self.training = logs.select((~torch.isin(fold, left_out)).nonzero()[:, 0])
+        fold = fold[weeks.sources]
+        self.test, self.validation = (
+            weeks.select((fold == (-1 if f is None else f)).nonzero()[:, 0])
+            for f in (h["fold"], h["validation"])
+        )
+        self.episodes = WindowEpisodes(
+            self.training,
+            h["episodes"],
+            h["users"],
+            h["per_user"],
+            h["days"],
+            h["min_visits"],
+            h["negatives"],
+            h["seed"],
+        )
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Logs stay where they are: a matcher moves what it makes of them."""
+        return batch
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        """Episodes, one at a time."""
+        return DataLoader(self.episodes, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
+        """The validation users' weeks, in one piece."""
+        if self.hparams["validation"] is None:
+            return []
+        return DataLoader([self.validation], batch_size=None)  # pyright: ignore
+
+
+def train(module: PairMatcher, data: LogsDataModule, epochs: int = 1) -> None:
+    """Train on the CPU without logs or checkpoints, for comparisons; then in evaluation mode."""
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data)
+    module.eval()

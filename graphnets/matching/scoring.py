@@ -1,0 +1,82 @@
+"""Encode each device once, then score many pairs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from graphnets.matching.devices import Devices
+from graphnets.matching.logs import Logs
+from graphnets.matching.matcher import HGNNMatcher
+from graphnets.matching.pairs import check_numbers
+from graphnets.matching.tgce_matcher import TGCEMatcher
+from graphnets.matching.tokens import Vocabulary
+
+Progress = Callable[[int, int], None]  # how many are done, of how many
+
+
+Matcher = HGNNMatcher | TGCEMatcher
+
+
+@torch.no_grad()
+def encode_devices(
+    matcher: Matcher,
+    logs: Logs,
+    known: Vocabulary,
+    vectors: Tensor | None = None,
+    visits: int = 200_000,
+    progress: Progress | None = None,
+) -> Devices:
+    """All devices of these logs, encoded block by block; a device does not depend on its block.
+
+    Args:
+        matcher: in evaluation mode.
+        logs: of devices, none empty.
+        known: the vocabulary of the logs' pages.
+        vectors: of its tokens, where the matcher takes them.
+        visits: largest number of visits a block, which bounds the memory; a block has at least one
+            device.
+        progress: called after each block.
+    """
+    blocks = []
+    for block in _blocks(logs.page.lengths, visits):
+        blocks.append(matcher(logs.select(block), known, vectors))
+        if progress:
+            progress(int(block[-1]) + 1, len(logs))
+    return Devices.cat(blocks)
+
+
+def _blocks(lengths: Tensor, size: int) -> Iterator[Tensor]:
+    ends = lengths.cumsum(0)
+    start, done = 0, 0
+    while start < len(lengths):
+        stop = int(torch.searchsorted(ends, done + size, right=True))
+        stop = max(stop, start + 1)
+        yield torch.arange(start, stop)
+        start, done = stop, int(ends[stop - 1])
+
+
+@torch.no_grad()
+def score_pairs(
+    matcher: Matcher,
+    devices: Devices,
+    pairs: Tensor,
+    block: int = 4096,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Log-odds (k,) float32 of pairs (k, 2) of encoded devices, block by block.
+
+    Raises:
+        ValueError: a device does not exist.
+    """
+    check_numbers(pairs, len(devices))
+    scores = torch.empty(len(pairs))
+    for start in range(0, len(pairs), block):
+        some = pairs[start : start + block].to(devices.vectors.device)
+        members, local = some.unique(return_inverse=True)
+        scores[start : start + block] = matcher.score(devices.select(members), local)
+        if progress:
+            progress(min(start + block, len(pairs)), len(pairs))
+    return scores

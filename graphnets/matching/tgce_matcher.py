@@ -1,0 +1,82 @@
+"""TGCE as a matcher of devices' logs: a graph for each level of the pages' prefixes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphnets.matching.devices import Devices
+from graphnets.matching.logs import Logs
+from graphnets.matching.matcher import activity, refuse_empty
+from graphnets.matching.tokens import Vocabulary
+from graphnets.matching.vectors import prefix_sequences
+from graphnets.ragged import Ragged
+from graphnets.tgce import TGCE, SequenceGraphs, sequence_graphs
+
+
+@dataclass(frozen=True)
+class LevelInputs:
+    """What TGCE sees of some devices: for each level a graph and its nodes' vectors."""
+
+    logs: Logs
+    graphs: list[SequenceGraphs]
+    nodes: list[Tensor]
+
+
+class TGCEMatcher(nn.Module):
+    """`TGCE` on the prefixes of visited pages, each once in a session.
+
+    Args:
+        width: of the tokens' vectors, which are given and stay as they are.
+        levels: of prefixes.
+        seed: of the random walks.
+    """
+
+    def __init__(self, width: int, levels: int, seed: int = 0) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(
+                f"width: TGCE takes vectors of tokens, of width at least 1, got {width}"
+            )
+        self.levels, self.seed = levels, seed
+        self.network = TGCE(width, levels)
+
+    def forward(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> Devices:
+        """Encode devices; arguments are those of `prepare`."""
+        return self.encode(self.prepare(logs, known, vectors))
+
+    def prepare(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> LevelInputs:
+        """Graphs of these logs.
+
+        Args:
+            logs: of devices, none empty.
+            known: the vocabulary of the logs' pages.
+            vectors: (n_tokens, width) float32, of its tokens.
+
+        Raises:
+            ValueError: there are no vectors, or a device has no visit.
+        """
+        refuse_empty(logs)
+        if vectors is None:
+            raise ValueError("vectors: TGCE needs those of the tokens; see token_vectors")
+        graphs = [
+            sequence_graphs(prefix_sequences(logs, known, level), seed=self.seed)
+            for level in range(self.levels)
+        ]
+        device = next(self.parameters()).device
+        nodes = [vectors[graph.nodes.values].to(device) for graph in graphs]
+        return LevelInputs(logs, [graph.to(device) for graph in graphs], nodes)
+
+    def encode(self, inputs: LevelInputs) -> Devices:
+        """What is kept of each device: one vector."""
+        n = len(inputs.logs)
+        found = self.network(inputs.graphs, inputs.nodes)
+        none = Ragged(torch.zeros(n + 1, dtype=torch.int64), found.new_zeros(0, 0))
+        tokens = none.with_values(torch.zeros(0, dtype=torch.int64))
+        return Devices(found, none, tokens, none.values, *activity(inputs.logs, found.device))
+
+    def score(self, devices: Devices, pairs: Tensor) -> Tensor:
+        """Log-odds (k,) of pairs (k, 2) of encoded devices; the same for either order."""
+        return self.network.score(devices.vectors, pairs.to(devices.vectors.device))

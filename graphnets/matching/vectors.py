@@ -1,0 +1,60 @@
+"""Vectors of tokens and pages from the order of visits, and the sequences that they come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphnets.assignment import by_gap
+from graphnets.cooccurrence import cooccurrence_vectors
+from graphnets.matching.logs import HOUR, Logs
+from graphnets.matching.tokens import Vocabulary
+from graphnets.ragged import Ragged
+
+
+def prefix_sequences(logs: Logs, known: Vocabulary, level: int, gap: int = HOUR // 2) -> Ragged:
+    """For each device the prefixes of its visits, each once a session, as tokens of `known`.
+
+    Sessions end with a pause longer than `gap`, ms; within one, tokens come in the order of their
+    first visits. Visits without this level are left out.
+    """
+    token = prefix_tokens(known, level)[logs.page.values]
+    session, n_sessions = by_gap(gap)(logs.page, logs.time)
+    del n_sessions
+    kept = (token >= 0).nonzero()[:, 0]
+    keys = session[kept] * max(len(known.kinds), 1) + token[kept]
+    found, inverse = keys.unique(return_inverse=True)
+    first = torch.full((len(found),), len(token)).scatter_reduce(0, inverse, kept, "amin")
+    visits = first.sort().values
+    return Ragged.from_rows(logs.page.row[visits], token[visits], len(logs))
+
+
+def prefix_tokens(known: Vocabulary, level: int) -> Tensor:
+    """The token of each page's prefix of this level, (n_pages,) int64; -1 where it has none."""
+    found = torch.full((len(known.tokens),), -1)
+    chosen = known.kinds[known.tokens.values] == level
+    found[known.tokens.row[chosen]] = known.tokens.values[chosen]
+    return found
+
+
+def token_vectors(logs: Logs, known: Vocabulary, width: int, window: int = 5) -> Tensor:
+    """Vectors (n_tokens, width) of the prefixes of each level, without labels; zeros for words."""
+    found = torch.zeros(len(known.kinds), width)
+    for level in range(known.n_kinds - 1):
+        sequences = prefix_sequences(logs, known, level)
+        of_level = (known.kinds == level).nonzero()[:, 0]
+        if not len(of_level):
+            continue
+        start = int(of_level[0])  # the tokens of a kind are one after another
+        numbered = sequences.with_values(sequences.values - start)
+        found[of_level] = cooccurrence_vectors(numbered, len(of_level), width, window)
+    return found
+
+
+def page_vectors(pages: Tensor, known: Vocabulary, vectors: Tensor) -> Tensor:
+    """The mean of the vectors (n_tokens, width) of the prefixes of pages (k,): (k, width)."""
+    found, _ = known.tokens.select(pages)
+    prefix = known.kinds[found.values] < known.n_kinds - 1
+    row, token = found.row[prefix], found.values[prefix]
+    sums = vectors.new_zeros(len(pages), vectors.shape[1]).index_add_(0, row, vectors[token])
+    return sums / torch.bincount(row, minlength=len(pages)).clamp(min=1)[:, None]
