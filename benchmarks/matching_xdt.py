@@ -88,7 +88,6 @@ def _network(
 ) -> dict[Task, Tensor]:
     options = NETWORKS[method]
     torch.manual_seed(seed)
-    crowded = {"negatives": 8} if "cross" in options.get("heads", ()) else {}
     data = LogsDataModule(
         str(protocol.path),
         FOLDS,
@@ -96,7 +95,7 @@ def _network(
         episodes=steps,
         seed=seed,
         vectors=options.get("vectors", 0),
-        **crowded,
+        negatives=8 if "cross" in options.get("heads", ()) else 0,
     )
     module = PairMatcher(**options)
     train(module, data)
@@ -166,7 +165,7 @@ def kept_scores(
 
 
 def decision(
-    protocol: Protocol, scores: dict[int, Tensor], task: Task, folds: Sequence[int]
+    protocol: Protocol, scores: Sequence[Tensor], task: Task, folds: Sequence[int]
 ) -> Decision:
     """What the scores of some folds say about probabilities and a threshold."""
     devices = [protocol.of_fold(task, fold) for fold in folds]
@@ -176,12 +175,12 @@ def decision(
     )
 
 
-def decided(protocol: Protocol, scores: dict[int, Tensor], task: Task, fold: int) -> Scores:
+def decided(protocol: Protocol, scores: Sequence[Tensor], task: Task, fold: int) -> Scores:
     """P, R and F1 on a fold, with what the other folds' scores say."""
     devices = protocol.of_fold(task, fold)
     labels = protocol.labels(task, protocol.pairs(task, devices))
     others = [other for other in range(FOLDS) if other != fold]
-    found = decision(protocol, scores, task, others).decide(scores[fold], len(devices))
+    found = decision(protocol, scores, task, others).decide(scores[fold], len(devices), len(labels))
     true = int((found & labels).sum())
     return Scores.of_counts(true, int(found.sum()), int(labels.sum()))
 
@@ -197,7 +196,7 @@ def table(
         for task in TASKS:
             precision, f1, best = [], [], []
             for seed in seeds:
-                scores = {f: found[method, f, seed][task] for f in range(FOLDS)}
+                scores = [found[method, f, seed][task] for f in range(FOLDS)]
                 for fold in range(FOLDS):
                     pairs = protocol.pairs(task, protocol.of_fold(task, fold))
                     labels = protocol.labels(task, pairs)
@@ -240,9 +239,7 @@ def run(
     for method in dict.fromkeys(key[0] for key in found):
         scores = [found[method, fold, 0] for fold in range(FOLDS)]
         decisions[method] = {
-            task: asdict(
-                decision(protocol, {f: s[task] for f, s in enumerate(scores)}, task, range(FOLDS))
-            )
+            task: asdict(decision(protocol, [s[task] for s in scores], task, range(FOLDS)))
             for task in TASKS
         }
     write_whole(out / "decisions.json", json.dumps(decisions, indent=1))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Hashable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,29 +22,6 @@ from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
-
-
-def check_checkpoint(path: str | Path) -> None:
-    """Refuse a Lightning checkpoint that is not whole, before anything is built for it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is cut short, damaged, or another one.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: no file {path}; start without one, or name another")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            whole = damaged is None and any(n.endswith("data.pkl") for n in archive.namelist())
-    except zipfile.BadZipFile:
-        whole = False
-    if not whole:
-        raise ValueError(
-            f"checkpoint: {path} is cut short, damaged, or no checkpoint; go on from another one "
-            f"in {path.parent}, or start without one"
-        )
 
 
 class SchwarzModule(L.LightningModule):

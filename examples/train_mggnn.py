@@ -22,7 +22,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
-from ddm.lightning import MeshDataModule, SchwarzModule, check_checkpoint
+from ddm.lightning import MeshDataModule, SchwarzModule
+from graphnets.checkpoints import check_checkpoint
 
 
 class TrainingCLI(LightningCLI):

@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ddm.lightning import check_checkpoint
 from ddm.published.counts import stationary_iterations
 from ddm.published.grids import GridDataset, GridRecipe
 from ddm.published.inputs import Interpolation
@@ -23,6 +22,7 @@ from ddm.published.losses import LOSSES
 from ddm.published.setup import PublishedSetup
 from ddm.published.weights import make_network, save_network
 from ddm.schwarz import Schwarz
+from graphnets.checkpoints import check_checkpoint
 
 
 class PublishedModule(L.LightningModule):

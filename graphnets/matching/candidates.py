@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.neighbours import Neighbours
-from graphnets.matching.pairs import canonical_pairs, checked_pairs, keys
+from graphnets.matching.pairs import canonical_pairs, checked_pairs, keys, same_user
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,31 @@ def _directed(near: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
     """(device, its neighbour) (m, 2), the neighbour's rank and its score."""
     row, place = (near.index >= 0).nonzero().unbind(1)
     return torch.stack([row, near.index[row, place]], 1), place, near.score[row, place]
+
+
+def hard_pairs(
+    candidates: Candidates, users: Tensor, negatives: int = 3, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Pairs to train on: all true candidates, and false ones for each, which are near, too.
+
+    The protocol of CIKM Cup 2016's GBUL (M. C. Phan et al., SIGIR 2017), which TGCE took over.
+
+    Args:
+        candidates: of training devices.
+        users: (n_devices,) int64.
+        negatives: false pairs for each true one, if there are so many.
+        seed: of the draw.
+
+    Returns:
+        Pairs (k, 2), sorted, and labels (k,) bool.
+
+    Raises:
+        ValueError: no candidate is true.
+    """
+    labels = same_user(users, candidates.pairs)
+    true, false = labels.nonzero()[:, 0], (~labels).nonzero()[:, 0]
+    if not len(true):
+        raise ValueError(f"candidates: none of {len(labels)} pairs is one user's")
+    drawn = torch.randperm(len(false), generator=torch.Generator().manual_seed(seed))
+    kept = torch.cat([true, false[drawn[: negatives * len(true)]]]).sort().values
+    return candidates.pairs[kept], labels[kept]

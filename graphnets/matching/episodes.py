@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from graphnets.matching.logs import DAY, Logs, windows
-from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.pairs import all_pairs, checked_pairs, same_user
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,48 @@ class Episode:
     pairs: Tensor
     labels: Tensor
     weights: Tensor
+
+
+class PairEpisodes(Dataset[Episode]):
+    """Given pairs, each once an epoch, in batches that share devices: each is encoded once.
+
+    The pairs of one device stay together, and devices come in an order drawn anew for each epoch.
+
+    Args:
+        logs: of all devices.
+        pairs: (k, 2) int64.
+        labels: (k,) bool.
+        batch: pairs an episode.
+        seed: of the orders.
+    """
+
+    def __init__(
+        self, logs: Logs, pairs: Tensor, labels: Tensor, batch: int = 256, seed: int = 0
+    ) -> None:
+        checked_pairs(pairs, len(logs))
+        if labels.shape != (len(pairs),) or labels.dtype != torch.bool:
+            raise ValueError(
+                f"labels: expected bool of shape ({len(pairs)},), got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}"
+            )
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {batch}")
+        self.logs, self.pairs, self.labels = logs, pairs, labels
+        self.batch, self.seed, self.epoch = batch, seed, 0
+
+    def __len__(self) -> int:
+        """Episodes an epoch."""
+        return -(-len(self.pairs) // self.batch)
+
+    def __getitem__(self, i: int) -> Episode:
+        """Episode i of this epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        place = torch.randperm(len(self.logs), generator=generator)
+        order = place[self.pairs[:, 0]].argsort(stable=True)
+        chosen = order[i * self.batch : (i + 1) * self.batch]
+        devices, local = self.pairs[chosen].unique(return_inverse=True)
+        weights = torch.ones(len(chosen))
+        return Episode(self.logs.select(devices), local, self.labels[chosen].float(), weights)
 
 
 class WindowEpisodes(Dataset[Episode]):

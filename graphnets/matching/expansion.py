@@ -15,9 +15,9 @@ from graphnets.matching.products import pair_cosines
 def expanded(vectors: sp.csr_array, found: Neighbours) -> sp.csr_array:
     """Vectors with those of their neighbours added, each by its score, (n, d) of unit rows.
 
-    A short log borrows what its neighbours visit; no label is needed. Query expansion for all
-    rows, of O. Chum et al., ICCV 2007, and with scores as weights F. Radenović, G. Tolias,
-    O. Chum, TPAMI 41 (2019), equation 12 with alpha = 1.
+    A short log borrows what its neighbours visit; no label is needed. Query expansion (O. Chum et
+    al., ICCV 2007) of all rows, weighted by scores (F. Radenović, G. Tolias, O. Chum, TPAMI 41
+    (2019), with alpha = 1). It holds up to 1 + k times as many entries.
 
     Raises:
         ValueError: `found` is not of these vectors.

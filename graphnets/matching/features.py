@@ -37,19 +37,22 @@ class PairFeatures:
     """Features of pairs of the devices of some logs; no label is used.
 
     For each view (vectors of devices), and for the same with each vector expanded by its nearest
-    neighbours of the same kind: the cosine and its logarithm, the same less and over the crowding
-    of both devices among the partner's kind, and the logarithms of the places among each other's
-    neighbours. Then the cosines of activity over hours, overlap of and gap between their times
-    (weeks), logarithms of sizes, and shared tokens, of the last view. Ideas of the CIKM Cup 2016
-    teams (M. C. Phan et al., SIGIR 2017); expansion and crowding as in
+    neighbours of the same kind, once and again: the cosine and its logarithm, the same less and
+    over the crowding of both devices among the partner's kind, and the logarithms of the places
+    among each other's neighbours. Then the cosines of activity over hours, overlap of and gap
+    between their times (weeks), logarithms of sizes, and shared tokens, of the last view. Ideas of
+    the CIKM Cup 2016 teams (M. C. Phan, A. Sun, Y. Tay, SIGIR 2017); expansion and crowding as in
     `graphnets.matching.expansion`.
 
     Args:
         logs: the devices, all that are at hand: neighbours are sought among them.
         views: by name, fitted on `logs` unless they are; domains, words, and all, when None.
+        learned: more views, by name: unit rows (n, d) for these devices.
         k: neighbours that crowding is the mean of.
-        depth: neighbours kept, beyond which places are not told apart.
+        depth: neighbours kept, at least k, beyond which places are not told apart.
         expansion: neighbours that are added to a vector.
+        rounds: how often; each makes the vectors up to `1 + expansion` times as long, so that for
+            100,000 devices one or none is in order.
 
     Attributes:
         names: of the features, in order.
@@ -62,13 +65,17 @@ class PairFeatures:
         self,
         logs: Logs,
         views: Mapping[str, TfIdf] | None = None,
+        learned: Mapping[str, sp.csr_array] | None = None,
         k: int = 20,
         depth: int = 50,
         expansion: int = 3,
+        rounds: int = 2,
     ) -> None:
         for name, number in (("k", k), ("depth", depth), ("expansion", expansion)):
             if number < 1:
                 raise ValueError(f"{name}: expected at least one neighbour, got {number}")
+        if rounds < 0:
+            raise ValueError(f"rounds: expected none or more, got {rounds}")
         if views is not None and not views:
             raise ValueError("views: expected at least one, got none")
         self.logs, self.k = logs, k
@@ -77,25 +84,22 @@ class PairFeatures:
             if not tfidf.fitted:
                 tfidf.fit(logs)
             self._tokens, self._idf = tfidf.transform(logs), tfidf.idf
-            self._add(name, self._tokens, depth, expansion)
+            self._add(name, self._tokens, max(depth, expansion, k), expansion, rounds)
+        for name, vectors in (learned or {}).items():
+            self._add(name, vectors, max(depth, expansion, k), expansion, rounds)
         self._week, self._day = rhythm(logs, 168), rhythm(logs, 24)
         self._hours, self._minutes = active_slots(logs), active_slots(logs, HOUR // 6)
         of_views = [f"{view}_{feature}" for view in self.views for feature in OF_A_VIEW]
         self.names = (*of_views, *OF_TIME, *OF_SIZE, *OF_TOKENS, "same_kind")
 
-    def _add(self, name: str, vectors: sp.csr_array, depth: int, expansion: int) -> None:
+    def _add(
+        self, name: str, vectors: sp.csr_array, depth: int, expansion: int, rounds: int
+    ) -> None:
         kinds = self.logs.kinds
-        plain = View(
-            vectors,
-            nearest(vectors, max(depth, expansion), kinds, "same"),
-            nearest(vectors, depth, kinds, "other"),
-        )
-        few = Neighbours(plain.same.index[:, :expansion], plain.same.score[:, :expansion])
-        more = expanded(vectors, few)
-        self.views[name] = plain
-        self.views[f"expanded_{name}"] = View(
-            more, rescored(plain.same, more), rescored(plain.other, more)
-        )
+        same, other = (nearest(vectors, depth, kinds, among) for among in ("same", "other"))
+        view = self.views[name] = View(vectors, same, other)
+        for turn in range(1, rounds + 1):
+            view = self.views[f"{name}_expanded_{turn}"] = _expanded(view, expansion)
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Features of canonical pairs (p, 2) int64, (p, n_features) float32, all finite.
@@ -165,6 +169,12 @@ class PairFeatures:
 def default_views() -> dict[str, TfIdf]:
     """Domains alone, words alone, and all together."""
     return {"domain": TfIdf([0], words=False), "words": TfIdf([]), "all": TfIdf()}
+
+
+def _expanded(view: View, expansion: int) -> View:
+    few = Neighbours(view.same.index[:, :expansion], view.same.score[:, :expansion])
+    vectors = expanded(view.vectors, few)
+    return View(vectors, rescored(view.same, vectors), rescored(view.other, vectors))
 
 
 def _spans(logs: Logs) -> tuple[Tensor, Tensor]:

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from graphnets.matching.calibration import PlattScaling
-from graphnets.matching.episodes import Episode, WindowEpisodes
+from graphnets.checkpoints import check_checkpoint
+from graphnets.matching.episodes import Episode, PairEpisodes, WindowEpisodes
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.matcher import HGNNMatcher
-from graphnets.matching.metrics import average_precision, best_threshold, pair_scores
-from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.metrics import average_precision
+from graphnets.matching.pairs import same_user
 from graphnets.matching.scoring import encode_devices, score_pairs
 from graphnets.matching.splits import user_folds
+from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
 from graphnets.matching.tgce_matcher import TGCEMatcher
-from graphnets.matching.tokens import Frequencies, Vocabulary, vocabulary
 from graphnets.matching.vectors import token_vectors
+from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in, vocabulary
 from graphnets.matching.xdt import load_xdt
 
 
@@ -34,7 +35,7 @@ class PairMatcher(L.LightningModule):
 
     Args:
         network: "hgnn" or "tgce".
-        kinds: of tokens: the levels of prefixes, and one for words.
+        levels: of the pages' prefixes.
         vectors: width of the tokens' vectors that the data module finds; 0 for none.
         width, layers, heads, weights, chunk, dropout: of `HGNNMatcher`.
         lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
@@ -45,7 +46,7 @@ class PairMatcher(L.LightningModule):
     def __init__(
         self,
         network: Literal["hgnn", "tgce"] = "hgnn",
-        kinds: int = 5,
+        levels: int = 4,
         vectors: int = 0,
         width: int = 32,
         layers: int = 1,
@@ -60,24 +61,24 @@ class PairMatcher(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         if network == "tgce":
-            self.matcher = TGCEMatcher(vectors, kinds - 1)
+            self.matcher = TGCEMatcher(vectors, levels)
         else:
             self.matcher = HGNNMatcher(
-                kinds, vectors, width, layers, heads, weights, chunk, dropout
+                levels, vectors, width, layers, heads, weights, chunk, dropout
             )
         self.frequencies: Frequencies | None = None
-        self.threshold = 0.0
-        self.calibration = PlattScaling(1.0, 0.0)
+        self.vectors: Tensor | None = None
+        self.decisions: dict[Task, Decision] = {}
 
     def setup(self, stage: str) -> None:
         """Take over what the data module knows of tokens."""
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, LogsDataModule):
-            raise TypeError(f"datamodule: expected a LogsDataModule, got {type(data).__name__}")
-        if data.known.n_kinds != self.hparams["kinds"]:
+        if not isinstance(data, MatchingData):
+            raise TypeError(f"datamodule: expected MatchingData, got {type(data).__name__}")
+        if data.known.n_levels != self.hparams["levels"]:
             raise ValueError(
-                f"kinds: these logs have {data.known.n_kinds} kinds of tokens, the network takes "
-                f"{self.hparams['kinds']}"
+                f"levels: prefixes of these logs have {data.known.n_levels} levels, the network "
+                f"takes {self.hparams['levels']}"
             )
         self.known, self.vectors = data.known, data.vectors
         self.frequencies = data.known.frequencies()
@@ -102,19 +103,17 @@ class PairMatcher(L.LightningModule):
         return loss
 
     def validation_step(self, logs: Logs, batch_idx: int) -> None:
-        """All pairs of the validation users' devices: average precision, threshold, calibration."""
-        pairs = all_pairs(len(logs))
-        scores = self.scores(logs, pairs)
-        labels = same_user(logs.users, pairs)
-        self.threshold = best_threshold(scores, labels)
-        self.calibration = PlattScaling.fit(scores, labels)
-        self.log("val/ap", average_precision(scores, labels), prog_bar=True, batch_size=1)
-        self.log("val/f1", pair_scores(scores, labels, self.threshold).f1, batch_size=1)
-        first, second = logs.kinds[pairs].unbind(1)
-        cross = first != second
-        if bool(labels[cross].any()):
-            precision = average_precision(scores[cross], labels[cross])
-            self.log("val/ap_cross_kind", precision, prog_bar=True, batch_size=1)
+        """All tasks on the validation users' devices: average precision, and how to decide."""
+        for task in TASKS:
+            own = task_logs(logs, task)
+            pairs = task_pairs(own, task)
+            labels = same_user(own.users, pairs)
+            if not bool(labels.any()) or bool(labels.all()):
+                continue
+            scores = self.scores(own, pairs)
+            self.decisions[task] = Decision.fit(scores, labels, len(own))
+            precision = average_precision(scores, labels)
+            self.log(f"val/ap_{task}", precision, prog_bar=task == "B", batch_size=1)
 
     def scores(self, logs: Logs, pairs: Tensor, known: Vocabulary | None = None) -> Tensor:
         """Log-odds (k,) of pairs of devices of logs; the vocabulary is training's if not given."""
@@ -134,13 +133,25 @@ class PairMatcher(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def token_vectors(self, known: Vocabulary) -> Tensor | None:
+        """The vectors of another vocabulary's tokens, zeros for new ones; None without vectors."""
+        if self.vectors is None or self.frequencies is None:
+            return None
+        found = self.vectors.new_zeros(len(known.kinds), self.vectors.shape[1])
+        for kind in range(known.n_kinds):
+            ours, theirs = known.kinds == kind, self.frequencies.kinds == kind
+            numbers = theirs.nonzero()[:, 0]
+            place = found_in(self.frequencies.ids[theirs], known.ids[ours], numbers)
+            found[ours] = torch.where((place >= 0)[:, None], self.vectors[place], 0.0)
+        return found
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the tokens' frequencies, the threshold and the calibration."""
+        """Keep the tokens' frequencies and vectors, and how to decide."""
         known = self.frequencies
         checkpoint["matching"] = {
             "frequencies": None if known is None else asdict(known),
-            "threshold": self.threshold,
-            "calibration": asdict(self.calibration),
+            "vectors": self.vectors,
+            "decisions": {task: asdict(decision) for task, decision in self.decisions.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -148,22 +159,79 @@ class PairMatcher(L.LightningModule):
         kept = checkpoint["matching"]
         known = kept["frequencies"]
         self.frequencies = None if known is None else Frequencies(**known)
-        self.threshold = kept["threshold"]
-        self.calibration = PlattScaling(**kept["calibration"])
+        self.vectors = kept["vectors"]
+        self.decisions = {task: Decision(**values) for task, values in kept["decisions"].items()}
+
+
+def load_matcher(path: str | Path) -> PairMatcher:
+    """A trained matcher from a Lightning checkpoint, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, damaged, or another one.
+    """
+    check_checkpoint(path)
+    return PairMatcher.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
 
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
-class LogsDataModule(L.LightningDataModule):
+class MatchingData(L.LightningDataModule):
+    """What a data module gives a matcher to train on, whatever it comes from.
+
+    Attributes:
+        known: the vocabulary of all logs, labels not looked at.
+        vectors: of its tokens, or None.
+        episodes: for training.
+    """
+
+    known: Vocabulary
+    vectors: Tensor | None = None
+    episodes: WindowEpisodes | PairEpisodes
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Logs stay where they are: a matcher moves what it makes of them."""
+        return batch
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        """Episodes, one at a time."""
+        return DataLoader(self.episodes, batch_size=None)
+
+
+class PairsData(MatchingData):
+    """Given pairs of devices to train on, as candidates with known answers are.
+
+    Args:
+        logs, pairs, labels, batch, seed: of `PairEpisodes`.
+        known: the vocabulary.
+        vectors: (n_tokens, width) of its tokens, or None.
+    """
+
+    def __init__(
+        self,
+        logs: Logs,
+        pairs: Tensor,
+        labels: Tensor,
+        known: Vocabulary,
+        vectors: Tensor | None = None,
+        batch: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.known, self.vectors = known, vectors
+        self.episodes = PairEpisodes(logs, pairs, labels, batch, seed)
+
+
+class LogsDataModule(MatchingData):
     """Windows of training users' logs to train on, weeks of validation users' to validate on.
 
     Args:
         path: of an `xdt.npz`.
         folds, fold: users are split in so many folds; this one is left out, for a test.
         validation: the fold of the validation users; none when not given, and then training has no
-            validation and its threshold is that of log-odds of 0.
+            validation, and the checkpoint does not know how to decide, unless told.
         fold_seed: of the split.
         episodes: an epoch.
         users, per_user, days, min_visits, negatives, seed: of `WindowEpisodes`.
@@ -188,8 +256,6 @@ class LogsDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.known: Vocabulary
-        self.vectors: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Read the logs and split their users."""
@@ -204,10 +270,8 @@ class LogsDataModule(L.LightningDataModule):
         fold = user_folds(logs.users, h["folds"], h["fold_seed"], logs.kinds)
         left_out = torch.tensor([f for f in (h["fold"], h["validation"]) if f is not None])
         self.training = logs.select((~torch.isin(fold, left_out)).nonzero()[:, 0])
-        fold = fold[weeks.sources]
-        self.test, self.validation = (
-            weeks.select((fold == (-1 if f is None else f)).nonzero()[:, 0])
-            for f in (h["fold"], h["validation"])
+        self.validation = logs.select(
+            (fold == (-1 if h["validation"] is None else h["validation"])).nonzero()[:, 0]
         )
         self.episodes = WindowEpisodes(
             self.training,
@@ -220,22 +284,14 @@ class LogsDataModule(L.LightningDataModule):
             h["seed"],
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Logs stay where they are: a matcher moves what it makes of them."""
-        return batch
-
-    def train_dataloader(self) -> DataLoader[Episode]:
-        """Episodes, one at a time."""
-        return DataLoader(self.episodes, batch_size=None)
-
     def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
-        """The validation users' weeks, in one piece."""
+        """The validation users' logs, in one piece."""
         if self.hparams["validation"] is None:
             return []
         return DataLoader([self.validation], batch_size=None)  # pyright: ignore
 
 
-def train(module: PairMatcher, data: LogsDataModule, epochs: int = 1) -> None:
+def train(module: PairMatcher, data: MatchingData, epochs: int = 1) -> None:
     """Train on the CPU without logs or checkpoints, for comparisons; then in evaluation mode."""
     trainer = L.Trainer(
         max_epochs=epochs,

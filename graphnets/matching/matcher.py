@@ -19,11 +19,11 @@ from graphnets.matching.heads import Pooled, SharedTokens
 from graphnets.matching.logs import HOUR, Logs
 from graphnets.matching.tokens import (
     DeviceTokens,
-    Vocabulary,
     device_tokens,
     node_features,
 )
 from graphnets.matching.vectors import page_vectors
+from graphnets.matching.vocabulary import Vocabulary, n_kinds
 from graphnets.mggnn import mlp
 from graphnets.ragged import Ragged
 from graphnets.tgce import attention_pool
@@ -61,7 +61,7 @@ class HGNNMatcher(nn.Module):
     devices have, tokens of their pages' addresses and titles, with learned weights.
 
     Args:
-        kinds: of the vocabulary's tokens, see `Vocabulary.n_kinds`.
+        levels: of the pages' prefixes.
         vectors: width of the tokens' own vectors, 0 for none.
         width: of the nodes' embeddings; 0 leaves out the graph network, and the "shared" head
             weighs tokens by their statistics alone.
@@ -74,7 +74,7 @@ class HGNNMatcher(nn.Module):
 
     def __init__(
         self,
-        kinds: int,
+        levels: int,
         vectors: int = 0,
         width: int = 32,
         layers: int = 1,
@@ -84,13 +84,14 @@ class HGNNMatcher(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        kinds = n_kinds(levels)
         unknown = set(heads) - set(HEADS)
         if unknown or not heads:
             raise ValueError(f"heads: expected some of {HEADS}, got {tuple(heads)}")
         if width == 0 and set(heads) != {"shared"}:
             raise ValueError(f"width: heads {tuple(heads)} need the graph network, got 0")
         self.assignment: Assignment = every_k(chunk)
-        self.width, self.weights = width, weights
+        self.width, self.vectors = width, vectors
         if width:
             self.embed = mlp(7 + kinds + vectors, width, width)
             self.network = HGNN(width, layers)

@@ -12,7 +12,7 @@ from graphnets.matching.logs import Logs
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.pairs import check_numbers
 from graphnets.matching.tgce_matcher import TGCEMatcher
-from graphnets.matching.tokens import Vocabulary
+from graphnets.matching.vocabulary import Vocabulary
 
 Progress = Callable[[int, int], None]  # how many are done, of how many
 

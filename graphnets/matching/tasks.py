@@ -6,7 +6,6 @@ different kinds of devices.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from graphnets.matching.calibration import PlattScaling, shift_prior
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.metrics import best_threshold
-from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.pairs import all_pairs
 
 Task = Literal["A", "B", "B1"]
 TASKS: tuple[Task, ...] = ("A", "B", "B1")
@@ -73,15 +72,33 @@ class Decision:
             best_threshold(scores, labels),
         )
 
-    def probabilities(self, scores: Tensor, n_devices: int) -> Tensor:
-        """That pairs are true, (k,), if these are all the pairs of a task on so many devices."""
+    def probabilities(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
+        """That pairs are true, (k,) float64.
+
+        Args:
+            scores: (k,), of all pairs, or of candidates among them.
+            n_devices: of the task.
+            n_pairs: all pairs of these devices that the task asks about.
+        """
         found = PlattScaling(self.slope, self.offset)(scores.double())
-        share = min(max(self.partners * n_devices / max(len(scores), 1), 1e-9), 0.999)
+        share = min(max(self.partners * n_devices / max(n_pairs, 1), 1e-9), 0.999)
         return shift_prior(found, self.prior, share)
 
-    def decide(self, scores: Tensor, n_devices: int) -> Tensor:
-        """Which pairs to call true, (k,) bool: those above the threshold of highest expected F1."""
-        return expected_best(self.probabilities(scores, n_devices))
+    def decide(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
+        """Which pairs to call true, (k,) bool: those above the threshold of highest expected F1.
+
+        Arguments are those of `probabilities`.
+        """
+        return expected_best(self.probabilities(scores, n_devices, n_pairs))
+
+    def weights(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
+        """Log-odds less those of the least probable pair called true: weights for clustering.
+
+        Arguments are those of `probabilities`.
+        """
+        odds = self.probabilities(scores, n_devices, n_pairs).logit(1e-9)
+        chosen = expected_best(odds.sigmoid())
+        return odds - odds[chosen].min() + 1e-3 if bool(chosen.any()) else odds
 
 
 def expected_best(probabilities: Tensor) -> Tensor:
@@ -97,8 +114,3 @@ def expected_best(probabilities: Tensor) -> Tensor:
     chosen = torch.zeros(len(ranked), dtype=torch.bool)
     chosen[order[: best + 1]] = True
     return chosen
-
-
-def chance(logs: Logs, pairs: Tensor) -> float:
-    """The average precision of random scores: the share of true pairs."""
-    return float(same_user(logs.users, pairs).double().mean()) if len(pairs) else math.nan

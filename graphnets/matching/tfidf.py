@@ -32,10 +32,11 @@ class TfIdf:
     ("linear"). With "log" and power 1 this is scikit-learn's `TfidfVectorizer(sublinear_tf=True)`.
 
     Unsupervised, with d_t of n devices having t: `idf_t = log((n + 1) / (d_t + 1)) + 1`.
-    Supervised (M. C. Phan et al., SIGIR 2017): `idf_t = log(n (match_t + 1) / (pairs_t + 1)) + 1`,
-    at least 0, over the n devices whose users are known; pairs_t pairs of them share t, match_t of
-    these are one user's. A token that no two of them share gets the mean weight of those shared
-    ones that as many devices of all have, to a power of two, or else the unsupervised one.
+    Supervised (M. C. Phan, A. Sun, Y. Tay, SIGIR 2017):
+    `idf_t = log(n (match_t + 1) / (pairs_t + 1)) + 1`, at least 0, over the n devices whose users
+    are known; pairs_t pairs of them share t, match_t of these are one user's. A token that no two
+    of them share gets the mean weight of those shared ones that as many devices of all have, to a
+    power of two, or else the unsupervised one.
 
     Args:
         levels: those of `Pages.prefixes` to take; all when None.
@@ -44,7 +45,6 @@ class TfIdf:
         max_df: tokens that a greater share of devices has are left out: they weigh little, and
             nearest neighbours cost the sum of squares of the numbers of devices.
         counts, power: see above.
-
     """
 
     def __init__(
@@ -134,6 +134,7 @@ class TfIdf:
             tf = _term_frequency(block.data, self.counts)
             data = tf * weight[block.indices]
             vectors = sp.csr_array((data, block.indices, block.indptr), shape=block.shape)
+            vectors.sort_indices()  # products of rows are then faster
             blocks.append(unit_rows(vectors))
         return sp.csr_array(sp.vstack(blocks, format="csr"))
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from graphnets.matching.devices import Devices
 from graphnets.matching.logs import Logs
 from graphnets.matching.matcher import activity, refuse_empty
-from graphnets.matching.tokens import Vocabulary
 from graphnets.matching.vectors import prefix_sequences
+from graphnets.matching.vocabulary import Vocabulary
 from graphnets.ragged import Ragged
 from graphnets.tgce import TGCE, SequenceGraphs, sequence_graphs
 

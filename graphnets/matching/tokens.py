@@ -1,7 +1,7 @@
-"""What devices may share: the prefixes of the pages that they visit, the pages, and their words.
+"""What each device shares with others: a sparse matrix of devices by tokens.
 
-A device is a row of a sparse matrix, with a column for each token; whatever is learned about it is
-a value there. The columns are those of tokens that at least two devices have.
+Whatever is learned about a device's tokens is a value there. Tokens of one device alone are left
+out.
 """
 
 from __future__ import annotations
@@ -14,113 +14,10 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.graphs import DeviceGraphs
-from graphnets.matching.logs import DAY, Logs, Pages
+from graphnets.matching.logs import DAY, Logs
+from graphnets.matching.vocabulary import Vocabulary, steps_of
 from graphnets.ragged import Ragged
-from sparsetorch import CSRTensor, Pattern
-
-
-@dataclass(frozen=True)
-class Frequencies:
-    """How many devices have each token, apart from any pages: for logs that come later.
-
-    Attributes:
-        kinds: (m,) int64; the level of a prefix, or the number of levels for a word.
-        ids: (m,) int64, of the prefix or word. Tokens are sorted by kind, then by id.
-        devices: (m,) int64.
-        n_devices: in all.
-    """
-
-    kinds: Tensor
-    ids: Tensor
-    devices: Tensor
-    n_devices: int
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens of a set of pages, and how many devices have each.
-
-    Attributes:
-        tokens: for each page its tokens, each once.
-        kinds, ids: (n_tokens,) int64, as in `Frequencies`.
-        here: (n_tokens,) int64, the number of devices of the logs that have a token.
-        devices: (n_tokens,) int64, with those of logs that were known before.
-        n_devices: in all, with those.
-    """
-
-    tokens: Ragged
-    kinds: Tensor
-    ids: Tensor
-    here: Tensor
-    devices: Tensor
-    n_devices: int
-    n_kinds: int
-
-    @property
-    def idf(self) -> Tensor:
-        """(n_tokens,) float32: how rare a token is, from 0 (all have it) to about 1 (two have it).
-
-        log((n + 1) / (devices + 1)) over its value for two devices.
-        """
-        n = self.n_devices + 1
-        return (torch.log(n / (self.devices + 1.0)) / math.log(max(n / 3, 2.0))).float()
-
-    def frequencies(self) -> Frequencies:
-        """What later vocabularies may take as known before."""
-        return Frequencies(self.kinds, self.ids, self.devices, self.n_devices)
-
-
-def vocabulary(logs: Logs, known: Frequencies | None = None) -> Vocabulary:
-    """The tokens of these logs' pages; no label is looked at.
-
-    Args:
-        logs: of any devices.
-        known: frequencies of other devices' logs, which these are added to; ids must mean the same.
-    """
-    tokens, kinds, ids = page_tokens(logs.pages)
-    n_pages, n_tokens = max(len(logs.pages), 1), max(len(kinds), 1)
-    visited = (logs.page.row * n_pages + logs.page.values).unique()
-    had, _ = tokens.select(visited % n_pages)
-    device = (visited // n_pages)[had.row]
-    owned = (device * n_tokens + had.values).unique() % n_tokens
-    here = torch.bincount(owned, minlength=len(kinds))
-    n_kinds = logs.pages.prefixes.shape[1] + 1
-    before = torch.zeros_like(here) if known is None else _known(known, kinds, ids, n_kinds)
-    n_devices = len(logs) + (known.n_devices if known else 0)
-    return Vocabulary(tokens, kinds, ids, here, here + before, n_devices, n_kinds)
-
-
-def _known(known: Frequencies, kinds: Tensor, ids: Tensor, n_kinds: int) -> Tensor:
-    """The devices of `known` that have each token."""
-    found = torch.zeros_like(ids)
-    for kind in range(n_kinds):
-        ours, theirs = kinds == kind, known.kinds == kind
-        names, counts = known.ids[theirs], known.devices[theirs]
-        if len(names):
-            place = torch.searchsorted(names, ids[ours]).clamp(max=len(names) - 1)
-            found[ours] = torch.where(names[place] == ids[ours], counts[place], 0)
-    return found
-
-
-def page_tokens(pages: Pages) -> tuple[Ragged, Tensor, Tensor]:
-    """For each page its tokens, each once, and the kind and the id of each token."""
-    numbers = torch.arange(len(pages))
-    parts = [
-        *((numbers, column) for column in pages.prefixes.T),
-        (pages.words.row, pages.words.values),
-    ]
-    rows, tokens, kinds, ids = [], [], [], []
-    first = 0
-    for kind, (row, values) in enumerate(parts):
-        found, inverse = values[values >= 0].unique(return_inverse=True)
-        rows.append(row[values >= 0])
-        tokens.append(inverse + first)
-        kinds.append(torch.full((len(found),), kind))
-        ids.append(found)
-        first += len(found)
-    keys = (torch.cat(rows) * max(first, 1) + torch.cat(tokens)).unique()
-    of_pages = Ragged.from_rows(keys // max(first, 1), keys % max(first, 1), len(pages))
-    return of_pages, torch.cat(kinds), torch.cat(ids)
+from sparsetorch import Pattern
 
 
 @dataclass(frozen=True)
@@ -144,31 +41,47 @@ class DeviceTokens:
 
 def device_tokens(logs: Logs, graphs: DeviceGraphs, known: Vocabulary) -> DeviceTokens:
     """The tokens of these devices that at least two devices of the vocabulary's logs have."""
-    shared = known.here > 1
-    found, _ = known.tokens.select(graphs.nodes.values)
-    keep = shared[found.values]
-    node, token = found.row[keep], found.values[keep]
+    of_nodes, _ = known.tokens.select(graphs.nodes.values)
+    nodes, tokens = [of_nodes.row], [of_nodes.values]
+    sums = [node_sums(logs, graphs)[of_nodes.row]]
+    for level in range(known.n_levels):
+        visits, steps = steps_of(logs, level)
+        nodes.append(graphs.visits.values[visits])
+        tokens.append(known.find(known.n_levels + 1 + level, steps))
+        sums.append(visit_sums(logs)[visits])
+    node, token = torch.cat(nodes), torch.cat(tokens)
+    keep = (token >= 0) & (known.here[token] > 1)
+    return _assembled(logs, graphs, known, node[keep], token[keep], torch.cat(sums)[keep])
+
+
+def _assembled(
+    logs: Logs, graphs: DeviceGraphs, known: Vocabulary, node: Tensor, token: Tensor, sums: Tensor
+) -> DeviceTokens:
+    """From tokens at nodes, some several times, and what is to be summed over them, (k, 4)."""
     width, n_devices, n_nodes = max(len(known.kinds), 1), len(logs), len(graphs.nodes.values)
     keys, entry = (graphs.nodes.row[node] * width + token).unique(return_inverse=True)
-    device, token = keys // width, keys % width
-    pattern = Pattern(Ragged.from_rows(device, token, n_devices).ptr, token, (n_devices, width))
-    order = (entry * max(n_nodes, 1) + node).argsort()
-    crow = Ragged.from_rows(entry[order], node[order], len(keys)).ptr
-    nodes = Pattern(crow, node[order], (len(keys), n_nodes))
-    sums = CSRTensor(nodes, torch.ones(nodes.nnz)) @ node_sums(logs, graphs)
-    return DeviceTokens(pattern, nodes, entry_features(logs, pattern, sums, known))
+    device, column = keys // width, keys % width
+    pattern = Pattern(Ragged.from_rows(device, column, n_devices).ptr, column, (n_devices, width))
+    behind = (entry * max(n_nodes, 1) + node).unique()
+    row, col = behind // max(n_nodes, 1), behind % max(n_nodes, 1)
+    nodes = Pattern(Ragged.from_rows(row, col, len(keys)).ptr, col, (len(keys), n_nodes))
+    total = torch.zeros(len(keys), 4).index_add_(0, entry, sums)
+    return DeviceTokens(pattern, nodes, entry_features(logs, pattern, total, known))
+
+
+def visit_sums(logs: Logs) -> Tensor:
+    """(n_visits, 4) float32: one, one, and the sine and cosine of the time of day."""
+    angle = (logs.time % DAY).double() * (2 * math.pi / DAY)
+    one = torch.ones_like(angle)
+    return torch.stack([one, one, angle.sin(), angle.cos()], 1).float()
 
 
 def node_sums(logs: Logs, graphs: DeviceGraphs) -> Tensor:
     """(n_nodes, 4) float32: visits, chunks, sums of the sine and cosine of the time of day."""
-    node, n = graphs.visits.values, len(graphs.nodes.values)
-    angle = (logs.time % DAY).double() * (2 * math.pi / DAY)
-    columns = [torch.ones(len(node), dtype=torch.float64), angle.sin(), angle.cos()]
-    visits, sine, cosine = (
-        torch.zeros(n, dtype=torch.float64).index_add_(0, node, column) for column in columns
-    )
-    chunks = graphs.graph.cross.crow.diff().double()
-    return torch.stack([visits, chunks, sine, cosine], 1).float()
+    sums = torch.zeros(len(graphs.nodes.values), 4)
+    sums.index_add_(0, graphs.visits.values, visit_sums(logs))
+    sums[:, 1] = graphs.graph.cross.crow.diff()
+    return sums
 
 
 def node_features(logs: Logs, graphs: DeviceGraphs, known: Vocabulary) -> Tensor:

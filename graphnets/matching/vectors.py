@@ -8,7 +8,7 @@ from torch import Tensor
 from graphnets.assignment import by_gap
 from graphnets.cooccurrence import cooccurrence_vectors
 from graphnets.matching.logs import HOUR, Logs
-from graphnets.matching.tokens import Vocabulary
+from graphnets.matching.vocabulary import Vocabulary
 from graphnets.ragged import Ragged
 
 
@@ -40,7 +40,7 @@ def prefix_tokens(known: Vocabulary, level: int) -> Tensor:
 def token_vectors(logs: Logs, known: Vocabulary, width: int, window: int = 5) -> Tensor:
     """Vectors (n_tokens, width) of the prefixes of each level, without labels; zeros for words."""
     found = torch.zeros(len(known.kinds), width)
-    for level in range(known.n_kinds - 1):
+    for level in range(known.n_levels):
         sequences = prefix_sequences(logs, known, level)
         of_level = (known.kinds == level).nonzero()[:, 0]
         if not len(of_level):
@@ -54,7 +54,7 @@ def token_vectors(logs: Logs, known: Vocabulary, width: int, window: int = 5) ->
 def page_vectors(pages: Tensor, known: Vocabulary, vectors: Tensor) -> Tensor:
     """The mean of the vectors (n_tokens, width) of the prefixes of pages (k,): (k, width)."""
     found, _ = known.tokens.select(pages)
-    prefix = known.kinds[found.values] < known.n_kinds - 1
+    prefix = known.kinds[found.values] < known.n_levels
     row, token = found.row[prefix], found.values[prefix]
     sums = vectors.new_zeros(len(pages), vectors.shape[1]).index_add_(0, row, vectors[token])
     return sums / torch.bincount(row, minlength=len(pages)).clamp(min=1)[:, None]

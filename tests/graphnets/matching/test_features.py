@@ -3,8 +3,10 @@ import pytest
 import torch
 from random_logs import empty_logs, random_logs
 
+from graphnets.matching.expansion import expanded
 from graphnets.matching.features import PairFeatures, default_views
 from graphnets.matching.logs import HOUR, WEEK
+from graphnets.matching.neighbours import Neighbours
 from graphnets.matching.pairs import all_pairs
 from graphnets.matching.rhythm import rhythm
 from graphnets.matching.tfidf import TfIdf
@@ -38,6 +40,17 @@ def test_cosines_and_crowding_of_a_view():
             crowd.append(others[-4:].mean())
         assert column("words_cosine")[p] == pytest.approx(scores[i, j], abs=1e-5)
         assert column("words_local")[p] == pytest.approx(scores[i, j] - np.mean(crowd), abs=1e-5)
+
+
+def test_rounds_of_expansion_add_views():
+    views = {"a": TfIdf([0]), "b": TfIdf()}
+    for rounds, count in ((0, 2), (1, 4), (3, 8)):
+        features = PairFeatures(LOGS, views, rounds=rounds)
+        assert len(features.views) == count
+    plain, once = features.views["b"], features.views["b_expanded_1"]
+    few = Neighbours(plain.same.index[:, :3], plain.same.score[:, :3])
+    assert abs(once.vectors - expanded(plain.vectors, few)).max() < 1e-6
+    assert torch.equal(once.other.index.sort(1).values, plain.other.index.sort(1).values)
 
 
 def test_times_sizes_and_kinds():
@@ -78,6 +91,8 @@ def test_devices_without_visits(n):
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="depth: expected at least one neighbour, got 0"):
         PairFeatures(LOGS, depth=0)
+    with pytest.raises(ValueError, match="rounds: expected none or more, got -1"):
+        PairFeatures(LOGS, rounds=-1)
     with pytest.raises(ValueError, match="views: expected at least one"):
         PairFeatures(LOGS, {})
     with pytest.raises(ValueError, match="pairs: expected devices from 0 to 17, got 0 to 18"):

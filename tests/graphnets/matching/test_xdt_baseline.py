@@ -55,7 +55,7 @@ def test_scores_without_labels(weeks, features):
     scores = [
         pair_cosines(classic, pairs),
         pair_cosines(features.views["domain"].vectors, pairs),
-        pair_cosines(features.views["expanded_domain"].vectors, pairs),
+        pair_cosines(features.views["domain_expanded_2"].vectors, pairs),
     ]
     precision = torch.tensor(
         [
@@ -71,7 +71,7 @@ def test_a_linear_matcher_across_kinds(weeks, features):
     pairs = pairs[weeks.kinds[pairs].diff(dim=1).squeeze(1) != 0]
     labels, values = same_user(weeks.users, pairs), features(pairs)
     cosine = values[:, features.names.index("all_cosine")]
-    local = values[:, features.names.index("expanded_all_local")]
+    local = values[:, features.names.index("all_expanded_2_local")]
     found = []
     for train, test in cross_folds(weeks, pairs):
         model = LogisticMatcher(values.shape[1]).fit(values[train], labels[train])

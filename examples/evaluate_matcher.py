@@ -1,0 +1,41 @@
+"""Apply a trained matcher to logs of people that it was not trained on, and say how well it does.
+
+    python examples/evaluate_matcher.py --data xdt.npz --checkpoint matcher.ckpt --out metrics.json
+
+Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
+devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
+each, average precision over all pairs, precision, recall and F1 at the threshold that follows from
+the checkpoint, and recall of the candidates; the users that come of the pairs; pairs a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphnets.matching.evaluation import evaluate
+from graphnets.matching.lightning import load_matcher
+from graphnets.matching.xdt import load_xdt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="an xdt.npz")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of PairMatcher")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    found = evaluate(load_matcher(options.checkpoint), load_xdt(options.data))
+    text = json.dumps(found, indent=1)
+    partial = options.out.with_name(options.out.name + ".partial")
+    partial.write_text(text + "\n")
+    partial.replace(options.out)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""How well a trained matcher does on logs of other people, from candidates to users."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from graphnets.matching.candidates import Candidates
+from graphnets.matching.cluster_metrics import b_cubed, cluster_pair_scores
+from graphnets.matching.correlation import correlation_clustering
+from graphnets.matching.devices import Devices
+from graphnets.matching.lightning import PairMatcher
+from graphnets.matching.logs import Logs, week_slices
+from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
+from graphnets.matching.neighbours import nearest
+from graphnets.matching.pairs import positive_pairs, same_user
+from graphnets.matching.scoring import encode_devices, score_pairs
+from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
+from graphnets.matching.tfidf import TfIdf
+from graphnets.matching.vocabulary import Vocabulary, vocabulary
+
+NEAREST = 18  # candidates of a device, of each source; as in the protocol of CIKM Cup 2016
+
+
+def evaluate(module: PairMatcher, logs: Logs, min_visits: int = 20) -> dict[str, Any]:
+    """Metrics of the tasks of `graphnets.matching.tasks`; nothing is trained.
+
+    Args:
+        module: trained, see `graphnets.matching.lightning.load_matcher`.
+        logs: of people whose devices are known, `users`.
+        min_visits: of a week.
+
+    Returns:
+        For each task the numbers of devices, pairs and true pairs, average precision over all
+        pairs, with precision, recall and F1 of what the checkpoint's decision calls true ("f1"),
+        and the best F1 with a threshold chosen on these very pairs ("f1_optimistic"); "candidates":
+        the same of candidate pairs alone, where true pairs that are no candidates are missed; and
+        "users", what correlation clustering makes of the pairs. "pairs_per_second" counts
+        everything from the logs to the scores of task B.
+
+    Raises:
+        ValueError: no user has two devices.
+    """
+    module.eval()
+    known = vocabulary(week_slices(logs, min_visits), module.frequencies)
+    return {task: _task(module, logs, task, known, min_visits) for task in TASKS}
+
+
+def _task(
+    module: PairMatcher, logs: Logs, task: Task, known: Vocabulary, min_visits: int
+) -> dict[str, Any]:
+    own = task_logs(logs, task, min_visits)
+    pairs = task_pairs(own, task)
+    labels = same_user(own.users, pairs)
+    if not bool(labels.any()):
+        raise ValueError(f"logs: task {task} has no pair of one user's devices among {len(own)}")
+    started = time.perf_counter()
+    devices = encode_devices(module.matcher, own, known, module.token_vectors(known))
+    scores = score_pairs(module.matcher, devices, pairs)
+    seconds = time.perf_counter() - started
+    near = candidates(own, devices, task)
+    chosen = near.contain(pairs)
+    missed = int(labels[~chosen].sum())
+    decision = module.decisions.get(task)
+    return {
+        "devices": len(own),
+        **_metrics(scores, labels, decision, len(own), len(pairs)),
+        "pairs_per_second": len(pairs) / seconds,
+        "candidates": {
+            "candidate_recall": float(chosen[labels].double().mean()),
+            **_metrics(scores[chosen], labels[chosen], decision, len(own), len(pairs), missed),
+        },
+        "users": _users(own, pairs, scores, decision),
+    }
+
+
+def candidates(logs: Logs, devices: Devices, task: Task, k: int = NEAREST) -> Candidates:
+    """Each device's nearest by TF-IDF, and by the matcher's own vectors if it has any."""
+    kinds = None if task == "B" else logs.kinds
+    sources = {"TF-IDF": nearest(TfIdf(words=True).fit(logs).transform(logs), k, kinds)}
+    if devices.weights.shape[1]:
+        sources["shared tokens"] = nearest(mean_weights(devices), k, kinds)
+    elif devices.vectors.shape[1]:
+        unit = torch.nn.functional.normalize(devices.vectors, dim=1)
+        sources["vectors"] = nearest(unit, k, kinds)
+    return Candidates.from_neighbours(sources)
+
+
+def mean_weights(devices: Devices) -> sp.csr_array:
+    """The mean over heads of the devices' weights of tokens, of unit rows, (n, n_tokens)."""
+    mean = devices.weights.mean(1)
+    row = devices.tokens.row
+    norm = mean.new_zeros(len(devices)).index_add(0, row, mean.square()).sqrt()
+    values = (mean / norm.clamp(min=1e-12)[row]).cpu().numpy()
+    tokens, ptr = devices.tokens.values.cpu().numpy(), devices.tokens.ptr.cpu().numpy()
+    width = int(tokens.max()) + 1 if len(tokens) else 1
+    return sp.csr_array((values, tokens, ptr), shape=(len(devices), width))
+
+
+def _metrics(
+    scores: Tensor,
+    labels: Tensor,
+    decision: Decision | None,
+    n_devices: int,
+    n_pairs: int,
+    missed: int = 0,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "pairs": len(scores),
+        "true_pairs": int(labels.sum()) + missed,
+        "average_precision": average_precision(scores, labels, missed),
+    }
+    if decision is not None:
+        chosen = decision.decide(scores, n_devices, n_pairs)
+        true = int((chosen & labels).sum())
+        result = Scores.of_counts(true, int(chosen.sum()), int(labels.sum()) + missed)
+        found |= result._asdict()
+    if bool(labels.any()):
+        best = best_threshold(scores, labels, missed)
+        found["f1_optimistic"] = pair_scores(scores, labels, best, missed).f1
+    return found
+
+
+def _users(
+    logs: Logs, pairs: Tensor, scores: Tensor, decision: Decision | None
+) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    weights = decision.weights(scores, len(logs), len(pairs))
+    clusters = correlation_clustering(len(logs), pairs, weights)
+    return {
+        "clusters": int(clusters.max()) + 1,
+        "true_users": len(logs.users.unique()),
+        "true_pairs": len(positive_pairs(logs.users)),
+        "b_cubed": b_cubed(clusters, logs.users)._asdict(),
+        "pairs": cluster_pair_scores(clusters, logs.users)._asdict(),
+    }

@@ -1,0 +1,143 @@
+import pytest
+import torch
+from small_logs import drawn_logs
+
+from graphnets.matching.devices import Devices, matches
+from graphnets.matching.heads import cosines
+from graphnets.matching.matcher import HGNNMatcher
+from graphnets.matching.pairs import all_pairs
+from graphnets.matching.scoring import encode_devices, score_pairs
+from graphnets.matching.tgce_matcher import TGCEMatcher
+from graphnets.matching.vectors import token_vectors
+from graphnets.matching.vocabulary import vocabulary
+from graphnets.ragged import Ragged
+
+LOGS = drawn_logs()
+KNOWN = vocabulary(LOGS)
+VECTORS = token_vectors(LOGS, KNOWN, 8)
+PAIRS = all_pairs(len(LOGS))
+MATCHERS = {
+    "shared": lambda: HGNNMatcher(2, 0, 0, heads=("shared",)),
+    "network, shared": lambda: HGNNMatcher(2, 0, 8, heads=("shared",)),
+    "cross": lambda: HGNNMatcher(2, 8, 8, heads=("cross",)),
+    "pooled": lambda: HGNNMatcher(2, 8, 8, heads=("pooled",)),
+    "all": lambda: HGNNMatcher(2, 8, 8, heads=("shared", "cross", "pooled")),
+    "tgce": lambda: TGCEMatcher(8, 2),
+}
+
+
+@pytest.fixture(params=MATCHERS)
+def matcher(request):
+    torch.manual_seed(0)
+    made = MATCHERS[request.param]()
+    with torch.no_grad():
+        for parameter in made.parameters():  # also those that start at zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def vectors_of(matcher):
+    needs = isinstance(matcher, TGCEMatcher) or matcher.vectors
+    return VECTORS if needs else None
+
+
+def test_blocks_and_batches_do_not_change_scores(matcher):
+    vectors = vectors_of(matcher)
+    whole = encode_devices(matcher, LOGS, KNOWN, vectors)
+    one_by_one = encode_devices(matcher, LOGS, KNOWN, vectors, visits=1)
+    expected = score_pairs(matcher, whole, PAIRS)
+    found = score_pairs(matcher, one_by_one, PAIRS, block=7)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_are_the_same_for_either_order(matcher):
+    devices = encode_devices(matcher, LOGS, KNOWN, vectors_of(matcher))
+    there, back = matcher.score(devices, PAIRS), matcher.score(devices, PAIRS.flip(1))
+    torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-5)
+
+
+def test_numbering_of_devices_does_not_matter(matcher):
+    order = torch.randperm(len(LOGS), generator=torch.Generator().manual_seed(1))
+    vectors = vectors_of(matcher)
+    devices = encode_devices(matcher, LOGS, KNOWN, vectors)
+    renumbered = encode_devices(matcher, LOGS.select(order), KNOWN, vectors)
+    expected = score_pairs(matcher, devices, order[PAIRS])
+    torch.testing.assert_close(
+        score_pairs(matcher, renumbered, PAIRS), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_every_parameter_learns(matcher):
+    matcher.train()
+    devices = matcher(LOGS, KNOWN, vectors_of(matcher))
+    matcher.score(devices, PAIRS).sum().backward()
+    still = [
+        name
+        for name, parameter in matcher.named_parameters()
+        if parameter.grad is None or not bool(parameter.grad.abs().sum() > 0)
+    ]
+    # A bias before BatchNorm, and one that is added to all scores of a softmax, change nothing.
+    assert all(name.endswith("bias") for name in still), still
+
+
+def test_untrained_shared_tokens_rank_as_tf_idf_does():
+    torch.manual_seed(0)
+    matcher = HGNNMatcher(2, 0, 0, heads=("shared",)).eval()
+    torch.nn.init.zeros_(matcher.weigh.weigh[-1].weight)
+    torch.nn.init.zeros_(matcher.weigh.weigh[-1].bias)
+    devices = encode_devices(matcher, LOGS, KNOWN)
+    dense = torch.zeros(len(LOGS), len(KNOWN.kinds))
+    dense[devices.tokens.row, devices.tokens.values] = devices.weights[:, 0]
+    torch.testing.assert_close(dense.norm(dim=1), torch.ones(len(LOGS)))
+    products = (dense @ dense.T)[PAIRS[:, 0], PAIRS[:, 1]]
+    torch.testing.assert_close(cosines(devices, PAIRS)[:, 0], products)
+    scores = score_pairs(matcher, devices, PAIRS)
+    assert torch.equal(scores.argsort(stable=True), products.argsort(stable=True))
+
+
+def test_matches_are_the_tokens_of_both():
+    rows = [[1, 4, 6], [], [4, 5, 6, 9], [1]]
+    tokens = Ragged.from_lengths(
+        torch.tensor([len(row) for row in rows]), torch.tensor([t for row in rows for t in row])
+    )
+    pairs = torch.tensor([[0, 2], [2, 0], [0, 1], [0, 3], [2, 2]])
+    found = matches(tokens, pairs)
+    for k, (i, j) in enumerate(pairs.tolist()):
+        both = sorted(set(rows[i]) & set(rows[j]))
+        assert tokens.values[found.first[k]].tolist() == both
+        assert tokens.values[found.second[k]].tolist() == both
+        assert bool((tokens.row[found.first[k]] == i).all())
+        assert bool((tokens.row[found.second[k]] == j).all())
+
+
+def test_blocks_of_devices_are_put_together():
+    torch.manual_seed(0)
+    matcher = MATCHERS["all"]().eval()
+    whole = encode_devices(matcher, LOGS, KNOWN, VECTORS)
+    parts = [whole.select(torch.arange(5)), whole.select(torch.arange(5, len(LOGS)))]
+    again = Devices.cat(parts)
+    assert torch.equal(again.nodes.values, whole.nodes.values)
+    assert torch.equal(again.tokens.ptr, whole.tokens.ptr)
+    assert torch.equal(again.weights, whole.weights)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="heads: expected some of"):
+        HGNNMatcher(2, heads=("dense",))
+    with pytest.raises(ValueError, match="width: heads"):
+        HGNNMatcher(2, width=0, heads=("cross",))
+    with pytest.raises(ValueError, match="vectors: TGCE needs"):
+        TGCEMatcher(8, 2)(LOGS, KNOWN)
+    empty = LOGS.select(torch.tensor([0]))
+    empty = type(empty)(
+        empty.pages,
+        Ragged(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64)),
+        empty.time[:0],
+        empty.names,
+        empty.users,
+        empty.kinds,
+        empty.periods,
+        empty.sources,
+    )
+    with pytest.raises(ValueError, match="device 'd0' has no visit"):
+        HGNNMatcher(2, width=0)(empty, KNOWN)
