@@ -63,7 +63,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)
 	@echo "Installing sparsetorch and what it needs into $(VENV) (once)"
-	@$(PIP) install --quiet -c constraints.txt -e ".[ddm,train,test,lint]" || { \
+	@$(PIP) install --quiet -c constraints.txt -e ".[ddm,graph,train,test,lint]" || { \
 	    echo "The installation failed (see above); it needs a Python package index." >&2; \
 	    exit 1; \
 	}

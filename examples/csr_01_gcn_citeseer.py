@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import planetoid
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
+from graphnets.datasets import NodeGraph, load_planetoid
 from sparsetorch import CSRTensor
 from sparsetorch.nn import GCNConv, gcn_normalize
 
@@ -43,38 +43,39 @@ class GCN(nn.Module):
 
 
 def train(
-    graph: planetoid.CitationGraph, A: CSRTensor, X: CSRTensor | Tensor, seed: int, epochs: int
+    graph: NodeGraph, A: CSRTensor, X: CSRTensor | Tensor, seed: int, epochs: int
 ) -> tuple[float, float]:
     """Accuracy on the test papers, and seconds per epoch.
 
     Adam, until the validation loss exceeds the mean of its last ten values.
     """
     torch.manual_seed(seed)
-    net = GCN(X.shape[-1], int(graph.labels.max()) + 1)
+    net = GCN(X.shape[-1], graph.classes)
+    labelled, chosen, tested = graph.train[0], graph.validation[0], graph.test[0]
     decayed = {"params": net.first.parameters(), "weight_decay": 5e-4}
     optimizer = torch.optim.Adam([decayed, {"params": net.second.parameters()}], lr=0.01)
     logits, losses, start = torch.empty(0), [], time.perf_counter()
     for _ in range(epochs):
         net.train()
         optimizer.zero_grad()
-        cross_entropy(net(A, X)[graph.train], graph.labels[graph.train]).backward()
+        cross_entropy(net(A, X)[labelled], graph.labels[labelled]).backward()
         optimizer.step()
         with torch.no_grad():
             logits = net.eval()(A, X)
-        chosen = graph.validation
         losses.append(cross_entropy(logits[chosen], graph.labels[chosen]).item())
         if len(losses) > 10 and losses[-1] > np.mean(losses[-11:-1]):
             break
     seconds = (time.perf_counter() - start) / len(losses)
-    right = logits[graph.test].argmax(1) == graph.labels[graph.test]
+    right = logits[tested].argmax(1) == graph.labels[tested]
     return right.double().mean().item(), seconds
 
 
 def run(folder: Path = FOLDER, seeds: int = 5, epochs: int = 200) -> dict[str, float]:
     """Mean and deviation of the accuracy, and the cost of the sparse and the dense way."""
-    graph = planetoid.load(folder, "citeseer")
+    graph = load_planetoid(folder, "citeseer")
+    assert isinstance(graph.features, CSRTensor)
     A = gcn_normalize(graph.adjacency)
-    X = graph.words.scale_rows(1 / graph.words.sum(-1).clamp(min=1))
+    X = graph.features.scale_rows(1 / graph.features.sum(-1).clamp(min=1))
     results = [train(graph, A, X, seed, epochs) for seed in range(seeds)]
     accuracies = [accuracy for accuracy, _ in results]
     # A module takes what has a `matmul`, so a dense adjacency serves as well.

@@ -5,8 +5,8 @@ Learning Multilevel Domain Decomposition Methods", ICML 2023 (arXiv:2301.11378),
 settings of the authors' code. `graphnets.MGGNN` is this project's own network.
 """
 
-from graphnets.published.graph_unet import graph_unet
+from graphnets.published.graph_unet import GraphUNet, graph_unet
 from graphnets.published.mggnn import mggnn
 from graphnets.published.network import TwoLevelNet
 
-__all__ = ["TwoLevelNet", "graph_unet", "mggnn"]
+__all__ = ["GraphUNet", "TwoLevelNet", "graph_unet", "mggnn"]

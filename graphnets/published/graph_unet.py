@@ -38,9 +38,21 @@ class VLayer(nn.Module):
         return self.after(A, self.unpool.to_fine(graph, x, y)), y
 
 
-def graph_unet(width: int = 128, layers: int = 4, hops: int = 2, features: int = 0) -> TwoLevelNet:
-    """Graph U-Net on two levels, with `layers` V's; the defaults are the published sizes.
+class GraphUNet(TwoLevelNet):
+    """Graph U-Net on two levels: 1,184,196 parameters with the published sizes, the defaults.
 
-    `features` of the edges between levels, see `TwoLevelNet`, are not published.
+    Args:
+        width: of the embeddings.
+        layers: number of V's.
+        hops: K of TAGConv.
+        features: of the edges between levels, see `TwoLevelNet`; not published.
     """
-    return TwoLevelNet([VLayer(width, hops, features) for _ in range(layers)], width, features)
+
+    def __init__(self, width: int = 128, layers: int = 4, hops: int = 2, features: int = 0) -> None:
+        stack = [VLayer(width, hops, features) for _ in range(layers)]
+        super().__init__(stack, width, features)
+
+
+def graph_unet(width: int = 128, layers: int = 4, hops: int = 2, features: int = 0) -> GraphUNet:
+    """A `GraphUNet`, made as `mggnn` makes the network that it is compared with."""
+    return GraphUNet(width, layers, hops, features)

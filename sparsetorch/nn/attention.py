@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.nn.edges import Graph, as_pattern
 from sparsetorch.pattern import Pattern
+from sparsetorch.products import sddmm
 
 
 class GATConv(nn.Module):
@@ -71,17 +73,23 @@ class GATConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def attention(self, pattern: Pattern, x: Tensor) -> CSRTensor:
+    def attention(self, graph: Graph, x: Tensor) -> CSRTensor:
         """The attention weights, a batch (heads, n, n) of matrices whose rows sum to one."""
+        pattern = as_pattern(graph, x)
+        _check(pattern, x, self.weight.shape[1])
         return self._attention(pattern, self._projected(x))
 
-    def forward(self, pattern: Pattern, x: Tensor) -> Tensor:
+    def forward(self, graph: Graph, x: Tensor) -> Tensor:
         """Pattern (n, n), entry (i, j) an edge from j to i; x (n, width_in) -> (n, width).
 
+        graph: a Pattern; a CSRTensor, of which only the pattern counts; or PyG's edge_index
+        (2, n_edges) without edges that occur twice.
+
         Raises:
-            TypeError: not a Pattern.
-            ValueError: x is not (n, width_in).
+            TypeError: another kind of graph.
+            ValueError: x is not (n, width_in), or edges of nodes that it does not have, or twice.
         """
+        pattern = as_pattern(graph, x)
         _check(pattern, x, self.weight.shape[1])
         h = self._projected(x)
         alpha = self._attention(pattern, h)
@@ -96,7 +104,11 @@ class GATConv(nn.Module):
     def _attention(self, pattern: Pattern, h: Tensor) -> CSRTensor:
         to_target = torch.einsum("hnc,hc->hn", h, self.target)
         from_source = torch.einsum("hnc,hc->hn", h, self.source)
-        scores = to_target.index_select(-1, pattern.row) + from_source.index_select(-1, pattern.col)
+        # The sum at each edge as a product of two rows: its gradient is one of matrices, where that
+        # of an `index_select` adds up entry by entry.
+        left = torch.stack([to_target, torch.ones_like(to_target)], -1)
+        right = torch.stack([torch.ones_like(from_source), from_source], -1)
+        scores = sddmm(pattern, left, right).values
         scores = nn.functional.leaky_relu(scores, self.negative_slope)
         return CSRTensor(pattern, scores).softmax(-1)
 
@@ -107,11 +119,6 @@ class GATConv(nn.Module):
 
 
 def _check(pattern: Pattern, x: Tensor, width_in: int) -> None:
-    if not isinstance(pattern, Pattern):
-        raise TypeError(
-            f"pattern: expected a Pattern, got {type(pattern).__name__}; a CSRTensor has one in "
-            "A.pattern"
-        )
     if pattern.shape[0] != pattern.shape[1] or x.shape != (pattern.shape[0], width_in):
         raise ValueError(
             f"x: expected (n, {width_in}) for an (n, n) pattern, got {tuple(x.shape)} for "

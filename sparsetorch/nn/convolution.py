@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.nn.edges import Graph, as_matrix
 from sparsetorch.nn.propagation import propagate
 
 
@@ -66,12 +67,17 @@ class GCNConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, A: CSRTensor, x: Tensor | CSRTensor) -> Tensor:
+    def forward(self, A: Graph, x: Tensor | CSRTensor) -> Tensor:
         """A (*batch, m, n), x (*batch, n, width_in) -> (*batch, m, width_out).
 
-        x may be sparse, such as a bag of words. Propagated are whichever are narrower, inputs or
-        outputs.
+        A may also be a Pattern or PyG's edge_index (2, n_edges), each edge of weight one. x may be
+        sparse, such as a bag of words. Propagated are whichever are narrower, inputs or outputs.
+
+        Raises:
+            TypeError: another kind of A, or dtypes that differ.
+            ValueError: sizes that differ, or edges of nodes that there are not.
         """
+        A = as_matrix(A, x)
         width_out, width_in = self.weight.shape
         if isinstance(x, Tensor) and width_in < width_out:
             y = torch.matmul(propagate(A, x), self.weight.mT)
@@ -113,11 +119,17 @@ class TAGConv(nn.Module):
         self.hops = hops
         self.linear = nn.Linear((hops + 1) * width_in, width_out, bias, device, dtype)
 
-    def forward(self, A: CSRTensor, x: Tensor) -> Tensor:
+    def forward(self, A: Graph, x: Tensor) -> Tensor:
         """A (*batch, n, n), x (*batch, n, width_in) -> (*batch, n, width_out).
 
+        A may also be a Pattern or PyG's edge_index (2, n_edges), each edge of weight one.
         Propagated are whichever are narrower, inputs or outputs.
+
+        Raises:
+            TypeError: another kind of A, or dtypes that differ.
+            ValueError: sizes that differ, or edges of nodes that there are not.
         """
+        A = as_matrix(A, x)
         if self.linear.in_features <= (self.hops + 1) * self.linear.out_features:
             # Concatenated the powers would take up to three times as long.
             first, *weights = self.linear.weight.chunk(self.hops + 1, dim=1)

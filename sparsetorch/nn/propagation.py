@@ -11,7 +11,7 @@ from sparsetorch.csr import CSRTensor
 from sparsetorch_kernels import HALF
 
 
-def propagate(A: CSRTensor, x: Tensor) -> Tensor:
+def propagate(A: CSRTensor | Tensor, x: Tensor) -> Tensor:
     """`A x`; inside `torch.autocast` in its dtype, where `torch.matmul` of tensors is so too.
 
     The features come from layers that autocast runs in half precision, the matrix does not: without

@@ -91,8 +91,12 @@ class RGCNConv(nn.Module):
             return self.bases
         return torch.einsum("rb,boi->roi", self.coefficients, self.bases)
 
-    def forward(self, A: TypedCSR, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, A: TypedCSR | Mapping[EdgeType, Tensor], x: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """x: (*batch, n, width_in) for each type of node -> (*batch, n, width_out) for each.
+
+        A may also be PyG's edge_index_dict, each edge of weight one; it is converted in each call.
 
         Where there is no root, only types that are the target of some edges have a result. A may
         lack some of the layer's relations. Propagated are whichever are narrower, inputs or
@@ -102,6 +106,7 @@ class RGCNConv(nn.Module):
             ValueError: a relation that the layer does not know, a type without features, or sizes
                 that differ.
         """
+        A = A if isinstance(A, TypedCSR) else _of_edges(A, x)
         y = {}
         if self.root is not None:
             y = {
@@ -137,3 +142,21 @@ class RGCNConv(nn.Module):
         bases = "" if self.coefficients is None else f", n_bases={n_bases}"
         root, bias = self.root is not None, self.bias is not None
         return f"{width_in}, {width_out}, {self.edge_types}{bases}, root={root}, bias={bias}"
+
+
+def _of_edges(edges: Mapping[EdgeType, Tensor], x: Mapping[str, Tensor]) -> TypedCSR:
+    if not isinstance(edges, Mapping):
+        raise TypeError(f"A: expected a TypedCSR or an edge_index_dict, got {type(edges).__name__}")
+    n_nodes = {node_type: features.shape[-2] for node_type, features in x.items()}
+    ones = {}
+    for edge_type, edge_index in edges.items():
+        for node_type in edge_type[::2]:
+            if node_type not in x:
+                raise ValueError(
+                    f"x: expected features of type {node_type!r}, which edges {edge_type} have"
+                )
+        if not isinstance(edge_index, Tensor):
+            raise TypeError(f"A: expected tensors (2, n_edges), got {edge_index!r}")
+        features = x[edge_type[0]]
+        ones[edge_type] = features.new_ones(edge_index.shape[-1])
+    return TypedCSR.from_edge_index_dict(edges, n_nodes, ones)

@@ -1,8 +1,9 @@
-"""The notebook is the page of the documentation, and what it shows is what its cells do."""
+"""Notebooks are pages of the documentation, and what they show is what their cells do."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib import pyplot as plt
@@ -12,27 +13,39 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from notebook_from_page import cells, main, run  # noqa: E402
 
-PAGE, NOTEBOOK = ROOT / "docs" / "tuning.md", ROOT / "examples" / "tune_a_solver.ipynb"
+PAGES = {
+    "tune_a_solver": "tuning",
+    "node_classification": "node_classification",
+    "graph_classification": "graph_classification",
+}
+every_notebook = pytest.mark.parametrize("name", PAGES)
 
 
-def test_its_cells_are_the_blocks_and_the_text_of_the_page():
-    """tests/test_docs.py runs the page."""
-    notebook = json.loads(NOTEBOOK.read_text())
+def read(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())
+
+
+@every_notebook
+def test_its_cells_are_the_blocks_and_the_text_of_the_page(name):
+    """tests/test_docs.py runs the pages."""
+    notebook, page = read(name), ROOT / "docs" / f"{PAGES[name]}.md"
     fields = ("cell_type", "id", "source")
     found = [{field: cell[field] for field in fields} for cell in notebook["cells"]]
-    expected = [{field: cell[field] for field in fields} for cell in cells(PAGE.read_text())]
-    again = "python examples/notebook_from_page.py docs/tuning.md examples/tune_a_solver.ipynb"
+    expected = [{field: cell[field] for field in fields} for cell in cells(page.read_text())]
+    again = f"python examples/notebook_from_page.py docs/{page.name} examples/{name}.ipynb"
     assert found == expected, f"the page has changed; run {again}"
 
 
-def test_its_form_is_that_of_the_notebook_format():
-    notebook = json.loads(NOTEBOOK.read_text())
+@every_notebook
+def test_its_form_is_that_of_the_notebook_format(name):
+    notebook = read(name)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     kinds = {output["output_type"] for cell in code for output in cell["outputs"]}
-    assert kinds == {"stream", "display_data"}
+    assert "stream" in kinds
+    assert kinds <= {"stream", "display_data"}
     nbformat = pytest.importorskip("nbformat")
     nbformat.validate(nbformat.from_dict(notebook))
 

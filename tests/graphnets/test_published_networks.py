@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_mggnn import random_graph, renumbered
 
+import graphnets
 from graphnets import TwoLevelGraph
 from graphnets.published import graph_unet, mggnn
 from graphnets.published.layers import CrossMessages, EdgeModel, instance_norm
@@ -42,6 +43,17 @@ def mask(pattern) -> torch.Tensor:
 def dense(pattern, values) -> torch.Tensor:
     full = torch.zeros(pattern.shape, dtype=values.dtype)
     return full.index_put((pattern.row.long(), pattern.col.long()), values)
+
+
+def test_graph_unet_is_a_class_too():
+    torch.manual_seed(0)
+    net, made = graphnets.GraphUNet(width=8, layers=2).double(), network("graph_unet")
+    assert isinstance(made, graphnets.GraphUNet)
+    assert net.load_state_dict(made.state_dict(), strict=True)
+    graph, ends = published_graph(), (torch.arange(9), torch.arange(9).flip(0))
+    for got, expected in zip(net(graph, *ends), made(graph, *ends)):
+        assert torch.equal(got, expected)
+    assert sum(p.numel() for p in graphnets.GraphUNet().parameters()) == 1_184_196
 
 
 @pytest.mark.parametrize(("name", "count"), [("mggnn", 1_380_292), ("graph_unet", 1_184_196)])

@@ -262,8 +262,6 @@ def test_bad_input():
         TAGConv(1, 1, hops=0)
     with pytest.raises(ValueError, match=r"A: expected a square matrix, got shape \(3, 4\)"):
         gcn_normalize(random_csr(3, 4))
-    with pytest.raises(TypeError, match=r"a CSRTensor has one in A\.pattern"):
-        make("gat")(A, x)
     with pytest.raises(ValueError, match=r"x: expected \(n, 4\) .* got \(6, 4\) for \(7, 7\)"):
         make("gat")(A.pattern, x[:6])
     empty = Pattern(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), (0, 0))
