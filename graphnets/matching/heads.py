@@ -6,28 +6,40 @@ import torch
 from torch import Tensor, nn
 
 from graphnets.matching.devices import Devices, matches
+from graphnets.matching.surroundings import expanded, surroundings
 from graphnets.mggnn import mlp
+
+SURROUNDINGS = 6  # numbers that `surroundings` returns
 
 
 class SharedTokens(nn.Module):
     """Log-odds from what two devices share and from their rhythms.
 
-    The cosines of the devices' sparse vectors, one for each head of `TokenWeights`; of their
-    activity by hours of the week and of the day; how much their spans overlap; their lengths and
-    kinds. The score is a multiple of the mean cosine, corrected by an MLP that starts at zero.
+    The cosines of the devices' sparse vectors, one for each head of `TokenWeights`; what
+    `surroundings` says of their mean and, in each further round, of the mean cosine of vectors to
+    which those of neighbours are added; `rhythm_features`. The score is linear in the cosine's
+    logarithm less its crowding, corrected by an MLP that starts at zero.
+
+    Neighbours are sought among all devices that are scored together, so that with more devices at
+    hand, labelled or not, a pair's score differs.
 
     Args:
         heads: of the weights.
+        rounds: how often neighbours are added.
         hidden: width of the MLP.
     """
 
     RHYTHM = 7  # numbers that `rhythm_features` returns
+    LARGEST = 5000  # devices: all their cosines are in memory
 
-    def __init__(self, heads: int, hidden: int = 32) -> None:
+    def __init__(self, heads: int, rounds: int = 0, hidden: int = 32) -> None:
         super().__init__()
-        self.slope = nn.Parameter(torch.tensor(5.0))
+        self.rounds = rounds
+        self.slope = nn.Parameter(torch.tensor(4.0 if rounds else 5.0))
         self.offset = nn.Parameter(torch.tensor(-3.0))
-        self.correct = mlp(2 * heads + self.RHYTHM, hidden, 1)
+        self.strength = nn.Parameter(torch.ones(rounds)) if rounds else ()
+        around = SURROUNDINGS * (rounds + 1) if rounds else 0
+        self.correct = mlp(2 * heads + around + self.RHYTHM, hidden, 1)
         last = self.correct[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -36,8 +48,32 @@ class SharedTokens(nn.Module):
     def forward(self, devices: Devices, pairs: Tensor) -> Tensor:
         """(k,) log-odds of pairs (k, 2)."""
         found = cosines(devices, pairs)
-        known = torch.cat([found, (found + 1e-3).log() / 3, rhythm_features(devices, pairs)], 1)
-        return self.slope * found.mean(1) + self.offset + self.correct(known)[:, 0]
+        known = [found, (found + 1e-3).log() / 3, rhythm_features(devices, pairs)]
+        evidence = found.mean(1)
+        if self.rounds:
+            around = self._around(devices)[pairs[:, 0], pairs[:, 1]]
+            known.append(around)
+            evidence = around[:, -SURROUNDINGS + 3]  # the logarithm less the crowding
+        return self.slope * evidence + self.offset + self.correct(torch.cat(known, 1))[:, 0]
+
+    def _around(self, devices: Devices) -> Tensor:
+        """(n, n, 6 (rounds + 1)): surroundings of all pairs of devices, round by round."""
+        n = len(devices)
+        if n > self.LARGEST:
+            raise ValueError(
+                f"devices: {n} are too many for all their cosines; score at most {self.LARGEST} "
+                "together, or train a matcher with rounds=0"
+            )
+        pairs = torch.combinations(torch.arange(n, device=devices.kinds.device))
+        one_way = torch.zeros(n, n, device=pairs.device).index_put(
+            tuple(pairs.T), cosines(devices, pairs).mean(1)
+        )
+        mean = one_way + one_way.T + torch.eye(n, device=pairs.device)
+        found = [surroundings(mean, devices.kinds)]
+        for strength in self.strength:
+            mean = expanded(mean, devices.kinds, strength)
+            found.append(surroundings(mean, devices.kinds))
+        return torch.cat(found, -1)
 
 
 def cosines(devices: Devices, pairs: Tensor) -> Tensor:

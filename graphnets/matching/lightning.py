@@ -37,7 +37,7 @@ class PairMatcher(L.LightningModule):
         network: "hgnn" or "tgce".
         levels: of the pages' prefixes.
         vectors: width of the tokens' vectors that the data module finds; 0 for none.
-        width, layers, heads, weights, chunk, dropout: of `HGNNMatcher`.
+        width, layers, heads, weights, rounds, chunk, dropout: of `HGNNMatcher`.
         lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
         weight_decay: of AdamW.
         cross_kind: weight of the mean over pairs of different kinds of devices.
@@ -52,6 +52,7 @@ class PairMatcher(L.LightningModule):
         layers: int = 1,
         heads: Sequence[str] = ("shared",),
         weights: int = 8,
+        rounds: int = 0,
         chunk: int = 6,
         dropout: float = 0.1,
         lr: float = 3e-3,
@@ -64,7 +65,7 @@ class PairMatcher(L.LightningModule):
             self.matcher = TGCEMatcher(vectors, levels)
         else:
             self.matcher = HGNNMatcher(
-                levels, vectors, width, layers, heads, weights, chunk, dropout
+                levels, vectors, width, layers, heads, weights, rounds, chunk, dropout
             )
         self.frequencies: Frequencies | None = None
         self.vectors: Tensor | None = None

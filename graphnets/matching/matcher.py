@@ -68,6 +68,7 @@ class HGNNMatcher(nn.Module):
         layers: of HGNN.
         heads: names of the heads.
         weights: sparse vectors a device of the "shared" head.
+        rounds: of the "shared" head, how often devices' neighbours are taken into account.
         chunk: K, visits a coarse node.
         dropout: of the nodes' embeddings, while training.
     """
@@ -80,6 +81,7 @@ class HGNNMatcher(nn.Module):
         layers: int = 1,
         heads: Sequence[str] = ("shared",),
         weights: int = 8,
+        rounds: int = 0,
         chunk: int = 6,
         dropout: float = 0.1,
     ) -> None:
@@ -92,6 +94,7 @@ class HGNNMatcher(nn.Module):
             raise ValueError(f"width: heads {tuple(heads)} need the graph network, got 0")
         self.assignment: Assignment = every_k(chunk)
         self.width, self.vectors = width, vectors
+        self.rounds = rounds if "shared" in heads else 0
         if width:
             self.embed = mlp(7 + kinds + vectors, width, width)
             self.network = HGNN(width, layers)
@@ -99,12 +102,17 @@ class HGNNMatcher(nn.Module):
         self.heads = nn.ModuleDict()
         if "shared" in heads:
             self.weigh = TokenWeights(9 + kinds, width, weights)
-            self.heads["shared"] = SharedTokens(weights)
+            self.heads["shared"] = SharedTokens(weights, rounds)
         if "cross" in heads:
             self.heads["cross"] = CrossAttention(width)
         if "pooled" in heads:
             self.gate = nn.Linear(2 * width, 1)
             self.heads["pooled"] = Pooled(2 * width)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether a pair's score depends on which devices are scored together."""
+        return self.rounds > 0
 
     @property
     def device(self) -> torch.device:

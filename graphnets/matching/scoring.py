@@ -68,10 +68,14 @@ def score_pairs(
 ) -> Tensor:
     """Log-odds (k,) float32 of pairs (k, 2) of encoded devices, block by block.
 
+    A transductive matcher, whose scores depend on all the devices, does all pairs at once.
+
     Raises:
         ValueError: a device does not exist.
     """
     check_numbers(pairs, len(devices))
+    if matcher.transductive:
+        return matcher.score(devices, pairs).cpu()
     scores = torch.empty(len(pairs))
     for start in range(0, len(pairs), block):
         some = pairs[start : start + block].to(devices.vectors.device)

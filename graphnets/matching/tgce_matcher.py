@@ -34,6 +34,8 @@ class TGCEMatcher(nn.Module):
         seed: of the random walks.
     """
 
+    transductive = False  # see HGNNMatcher
+
     def __init__(self, width: int, levels: int, seed: int = 0) -> None:
         super().__init__()
         if width < 1:
