@@ -26,8 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphnets.matching.features import PairFeatures
-from graphnets.matching.lightning import LogsDataModule, PairMatcher, train
-from graphnets.matching.logistic import LogisticMatcher
+from graphnets.matching.lightning import LogsDataModule, PairMatcher, linear_matcher, train
 from graphnets.matching.logs import Logs
 from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
 from graphnets.matching.pairs import same_user
@@ -41,13 +40,15 @@ FOLDS = 5
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the hours' cosine, beside that of TF-IDF
 NETWORKS: dict[str, dict[str, Any]] = {
     "shared tokens": {"width": 0, "heads": ["shared"]},
+    "neighbours": {"width": 0, "heads": ["shared"], "rounds": 2},
+    "HGNN, neighbours": {"width": 32, "heads": ["shared"], "rounds": 2, "dropout": 0.3},
     "HGNN, shared tokens": {"width": 32, "heads": ["shared"], "dropout": 0.3},
     "HGNN, cross-attention": {"width": 32, "heads": ["cross"], "vectors": 32},
     "HGNN, pooled": {"width": 32, "heads": ["pooled"], "vectors": 32},
     "TGCE": {"network": "tgce", "vectors": 64},
 }
 PLAIN = ("TF-IDF", "TF-IDF and hours", "linear")
-SUMS = {"shared tokens and linear": ("shared tokens", "linear")}
+SUMS = {"neighbours and linear": ("neighbours", "linear")}
 METHODS = (*PLAIN, *NETWORKS, *SUMS)
 
 
@@ -114,9 +115,11 @@ def _plain(protocol: Protocol, task: Task, method: str, fold: int) -> Tensor:
     )
     labels = protocol.labels(task, train)
     if method == "linear":
-        features = PairFeatures(logs)
-        matcher = LogisticMatcher(len(features.names)).fit(features(train), labels)
-        return matcher(features(test)).float()
+        known, other = (
+            protocol.of_fold(task, fold, held_out) for held_out in (False, True)
+        )  # neighbours are sought on either side alone, as for logs that come later
+        matcher = linear_matcher(task).fit(*_features(protocol, task, known))
+        return matcher(_features(protocol, task, other)[0]).float()
     vectors = TfIdf(words=True).fit(logs).transform(logs)
     hours = rhythm(logs, 168)
 
@@ -129,6 +132,13 @@ def _plain(protocol: Protocol, task: Task, method: str, fold: int) -> Tensor:
     if method == "TF-IDF and hours":
         weight = max(WEIGHTS, key=lambda w: average_precision(score(train, w), labels))
     return score(test, weight)
+
+
+def _features(protocol: Protocol, task: Task, devices: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and labels of a task's pairs of some devices."""
+    logs = protocol.task_logs[task].select(devices)
+    pairs = task_pairs(logs, task)
+    return PairFeatures(logs)(pairs), same_user(logs.users, pairs)
 
 
 def kept_scores(

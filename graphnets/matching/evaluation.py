@@ -60,7 +60,7 @@ def _task(
         raise ValueError(f"logs: task {task} has no pair of one user's devices among {len(own)}")
     started = time.perf_counter()
     devices = encode_devices(module.matcher, own, known, module.token_vectors(known))
-    scores = score_pairs(module.matcher, devices, pairs)
+    scores = score_pairs(module.matcher, devices, pairs) + module.linear_scores(own, pairs, task)
     seconds = time.perf_counter() - started
     near = candidates(own, devices, task)
     chosen = near.contain(pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,8 +89,7 @@ class PairFeatures:
             self._add(name, vectors, max(depth, expansion, k), expansion, rounds)
         self._week, self._day = rhythm(logs, 168), rhythm(logs, 24)
         self._hours, self._minutes = active_slots(logs), active_slots(logs, HOUR // 6)
-        of_views = [f"{view}_{feature}" for view in self.views for feature in OF_A_VIEW]
-        self.names = (*of_views, *OF_TIME, *OF_SIZE, *OF_TOKENS, "same_kind")
+        self.names = feature_names(tuple(self.views))
 
     def _add(
         self, name: str, vectors: sp.csr_array, depth: int, expansion: int, rounds: int
@@ -166,6 +165,18 @@ class PairFeatures:
         return torch.cat([torch.stack([size.amin(1), size.amax(1)], 1) for size in both], 1)
 
 
+def feature_names(views: Sequence[str]) -> tuple[str, ...]:
+    """The names of the features of some views, in order."""
+    of_views = [f"{view}_{feature}" for view in views for feature in OF_A_VIEW]
+    return (*of_views, *OF_TIME, *OF_SIZE, *OF_TOKENS, "same_kind")
+
+
+def view_names(names: Iterable[str], rounds: int) -> tuple[str, ...]:
+    """The names of views, each followed by those of its expansions."""
+    turns = ["", *(f"_expanded_{turn}" for turn in range(1, rounds + 1))]
+    return tuple(name + turn for name in names for turn in turns)
+
+
 def default_views() -> dict[str, TfIdf]:
     """Domains alone, words alone, and all together."""
     return {"domain": TfIdf([0], words=False), "words": TfIdf([]), "all": TfIdf()}
@@ -184,3 +195,6 @@ def _spans(logs: Logs) -> tuple[Tensor, Tensor]:
     begin[some] = logs.time[logs.page.ptr[:-1][some]]
     end[some] = logs.time[logs.page.ptr[1:][some] - 1]
     return begin, end
+
+
+FEATURES = feature_names(view_names(default_views(), 2))  # of PairFeatures(logs)

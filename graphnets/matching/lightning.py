@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from graphnets.checkpoints import check_checkpoint
 from graphnets.matching.episodes import Episode, PairEpisodes, WindowEpisodes
+from graphnets.matching.features import FEATURES, PairFeatures
+from graphnets.matching.logistic import LogisticMatcher
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.metrics import average_precision
@@ -38,6 +40,9 @@ class PairMatcher(L.LightningModule):
         levels: of the pages' prefixes.
         vectors: width of the tokens' vectors that the data module finds; 0 for none.
         width, layers, heads, weights, rounds, chunk, dropout: of `HGNNMatcher`.
+        linear: whether a `LogisticMatcher` on the cheap features of pairs, fitted to all pairs of
+            the training users' devices for each task, has as much of a say: the score of a pair is
+            the sum of both log-odds. Takes a `LogsDataModule`.
         lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
         weight_decay: of AdamW.
         cross_kind: weight of the mean over pairs of different kinds of devices.
@@ -55,6 +60,7 @@ class PairMatcher(L.LightningModule):
         rounds: int = 0,
         chunk: int = 6,
         dropout: float = 0.1,
+        linear: bool = False,
         lr: float = 3e-3,
         weight_decay: float = 1e-2,
         cross_kind: float = 1.0,
@@ -67,7 +73,11 @@ class PairMatcher(L.LightningModule):
             self.matcher = HGNNMatcher(
                 levels, vectors, width, layers, heads, weights, rounds, chunk, dropout
             )
+        self.linear = nn.ModuleDict(
+            {task: linear_matcher(task) for task in TASKS} if linear else {}
+        )
         self.frequencies: Frequencies | None = None
+        self.known: Vocabulary | None = None
         self.vectors: Tensor | None = None
         self.decisions: dict[Task, Decision] = {}
 
@@ -83,6 +93,24 @@ class PairMatcher(L.LightningModule):
             )
         self.known, self.vectors = data.known, data.vectors
         self.frequencies = data.known.frequencies()
+
+    def on_fit_start(self) -> None:
+        """Fit what is linear: it depends on the training users alone."""
+        if not self.linear:
+            return
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(data, LogsDataModule):
+            raise TypeError(f"linear: expected a LogsDataModule, got {type(data).__name__}")
+        for task in TASKS:
+            own = task_logs(data.training, task)
+            pairs = task_pairs(own, task)
+            labels = same_user(own.users, pairs)
+            self._linear(task).fit(PairFeatures(own)(pairs), labels)
+
+    def _linear(self, task: Task) -> LogisticMatcher:
+        matcher = self.linear[task]
+        assert isinstance(matcher, LogisticMatcher)
+        return matcher
 
     def on_train_epoch_start(self) -> None:
         """Draw other episodes than in the epochs before."""
@@ -111,15 +139,38 @@ class PairMatcher(L.LightningModule):
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
                 continue
-            scores = self.scores(own, pairs)
+            scores = self.scores(own, pairs, task=task)
             self.decisions[task] = Decision.fit(scores, labels, len(own))
             precision = average_precision(scores, labels)
             self.log(f"val/ap_{task}", precision, prog_bar=task == "B", batch_size=1)
 
-    def scores(self, logs: Logs, pairs: Tensor, known: Vocabulary | None = None) -> Tensor:
-        """Log-odds (k,) of pairs of devices of logs; the vocabulary is training's if not given."""
-        devices = encode_devices(self.matcher, logs, known or self.known, self.vectors)
-        return score_pairs(self.matcher, devices, pairs)
+    def scores(
+        self,
+        logs: Logs,
+        pairs: Tensor,
+        known: Vocabulary | None = None,
+        task: Task | None = None,
+    ) -> Tensor:
+        """Log-odds (k,) of pairs (k, 2) of devices of logs.
+
+        Args:
+            logs, pairs: of the devices; a transductive matcher sees all of `logs`.
+            known: their vocabulary; that of the data module when not given.
+            task: whose linear matcher has a say, if there is one.
+        """
+        known = known or self.known
+        if known is None:
+            raise ValueError("known: expected the logs' vocabulary; this matcher was just loaded")
+        devices = encode_devices(self.matcher, logs, known, self.token_vectors(known))
+        scores = score_pairs(self.matcher, devices, pairs)
+        return scores + self.linear_scores(logs, pairs, task) if task else scores
+
+    def linear_scores(self, logs: Logs, pairs: Tensor, task: Task) -> Tensor:
+        """Log-odds of the task's linear matcher, (k,); zeros if there is none."""
+        if task not in self.linear:
+            return torch.zeros(len(pairs))
+        with torch.no_grad():
+            return self._linear(task)(PairFeatures(logs)(pairs)).float()
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a warm-up and half a cosine over the trainer's steps."""
@@ -136,8 +187,8 @@ class PairMatcher(L.LightningModule):
 
     def token_vectors(self, known: Vocabulary) -> Tensor | None:
         """The vectors of another vocabulary's tokens, zeros for new ones; None without vectors."""
-        if self.vectors is None or self.frequencies is None:
-            return None
+        if self.vectors is None or self.frequencies is None or known is self.known:
+            return self.vectors
         found = self.vectors.new_zeros(len(known.kinds), self.vectors.shape[1])
         for kind in range(known.n_kinds):
             ours, theirs = known.kinds == kind, self.frequencies.kinds == kind
@@ -162,6 +213,12 @@ class PairMatcher(L.LightningModule):
         self.frequencies = None if known is None else Frequencies(**known)
         self.vectors = kept["vectors"]
         self.decisions = {task: Decision(**values) for task, values in kept["decisions"].items()}
+
+
+def linear_matcher(task: Task) -> LogisticMatcher:
+    """A linear matcher on `PairFeatures`; in task B pairs of one kind have weights of their own."""
+    by = FEATURES.index("same_kind") if task == "B" else None
+    return LogisticMatcher(len(FEATURES), by=by)
 
 
 def load_matcher(path: str | Path) -> PairMatcher:

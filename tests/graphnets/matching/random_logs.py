@@ -1,9 +1,9 @@
 """Small random logs of users with tastes, for tests."""
 
 import torch
-from graphnets.matching.ragged import Ragged
 
 from graphnets.matching.logs import HOUR, Logs, Pages
+from graphnets.ragged import Ragged
 
 
 def random_logs(n_users=8, visits=30, seed=0, n_pages=40):
