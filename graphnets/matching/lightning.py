@@ -43,6 +43,9 @@ class PairMatcher(L.LightningModule):
         linear: whether a `LogisticMatcher` on the cheap features of pairs, fitted to all pairs of
             the training users' devices for each task, has as much of a say: the score of a pair is
             the sum of both log-odds. Takes a `LogsDataModule`.
+        decisions: for each task the fields of a `Decision`, as cross-validation found them
+            (`benchmarks/matching_xdt.py`), for training on all users; validation, if there is any,
+            finds its own.
         lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
         weight_decay: of AdamW.
         cross_kind: weight of the mean over pairs of different kinds of devices.
@@ -61,6 +64,7 @@ class PairMatcher(L.LightningModule):
         chunk: int = 6,
         dropout: float = 0.1,
         linear: bool = False,
+        decisions: dict[str, dict[str, float]] | None = None,
         lr: float = 3e-3,
         weight_decay: float = 1e-2,
         cross_kind: float = 1.0,
@@ -79,7 +83,9 @@ class PairMatcher(L.LightningModule):
         self.frequencies: Frequencies | None = None
         self.known: Vocabulary | None = None
         self.vectors: Tensor | None = None
-        self.decisions: dict[Task, Decision] = {}
+        self.decisions = {
+            task: Decision(**decisions[task]) for task in TASKS if decisions and task in decisions
+        }
 
     def setup(self, stage: str) -> None:
         """Take over what the data module knows of tokens."""

@@ -85,7 +85,7 @@ def n_kinds(n_levels: int) -> int:
 
 
 def vocabulary(logs: Logs, known: Frequencies | None = None) -> Vocabulary:
-    """The tokens of these logs; no label is looked at.
+    """The tokens of these logs, steps only if two devices make them; no label is looked at.
 
     Args:
         logs: of any devices.
@@ -98,6 +98,8 @@ def vocabulary(logs: Logs, known: Frequencies | None = None) -> Vocabulary:
     for level in range(n_levels):
         visits, steps = steps_of(logs, level)
         found, devices = _devices_of_steps(logs.page.row[visits], steps)
+        # Most steps are one device's alone, and would take most of the memory.
+        found, devices = found[devices > 1], devices[devices > 1]
         all_kinds.append(torch.full_like(found, n_levels + 1 + level))
         all_ids.append(found)
         here.append(devices)

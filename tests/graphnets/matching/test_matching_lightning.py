@@ -119,6 +119,7 @@ def test_vectors_of_tokens_go_with_the_checkpoint(data_path, tmp_path, network):
     module = PairMatcher(network, vectors=4, width=8, heads=heads)
     trained = fitted(data_path, tmp_path, 1, module=module, vectors=4)
     loaded = load_matcher(tmp_path / "last.ckpt")
+    assert trained.known is not None
     found = loaded.token_vectors(trained.known)
     assert found is not None
     assert trained.vectors is not None
