@@ -51,28 +51,32 @@ class SharedTokens(nn.Module):
         known = [found, (found + 1e-3).log() / 3, rhythm_features(devices, pairs)]
         evidence = found.mean(1)
         if self.rounds:
-            around = self._around(devices)[pairs[:, 0], pairs[:, 1]]
+            mean = self._all_cosines(devices, pairs, evidence)
+            around = self._around(mean, devices.kinds)[pairs[:, 0], pairs[:, 1]]
             known.append(around)
             evidence = around[:, -SURROUNDINGS + 3]  # the logarithm less the crowding
         return self.slope * evidence + self.offset + self.correct(torch.cat(known, 1))[:, 0]
 
-    def _around(self, devices: Devices) -> Tensor:
-        """(n, n, 6 (rounds + 1)): surroundings of all pairs of devices, round by round."""
+    def _all_cosines(self, devices: Devices, pairs: Tensor, known: Tensor) -> Tensor:
+        """The mean cosines of all devices, (n, n); those of `pairs` (k, 2) are known (k,)."""
         n = len(devices)
         if n > self.LARGEST:
             raise ValueError(
                 f"devices: {n} are too many for all their cosines; score at most {self.LARGEST} "
                 "together, or train a matcher with rounds=0"
             )
-        pairs = torch.combinations(torch.arange(n, device=devices.kinds.device))
-        one_way = torch.zeros(n, n, device=pairs.device).index_put(
-            tuple(pairs.T), cosines(devices, pairs).mean(1)
-        )
-        mean = one_way + one_way.T + torch.eye(n, device=pairs.device)
-        found = [surroundings(mean, devices.kinds)]
+        every = torch.combinations(torch.arange(n, device=pairs.device))
+        if not torch.equal(every, pairs):
+            known = cosines(devices, every).mean(1)
+        one_way = known.new_zeros(n, n).index_put((every[:, 0], every[:, 1]), known)
+        return one_way + one_way.T + torch.eye(n, dtype=known.dtype, device=known.device)
+
+    def _around(self, mean: Tensor, kinds: Tensor) -> Tensor:
+        """(n, n, 6 (rounds + 1)): surroundings of all pairs of devices, round by round."""
+        found = [surroundings(mean, kinds)]
         for strength in self.strength:
-            mean = expanded(mean, devices.kinds, strength)
-            found.append(surroundings(mean, devices.kinds))
+            mean = expanded(mean, kinds, strength)
+            found.append(surroundings(mean, kinds))
         return torch.cat(found, -1)
 
 

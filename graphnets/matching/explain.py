@@ -1,0 +1,125 @@
+"""Why two devices are linked: what they share and how much it counts, and what attends to what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphnets.cross_attention import CrossAttention
+from graphnets.matching.devices import Devices, matches
+from graphnets.matching.logs import Logs
+from graphnets.matching.vocabulary import Vocabulary, steps_of
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One thing that two devices share.
+
+    Attributes:
+        token: its number in the vocabulary.
+        share: of the mean cosine of both devices, between 0 and 1.
+        devices: how many have it.
+        kind: of the token, in words.
+        name: of a page that it stands for, or of both pages of a step.
+    """
+
+    token: int
+    share: float
+    devices: int
+    kind: str
+    name: str
+
+
+def why_linked(
+    devices: Devices, pair: tuple[int, int], logs: Logs, known: Vocabulary, k: int = 10
+) -> list[Evidence]:
+    """What counts most for two devices, the most first.
+
+    Args:
+        devices: encoded by a matcher with a "shared" head.
+        pair: their numbers.
+        logs: of the devices, for names.
+        known: the vocabulary that they were encoded with.
+        k: largest number of results.
+
+    Raises:
+        ValueError: the devices have no weights of tokens.
+    """
+    if not devices.weights.shape[1]:
+        raise ValueError('devices: expected those of a matcher with a "shared" head')
+    found = matches(devices.tokens, torch.tensor([pair]))
+    first, second = found.first[0], found.second[0]
+    share = (devices.weights[first] * devices.weights[second]).mean(1)
+    share, order = share.sort(descending=True)
+    total = float(share.sum().clamp(min=1e-12))
+    tokens = devices.tokens.values[first[order[:k]]].tolist()
+    return [
+        Evidence(
+            token,
+            float(part) / total,
+            int(known.here[token]),
+            kind_name(known, token),
+            token_name(logs, known, token),
+        )
+        for token, part in zip(tokens, share)
+    ]
+
+
+def kind_name(known: Vocabulary, token: int) -> str:
+    """What kind of thing a token is, in words."""
+    kind, levels = int(known.kinds[token]), known.n_levels
+    if kind < levels:
+        return f"address, level {kind}"
+    return "word" if kind == levels else f"step, level {kind - levels - 1}"
+
+
+def token_name(logs: Logs, known: Vocabulary, token: int) -> str:
+    """The name of a page that a token stands for, of both pages of a step, or numbers."""
+    kind, levels = int(known.kinds[token]), known.n_levels
+    if kind <= levels:
+        place = (known.tokens.values == token).nonzero()[0, 0]
+        return _page_name(logs, int(known.tokens.row[place]), kind)
+    visits, steps = steps_of(logs, kind - levels - 1)
+    visit = int(visits[(steps == known.ids[token]).nonzero()[0, 0]])
+    level = kind - levels - 1
+    before = visit - 1
+    while int(logs.pages.prefixes[logs.page.values[before], level]) < 0:
+        before -= 1  # visits without such a prefix are passed over
+    ends = (int(logs.page.values[v]) for v in (before, visit))
+    return " → ".join(_page_name(logs, page, level) for page in ends)
+
+
+def _page_name(logs: Logs, page: int, level: int) -> str:
+    """The first parts of a page's name, as many as the level of a prefix has."""
+    if not logs.pages.names:
+        return f"page {page}"
+    return "/".join(logs.pages.names[page].split("/")[: level + 1])
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What the nodes of one device find in another.
+
+    Attributes:
+        weights: (m, n), rows of one: how much node i of the first attends to node j of the second.
+        filter: (m,), how much node i counts, from 0 to 1.
+    """
+
+    weights: Tensor
+    filter: Tensor
+
+
+@torch.no_grad()
+def attention(head: CrossAttention, devices: Devices, pair: tuple[int, int]) -> Attention:
+    """The attention and the filter of a "cross" head between two encoded devices.
+
+    Raises:
+        ValueError: the devices have no embeddings of nodes.
+    """
+    if not devices.nodes.values.shape[1]:
+        raise ValueError('devices: expected those of a matcher with a "cross" head')
+    x, y = (devices.nodes[d] for d in pair)
+    scores = head.key(x) @ head.key(y).T
+    return Attention(scores.softmax(1), torch.sigmoid(head.filter(x))[:, 0])
