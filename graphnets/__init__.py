@@ -1,9 +1,39 @@
-"""Graph networks on `sparsetorch`: two-level graphs, MG-GNN and Graph U-Net, batches of graphs."""
+"""Graph networks on `sparsetorch`: MG-GNN, HGNN, Graph U-Net, and matching of devices by logs."""
 
+from typing import Any
+
+from graphnets.cross_attention import CrossAttention
 from graphnets.graph_batch import GraphBatch
+from graphnets.hgnn import HGNN
 from graphnets.mggnn import MGGNN
+from graphnets.ordered_gru import OrderedGRUConv
 from graphnets.published.graph_unet import GraphUNet
 from graphnets.readout import readout
+from graphnets.tgce import TGCE
 from graphnets.two_level import TwoLevelGraph
 
-__all__ = ["MGGNN", "GraphBatch", "GraphUNet", "TwoLevelGraph", "readout"]
+__all__ = [
+    "HGNN",
+    "MGGNN",
+    "TGCE",
+    "CrossAttention",
+    "GraphBatch",
+    "GraphUNet",
+    "OrderedGRUConv",
+    "PairMatcher",
+    "TwoLevelGraph",
+    "readout",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`PairMatcher`, which needs Lightning, when it is asked for."""
+    if name != "PairMatcher":
+        raise AttributeError(f"module 'graphnets' has no attribute {name!r}")
+    try:
+        from graphnets.matching.lightning import PairMatcher
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"graphnets.PairMatcher needs {error.name}: pip install 'sparsetorch[train]'"
+        ) from error
+    return PairMatcher

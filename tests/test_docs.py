@@ -8,12 +8,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages whose blocks go on from one another, as in a notebook.
-CONTINUED = ("tuning", "learned_schwarz", "node_classification", "graph_classification")
+CONTINUED = (
+    "tuning",
+    "learned_schwarz",
+    "node_classification",
+    "graph_classification",
+    "matching",
+)
 # Pages on data sets that are not part of the project, and what makes them short.
 DATA = ROOT.parent / "shared" / "data"
 SHORTER = {
     "node_classification": {"SEEDS = 3": "SEEDS = 1", "EPOCHS = 100": "EPOCHS = 2"},
     "graph_classification": {"FOLDS = 3": "FOLDS = 1", "EPOCHS = 50": "EPOCHS = 1"},
+    "matching": {"synthetic_logs(1000": "synthetic_logs(120"},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from graphnets.cross_attention import CrossAttention
 from graphnets.matching.devices import Devices, matches
 from graphnets.matching.logs import Logs
 from graphnets.matching.vocabulary import Vocabulary, steps_of
+
+MANY = 5  # names looked at, for each that is returned
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,16 @@ def why_linked(
     found = matches(devices.tokens, torch.tensor([pair]))
     first, second = found.first[0], found.second[0]
     share = (devices.weights[first] * devices.weights[second]).mean(1)
-    share, order = share.sort(descending=True)
-    total = float(share.sum().clamp(min=1e-12))
-    tokens = devices.tokens.values[first[order[:k]]].tolist()
-    return [
-        Evidence(
-            token,
-            float(part) / total,
-            int(known.here[token]),
-            kind_name(known, token),
-            token_name(logs, known, token),
-        )
-        for token, part in zip(tokens, share)
-    ]
+    share, order = (share / share.sum().clamp(min=1e-12)).sort(descending=True)
+    evidence: dict[str, Evidence] = {}
+    for token, part in zip(devices.tokens.values[first[order]].tolist(), share.tolist()):
+        name = token_name(logs, known, token)
+        if name in evidence:  # an address and the words in it say the same
+            evidence[name] = replace(evidence[name], share=evidence[name].share + part)
+        elif len(evidence) < MANY * k:
+            devices_with = int(known.here[token])
+            evidence[name] = Evidence(token, part, devices_with, kind_name(known, token), name)
+    return sorted(evidence.values(), key=lambda item: -item.share)[:k]
 
 
 def kind_name(known: Vocabulary, token: int) -> str:

@@ -18,14 +18,13 @@ from graphnets.matching.vocabulary import steps_of
 
 
 def figure(width: float = 5.0, height: float = 3.4, rows: int = 1) -> tuple[Any, Any]:
-    """A figure without a window, and its axes.
+    """A matplotlib figure and its axes, one above another.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    made = extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(made)
-    return made, made.subplots(rows, 1, sharex=rows > 1)
+    plt = extra("matplotlib.pyplot")
+    return plt.subplots(rows, 1, figsize=(width, height), layout="constrained", sharex=rows > 1)
 
 
 def plot_precision_recall(

@@ -17,6 +17,7 @@ PAGES = {
     "tune_a_solver": "tuning",
     "node_classification": "node_classification",
     "graph_classification": "graph_classification",
+    "match_devices": "matching",
 }
 every_notebook = pytest.mark.parametrize("name", PAGES)
 

@@ -1,0 +1,96 @@
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from small_logs import drawn_logs, two_devices
+
+from graphnets.cross_attention import CrossAttention
+from graphnets.matching.explain import attention, kind_name, token_name, why_linked
+from graphnets.matching.heads import cosines
+from graphnets.matching.matcher import HGNNMatcher
+from graphnets.matching.plot import plot_precision_recall, plot_stages, plot_timeline
+from graphnets.matching.scoring import encode_devices
+from graphnets.matching.vocabulary import vocabulary
+
+
+def encoded(logs, **options):
+    torch.manual_seed(0)
+    known = vocabulary(logs)
+    return encode_devices(HGNNMatcher(2, **options).eval(), logs, known), known
+
+
+def named(logs):
+    """The pages of `two_devices`, with names."""
+    object.__setattr__(logs.pages, "names", ("a.com/x", "a.com/y", "b.com"))
+    return logs
+
+
+def test_names_are_those_of_pages_and_of_both_ends_of_a_step():
+    logs = named(two_devices())
+    known = vocabulary(logs)
+    names = {
+        (kind_name(known, token), token_name(logs, known, token))
+        for token in range(len(known.kinds))
+    }
+    assert ("address, level 0", "a.com") in names
+    assert ("address, level 1", "a.com/y") in names
+    assert ("step, level 1", "a.com/x → a.com/y") in names
+    assert ("word", "a.com/x") in names
+
+
+def test_shares_add_up_and_the_largest_come_first():
+    logs = named(two_devices())
+    devices, known = encoded(logs, width=0)
+    found = why_linked(devices, (0, 1), logs, known, k=100)
+    assert sum(item.share for item in found) == pytest.approx(1, abs=1e-5)
+    assert [item.share for item in found] == sorted((i.share for i in found), reverse=True)
+    assert len({item.name for item in found}) == len(found)
+    assert all(item.devices == 2 for item in found)
+    assert len(why_linked(devices, (0, 1), logs, known, k=2)) == 2
+
+
+def test_devices_that_share_nothing_are_not_linked_by_anything():
+    logs = drawn_logs()
+    devices, known = encoded(logs, width=0)
+    alone = cosines(devices, torch.combinations(torch.arange(len(logs))))
+    assert float(alone.min()) > 0  # all drawn devices share something
+    unnamed = why_linked(devices, (0, 1), logs, known, k=3)
+    assert all(item.name.startswith("page ") for item in unnamed)
+
+
+def test_attention_is_what_the_head_does():
+    logs = drawn_logs()
+    devices, _ = encoded(logs, width=8, heads=("cross",))
+    head = HGNNMatcher(2, width=8, heads=("cross",)).heads["cross"]
+    assert isinstance(head, CrossAttention)
+    found = attention(head, devices, (0, 3))
+    assert found.weights.shape == (len(devices.nodes[0]), len(devices.nodes[3]))
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(len(devices.nodes[0])))
+    assert bool(((found.filter > 0) & (found.filter < 1)).all())
+
+
+def test_matchers_without_the_head_are_refused():
+    logs = drawn_logs()
+    shared, known = encoded(logs, width=0)
+    cross, _ = encoded(logs, width=8, heads=("cross",))
+    with pytest.raises(ValueError, match='"shared" head'):
+        why_linked(cross, (0, 1), logs, known)
+    with pytest.raises(ValueError, match='"cross" head'):
+        attention(CrossAttention(8), shared, (0, 1))
+
+
+def test_pictures(tmp_path):
+    logs = named(two_devices())
+    devices, known = encoded(logs, width=0)
+    evidence = why_linked(devices, (0, 1), logs, known)
+    timeline = plot_timeline(logs, (0, 1), known, evidence)
+    drawn = [len(line.get_xdata()) for line in timeline.axes[0].lines]
+    assert drawn[0] == 4  # all visits of device a, then those with each piece of evidence
+    assert len(drawn) == 1 + len(evidence)
+    scores, labels = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([True, False, True])
+    curve = plot_precision_recall({"one": (scores, labels)}, missed=1)
+    assert max(curve.axes[0].lines[0].get_xdata()) == pytest.approx(2 / 3)
+    stages = plot_stages({"all": 1.0, "candidates": 0.7})
+    assert [bar.get_width() for bar in stages.axes[0].patches] == [0.7, 1.0]
+    for number, figure in enumerate((timeline, curve, stages)):
+        figure.savefig(tmp_path / f"{number}.png")
+        plt.close(figure)
