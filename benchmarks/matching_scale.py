@@ -54,7 +54,7 @@ def measured(matcher: str, devices: int) -> dict[str, Any]:
     def lap(step: str) -> None:
         nonlocal started
         now = time.perf_counter()
-        seconds[step], started = round(now - started, 2), now
+        seconds[step], started = round(now - started, 4), now
 
     known = vocabulary(logs)
     lap("vocabulary_s")

@@ -13,6 +13,7 @@ from graphnets.matching.candidates import Candidates
 from graphnets.matching.cluster_metrics import b_cubed, cluster_pair_scores
 from graphnets.matching.correlation import correlation_clustering
 from graphnets.matching.devices import Devices
+from graphnets.matching.expansion import expanded
 from graphnets.matching.lightning import PairMatcher
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
@@ -79,14 +80,25 @@ def _task(
 
 
 def candidates(logs: Logs, devices: Devices, task: Task, k: int = NEAREST) -> Candidates:
-    """Each device's nearest by TF-IDF, and by the matcher's own vectors if it has any."""
-    kinds = None if task == "B" else logs.kinds
-    sources = {"TF-IDF": nearest(TfIdf(words=True).fit(logs).transform(logs), k, kinds)}
+    """Each device's nearest by TF-IDF, and by the matcher's own vectors if it has any.
+
+    Of either kind of devices that the task asks about, and once more by vectors to which those of a
+    device's own neighbours are added.
+    """
+    kinds = ("same", "other") if task == "B" else ("other",)
+    sparse = {"TF-IDF": TfIdf(words=True).fit(logs).transform(logs)}
     if devices.weights.shape[1]:
-        sources["shared tokens"] = nearest(mean_weights(devices), k, kinds)
-    elif devices.vectors.shape[1]:
+        sparse["shared tokens"] = mean_weights(devices)
+    sources = {}
+    for name, vectors in sparse.items():
+        few = nearest(vectors, 3, logs.kinds, "same")
+        more = expanded(vectors, few)
+        for kind in kinds:
+            sources[f"{name}, {kind}"] = nearest(vectors, k, logs.kinds, kind)
+            sources[f"{name}, {kind}, expanded"] = nearest(more, k, logs.kinds, kind)
+    if devices.vectors.shape[1]:
         unit = torch.nn.functional.normalize(devices.vectors, dim=1)
-        sources["vectors"] = nearest(unit, k, kinds)
+        sources |= {f"vectors, {kind}": nearest(unit, k, logs.kinds, kind) for kind in kinds}
     return Candidates.from_neighbours(sources)
 
 

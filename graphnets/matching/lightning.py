@@ -64,7 +64,7 @@ class PairMatcher(L.LightningModule):
         chunk: int = 6,
         dropout: float = 0.1,
         linear: bool = False,
-        decisions: dict[str, dict[str, float]] | None = None,
+        decisions: dict[str, dict[str, Any]] | None = None,
         lr: float = 3e-3,
         weight_decay: float = 1e-2,
         cross_kind: float = 1.0,
@@ -146,7 +146,8 @@ class PairMatcher(L.LightningModule):
             if not bool(labels.any()) or bool(labels.all()):
                 continue
             scores = self.scores(own, pairs, task=task)
-            self.decisions[task] = Decision.fit(scores, labels, len(own))
+            shift = not (self.matcher.transductive or self.linear)
+            self.decisions[task] = Decision.fit(scores, labels, len(own), shift)
             precision = average_precision(scores, labels)
             self.log(f"val/ap_{task}", precision, prog_bar=task == "B", batch_size=1)
 

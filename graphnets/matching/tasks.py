@@ -44,13 +44,15 @@ class Decision:
     The more devices, the smaller the share of true pairs among all. What stays is how many true
     partners a device has on average, so that probabilities are shifted to the share that follows,
     and the threshold is the one with the highest expected F1. No label of the pairs that are
-    decided on is looked at.
+    decided on is looked at. Scores that compare a pair with the neighbours of both devices fall by
+    themselves where there are more devices; for them there is no shift.
 
     Attributes:
         slope, offset: of Platt's scaling.
         prior: the share of true pairs among those that it was fitted to.
         partners: true pairs for each device there.
         threshold: with the highest F1 there.
+        shift: whether probabilities are shifted.
     """
 
     slope: float
@@ -58,9 +60,10 @@ class Decision:
     prior: float
     partners: float
     threshold: float
+    shift: bool = True
 
     @classmethod
-    def fit(cls, scores: Tensor, labels: Tensor, n_devices: int) -> Decision:
+    def fit(cls, scores: Tensor, labels: Tensor, n_devices: int, shift: bool = True) -> Decision:
         """From scores (k,) of pairs of people that the matcher was not trained on, and labels."""
         platt = PlattScaling.fit(scores, labels)
         true = int(labels.sum())
@@ -70,6 +73,7 @@ class Decision:
             true / len(labels),
             true / n_devices,
             best_threshold(scores, labels),
+            shift,
         )
 
     def probabilities(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
@@ -81,6 +85,8 @@ class Decision:
             n_pairs: all pairs of these devices that the task asks about.
         """
         found = PlattScaling(self.slope, self.offset)(scores.double())
+        if not self.shift:
+            return found
         share = min(max(self.partners * n_devices / max(n_pairs, 1), 1e-9), 0.999)
         return shift_prior(found, self.prior, share)
 

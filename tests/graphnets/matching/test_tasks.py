@@ -49,8 +49,8 @@ def test_probabilities_follow_the_number_of_devices():
     more, of_more = gaussians(800, 320_000, seed=1)
     found = decision.probabilities(more, 800, len(more))
     assert float(found.sum()) == pytest.approx(800, rel=0.15)
-    naive = decision.probabilities(more, 200, 20_200)  # as if the share had stayed
-    assert float(naive.sum()) > 1500
+    still = Decision.fit(scores, labels, n_devices=200, shift=False)
+    assert float(still.probabilities(more, 800, len(more)).sum()) > 1500  # as if it had stayed
     chosen = decision.decide(more, 800, len(more))
     true = int((chosen & of_more).sum())
     f1 = 2 * true / (int(chosen.sum()) + 800)
