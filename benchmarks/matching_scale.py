@@ -58,7 +58,7 @@ def measured(matcher: str, devices: int) -> dict[str, Any]:
 
     known = vocabulary(logs)
     lap("vocabulary_s")
-    vectors = TfIdf(words=False, max_df=0.02).fit(logs).transform(logs)
+    vectors = TfIdf(words=False, max_df=max(0.02, min(1.0, 60 / devices))).fit(logs).transform(logs)
     pairs = Candidates.from_neighbours({"TF-IDF": nearest(vectors, NEAREST)}).pairs
     del vectors
     lap("candidates_s")
