@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -113,6 +113,16 @@ def concatenate(blocks: Sequence[Ragged]) -> Ragged:
         torch.cat([block.lengths for block in blocks]),
         torch.cat([block.values for block in blocks]),
     )
+
+
+def blocks(lengths: Tensor, size: int) -> Iterator[Tensor]:
+    """The numbers of rows of these lengths (n,), in blocks of at most `size` values, or one row."""
+    ends = lengths.cumsum(0)
+    start, done = 0, 0
+    while start < len(lengths):
+        stop = max(int(torch.searchsorted(ends, done + size, right=True)), start + 1)
+        yield torch.arange(start, stop)
+        start, done = stop, int(ends[stop - 1])
 
 
 def segment_max(rows: Ragged) -> Tensor:

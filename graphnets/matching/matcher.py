@@ -38,19 +38,20 @@ class Inputs:
     Attributes:
         logs: of these devices.
         graphs: of the logs.
-        tokens: that they share with others.
+        tokens: that they share with others; None for a matcher without a "shared" head.
         nodes: (n_nodes, f) features.
     """
 
     logs: Logs
     graphs: DeviceGraphs
-    tokens: DeviceTokens
+    tokens: DeviceTokens | None
     nodes: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """These inputs on a device, but for the logs themselves."""
-        moved = {name: getattr(self, name).to(device) for name in ("graphs", "tokens", "nodes")}
-        return replace(self, **moved)
+        tokens = None if self.tokens is None else self.tokens.to(device)
+        graphs, nodes = self.graphs.to(device), self.nodes.to(device)
+        return replace(self, graphs=graphs, tokens=tokens, nodes=nodes)
 
 
 class HGNNMatcher(nn.Module):
@@ -136,7 +137,8 @@ class HGNNMatcher(nn.Module):
         """
         refuse_empty(logs)
         graphs = device_graphs(logs, self.assignment)
-        tokens = device_tokens(logs, graphs, known)
+        shared = "shared" in self.heads
+        tokens = device_tokens(logs, graphs, known) if shared else None
         nodes = node_features(logs, graphs, known)
         if vectors is not None:
             nodes = torch.cat([nodes, page_vectors(graphs.nodes.values, known, vectors)], 1)
@@ -152,9 +154,11 @@ class HGNNMatcher(nn.Module):
         vectors = x.new_zeros(n, 0)
         if "pooled" in self.heads:
             vectors = attention_pool(nodes, torch.cat([embedded, x], 1), self.gate)
-        tokens = Ragged(inputs.tokens.pattern.crow.long(), inputs.tokens.pattern.col.long())
-        weights = x.new_zeros(len(tokens.values), 0)
-        if "shared" in self.heads:
+        tokens = Ragged(nodes.ptr.new_zeros(n + 1), nodes.values[:0])
+        weights = x.new_zeros(0, 0)
+        if inputs.tokens is not None:
+            pattern = inputs.tokens.pattern
+            tokens = Ragged(pattern.crow.long(), pattern.col.long())
             weights = self.weigh(inputs.tokens, x).values.T
         kept = x if "cross" in self.heads else x[:, :0]
         return Devices(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.pairs import check_numbers
 from graphnets.matching.tgce_matcher import TGCEMatcher
 from graphnets.matching.vocabulary import Vocabulary
+from graphnets.ragged import blocks
 
 Progress = Callable[[int, int], None]  # how many are done, of how many
 
@@ -40,22 +41,12 @@ def encode_devices(
             device.
         progress: called after each block.
     """
-    blocks = []
-    for block in _blocks(logs.page.lengths, visits):
-        blocks.append(matcher(logs.select(block), known, vectors))
+    encoded = []
+    for block in blocks(logs.page.lengths, visits):
+        encoded.append(matcher(logs.select(block), known, vectors))
         if progress:
             progress(int(block[-1]) + 1, len(logs))
-    return Devices.cat(blocks)
-
-
-def _blocks(lengths: Tensor, size: int) -> Iterator[Tensor]:
-    ends = lengths.cumsum(0)
-    start, done = 0, 0
-    while start < len(lengths):
-        stop = int(torch.searchsorted(ends, done + size, right=True))
-        stop = max(stop, start + 1)
-        yield torch.arange(start, stop)
-        start, done = stop, int(ends[stop - 1])
+    return Devices.cat(encoded)
 
 
 @torch.no_grad()

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from graphnets.matching.logs import Logs, Pages
-from graphnets.ragged import Ragged
+from graphnets.ragged import Ragged, blocks
 from graphnets.stable import stable_ids
+
+BLOCK = 1 << 21  # visits whose tokens are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,16 @@ def _devices_of_steps(device: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _devices_of_pages(logs: Logs, tokens: Ragged, n_tokens: int) -> Tensor:
     """The number of devices that visit a page with each token."""
-    n_pages = max(len(logs.pages), 1)
-    visited = (logs.page.row * n_pages + logs.page.values).unique()
-    had, _ = tokens.select(visited % n_pages)
-    device = (visited // n_pages)[had.row]
-    owned = (device * max(n_tokens, 1) + had.values).unique() % max(n_tokens, 1)
-    return torch.bincount(owned, minlength=n_tokens)
+    n_pages, width = max(len(logs.pages), 1), max(n_tokens, 1)
+    counts = torch.zeros(n_tokens, dtype=torch.int64)
+    for block in blocks(logs.page.lengths, BLOCK):  # no device is in two of them
+        page, _ = logs.page.select(block)
+        visited = (page.row * n_pages + page.values).unique()
+        had, _ = tokens.select(visited % n_pages)
+        device = (visited // n_pages)[had.row]
+        owned = (device * width + had.values).unique() % width
+        counts += torch.bincount(owned, minlength=n_tokens)
+    return counts
 
 
 def page_tokens(pages: Pages) -> tuple[Ragged, Tensor, Tensor]:

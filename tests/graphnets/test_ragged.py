@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graphnets.ragged import Ragged
+from graphnets.ragged import Ragged, blocks, concatenate, segment_max
 
 ROWS = Ragged(torch.tensor([0, 2, 2, 5]), torch.tensor([10, 11, 20, 21, 22]))
 
@@ -45,3 +45,23 @@ def test_rows_that_do_not_exist_are_refused():
         Ragged.from_rows(torch.tensor([0, 2]), torch.zeros(2), 2)
     with pytest.raises(ValueError, match="sort first"):
         Ragged.from_rows(torch.tensor([1, 0]), torch.zeros(2), 2)
+
+
+def test_blocks_hold_whole_rows():
+    lengths = torch.tensor([3, 1, 0, 9, 2, 2])
+    found = [block.tolist() for block in blocks(lengths, 4)]
+    assert found == [[0, 1, 2], [3], [4, 5]]
+    assert list(blocks(lengths[:0], 4)) == []
+
+
+def test_rows_are_put_together_and_their_largest_found():
+    twice = concatenate([ROWS, ROWS])
+    assert [twice[i].tolist() for i in range(6)] == 2 * [ROWS[i].tolist() for i in range(3)]
+    with pytest.raises(ValueError, match="blocks: expected at least one"):
+        concatenate([])
+    values = torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0], requires_grad=True)
+    largest = segment_max(ROWS.with_values(values))
+    assert largest.tolist() == [3, -torch.inf, 5]
+    largest[[0, 2]].sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 1, 0, 1, 0]
