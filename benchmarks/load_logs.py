@@ -38,7 +38,7 @@ def load(folder: str) -> dict[str, float]:
 
 def write(folder: str, devices: int, seed: int) -> dict[str, float]:
     """Write synthetic logs."""
-    from graphnets.matching.synthetic_files import generate
+    from graphnets.matching.synthetic.files import generate
 
     start = time.perf_counter()
     generate(folder, devices, seed)

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphnets.matching import synthetic
 from graphnets.matching.cikm import load_cikm
 from graphnets.matching.pair_files import load_pairs
 from graphnets.matching.pairs import positive_pairs, same_user
-from graphnets.matching.synthetic import synthetic_logs
-from graphnets.matching.synthetic_files import generate
-from graphnets.matching.synthetic_settings import Synthetic
+from graphnets.matching.synthetic import Synthetic, generate, synthetic_logs, world
 
 
 def one_to_one(a, b):
@@ -83,7 +80,7 @@ def test_a_seed_gives_the_same_logs_and_another_others():
 
 
 def test_chunks_of_devices_are_put_together(monkeypatch):
-    monkeypatch.setattr(synthetic, "CHUNK", 7)
+    monkeypatch.setattr(world, "CHUNK", 7)
     logs = synthetic_logs(30, seed=2)
     assert len(logs) == 30
     assert logs.page.lengths.min() >= 2

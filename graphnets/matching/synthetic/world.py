@@ -7,10 +7,10 @@ import torch
 
 from graphnets.matching.hashing import distinct, number_in_place
 from graphnets.matching.logs import Logs
-from graphnets.matching.synthetic_people import People
-from graphnets.matching.synthetic_settings import Synthetic
-from graphnets.matching.synthetic_visits import visits_of
-from graphnets.matching.synthetic_web import SyntheticWeb
+from graphnets.matching.synthetic.people import People
+from graphnets.matching.synthetic.settings import Synthetic
+from graphnets.matching.synthetic.visits import visits_of
+from graphnets.matching.synthetic.web import SyntheticWeb
 from graphnets.ragged import Ragged
 
 CHUNK = 4096  # devices whose visits are drawn at a time

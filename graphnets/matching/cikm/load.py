@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graphnets.matching.cikm_facts import read_facts
-from graphnets.matching.cikm_pages import read_pages
+from graphnets.matching.cikm.facts import read_facts
+from graphnets.matching.cikm.pages import read_pages
 from graphnets.matching.hashing import distinct, number_in_place
 from graphnets.matching.logs import Logs
 from graphnets.matching.pair_files import load_pairs, users_of_pairs

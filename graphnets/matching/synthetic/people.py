@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphnets.matching.synthetic_settings import Synthetic
-from graphnets.matching.synthetic_times import Rhythms
-from graphnets.matching.synthetic_web import salted
+from graphnets.matching.synthetic.settings import Synthetic
+from graphnets.matching.synthetic.times import Rhythms
+from graphnets.matching.synthetic.web import salted
 
 LEAST_TOPICS = 8
 POPULAR = 50  # domains that everybody visits

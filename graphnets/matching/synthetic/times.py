@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphnets.matching.synthetic_settings import Synthetic
+from graphnets.matching.synthetic.settings import Synthetic
 
 START = 1_461_369_600  # s: 2016-04-23 00:00 UTC, a Saturday
 DAY, HOUR = 86_400, 3600  # s

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphnets.matching.synthetic_people import POPULAR, People
-from graphnets.matching.synthetic_settings import Synthetic
-from graphnets.matching.synthetic_times import times_of
-from graphnets.matching.synthetic_web import HUBS, ITEMS, PERSONAL, PERSONAL_PAGES, salted
+from graphnets.matching.synthetic.people import POPULAR, People
+from graphnets.matching.synthetic.settings import Synthetic
+from graphnets.matching.synthetic.times import times_of
+from graphnets.matching.synthetic.web import HUBS, ITEMS, PERSONAL, PERSONAL_PAGES, salted
 
 LARGEST = 4_000  # items of the most popular domain
 SCREENS = 4  # pages of an app

@@ -11,9 +11,9 @@ import torch
 from graphnets.matching.logs import Logs
 from graphnets.matching.pair_files import save_pairs
 from graphnets.matching.pairs import positive_pairs
-from graphnets.matching.synthetic import synthetic_world
-from graphnets.matching.synthetic_settings import Synthetic
-from graphnets.matching.synthetic_web import SyntheticWeb
+from graphnets.matching.synthetic.settings import Synthetic
+from graphnets.matching.synthetic.web import SyntheticWeb
+from graphnets.matching.synthetic.world import synthetic_world
 from graphnets.matching.text_blocks import whole_file
 
 CHUNK = 1 << 16  # pages whose lines are made at a time
