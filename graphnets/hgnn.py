@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graphnets.ordered_gru import OrderedGRUConv, ordered_neighbours
+from graphnets.ragged import Ragged
 from graphnets.two_level import TwoLevelGraph, mean_edges
 from sparsetorch import CSRTensor
 
@@ -39,7 +40,7 @@ class HGNNLayer(nn.Module):
         self.up = nn.Linear(width, width, bias=False)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, graph: TwoLevelGraph, neighbours, x: Tensor) -> Tensor:
+    def forward(self, graph: TwoLevelGraph, neighbours: Ragged, x: Tensor) -> Tensor:
         """Nodes x (n, width), and the neighbours of each in order -> (n, width)."""
         x = (x + self.read(neighbours, x)) / 2
         cross = graph.cross

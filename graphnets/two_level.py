@@ -89,12 +89,12 @@ class Incidence(NamedTuple):
     """The matrix that averages the messages on the edges of each row: see `mean_edges`."""
 
     layout: Layout
-    weights: Tensor  # (nnz,) one over the length of the row
+    weights: Tensor  # (nnz,) float64, one over the length of the row
 
 
 def _averaging(layout: Layout) -> Incidence:
     lengths = layout.crow.diff().long()
-    weights = torch.repeat_interleave(1.0 / lengths.clamp(min=1), lengths)
+    weights = torch.repeat_interleave(1.0 / lengths.clamp(min=1).double(), lengths)
     return Incidence(incidence(layout), weights)
 
 
