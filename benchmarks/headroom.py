@@ -96,7 +96,8 @@ def measured(case: Case, steps: int) -> dict[str, Any]:
     """One row."""
     problem = ddm.random_problem(case.kind, SEED, case.size)
     n = len(problem.b)
-    owner = partition(problem.A, n_parts=max(1, round(n / case.owned)))
+    parts = max(1, round(n / case.owned))
+    owner = partition(problem.A, n_parts=parts, block_size=problem.block_size)
     setup: Setup = ddm.set_up(
         problem,
         owner,
