@@ -17,11 +17,7 @@ from graphnets.matching.evidence import TokenWeights
 from graphnets.matching.graphs import DeviceGraphs, device_graphs
 from graphnets.matching.heads import Pooled, SharedTokens
 from graphnets.matching.logs import HOUR, Logs
-from graphnets.matching.tokens import (
-    DeviceTokens,
-    device_tokens,
-    node_features,
-)
+from graphnets.matching.tokens import DeviceTokens, device_tokens, node_features
 from graphnets.matching.vectors import page_vectors
 from graphnets.matching.vocabulary import Vocabulary, n_kinds
 from graphnets.mggnn import mlp

@@ -19,8 +19,7 @@ def prefix_sequences(logs: Logs, known: Vocabulary, level: int, gap: int = HOUR 
     first visits. Visits without this level are left out.
     """
     token = prefix_tokens(known, level)[logs.page.values]
-    session, n_sessions = by_gap(gap)(logs.page, logs.time)
-    del n_sessions
+    session, _ = by_gap(gap)(logs.page, logs.time)
     kept = (token >= 0).nonzero()[:, 0]
     keys = session[kept] * max(len(known.kinds), 1) + token[kept]
     found, inverse = keys.unique(return_inverse=True)
