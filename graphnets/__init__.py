@@ -1,6 +1,6 @@
 """Graph networks on `sparsetorch`: MG-GNN, HGNN, Graph U-Net, and matching of devices by logs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphnets.cross_attention import CrossAttention
 from graphnets.graph_batch import GraphBatch
@@ -11,6 +11,9 @@ from graphnets.published.graph_unet import GraphUNet
 from graphnets.readout import readout
 from graphnets.tgce import TGCE
 from graphnets.two_level import TwoLevelGraph
+
+if TYPE_CHECKING:
+    from graphnets.matching.lightning import PairMatcher
 
 __all__ = [
     "HGNN",
