@@ -13,7 +13,6 @@ Writes OUT.csv, a row for each case, and OUT.md. A run that was stopped goes on 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 from heldout_mggnn import RTOL, krylov, stationary
-from resumable import iterations, kept_rows, machine, write_whole
+from resumable import append_row, iterations, kept_rows, machine, write_whole
 from tqdm import tqdm
 
 import ddm
@@ -134,12 +133,7 @@ def run(cases: Sequence[Case], steps: int, out: Path) -> Table:
         key = (*map(str, astuple(case)), str(steps))
         if key not in kept:
             kept[key] = measured(case, steps)
-            new = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.writer(file)
-                if new:
-                    writer.writerow(COLUMNS)
-                writer.writerow([kept[key][name] for name in COLUMNS])
+            append_row(path, COLUMNS, kept[key])
     table = Table(COLUMNS)
     for case in cases:
         table.add(**kept[(*map(str, astuple(case)), str(steps))])

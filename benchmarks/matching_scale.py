@@ -14,15 +14,14 @@ that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import kept_rows, machine, write_whole
+from resumable import append_row, kept_rows, machine, markdown_table, write_whole
 
 from graphnets.matching.candidates import Candidates
 from graphnets.matching.matcher import HGNNMatcher
@@ -93,28 +92,12 @@ def run(matchers: Sequence[str], sizes: Sequence[int], out: Path) -> list[dict[s
             key = (matcher, str(size))
             if key not in kept:
                 kept[key] = measured(matcher, size)
-                _append(path, kept[key])
+                append_row(path, COLUMNS, kept[key])
                 print(kept[key], flush=True)
     rows = list(kept.values())
-    write_whole(out.with_suffix(".md"), markdown(rows, machine()))
+    write_whole(out.with_suffix(".md"), markdown_table(COLUMNS, rows, machine()))
     plot(rows, out.with_suffix(".png"))
     return rows
-
-
-def _append(path: Path, row: Mapping[Any, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
-    """The rows as a table."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " ---: |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(str(row[name]) for name in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + f"\n\n({note})\n"
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:

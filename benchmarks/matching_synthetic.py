@@ -16,15 +16,14 @@ Writes OUT.csv, a row for each matcher and seed, and OUT.md. A run that was stop
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import kept_rows, machine, write_whole
+from resumable import append_row, kept_rows, machine, markdown_table, write_whole
 from torch import Tensor
 
 from graphnets.matching.candidates import Candidates, hard_pairs
@@ -147,27 +146,11 @@ def run(
                 data = data or Data.generated(devices, 0)
                 row = dict(zip(settings, key)) | measured(data, method, seed, epochs)
                 kept[key] = row
-                _append(path, row)
+                append_row(path, COLUMNS, row)
                 print(row, flush=True)
     rows = [row for row in kept.values() if row["method"] in methods]
-    write_whole(out.with_suffix(".md"), markdown(rows, machine()))
+    write_whole(out.with_suffix(".md"), markdown_table(COLUMNS, rows, machine()))
     return rows
-
-
-def _append(path: Path, row: Mapping[Any, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
-    """The rows as a table."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(str(row[name]) for name in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + f"\n\n({note})\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import machine, write_whole
+from resumable import machine, markdown_table, write_whole
 from torch import Tensor
 from tqdm import tqdm
 
@@ -234,14 +234,6 @@ def _mean_and_deviation(values: list[float], seeds: int) -> str:
     return text if seeds == 1 else f"{text} ± {float(means.std()):.3f}"
 
 
-def markdown(rows: list[dict[str, Any]], note: str) -> str:
-    """The table and what made it."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines) + f"\n\n({note})\n"
-
-
 def run(
     data: Path, methods: Sequence[str], seeds: int, steps: int, out: Path
 ) -> list[dict[str, Any]]:
@@ -251,7 +243,7 @@ def run(
     protocol = Protocol(data)
     found = kept_scores(protocol, methods, seeds, steps, out)
     rows = table(protocol, found)
-    write_whole(out / "table.md", markdown(rows, machine()))
+    write_whole(out / "table.md", markdown_table(list(rows[0]), rows, machine()))
     decisions = {}
     for method in dict.fromkeys(key[0] for key in found):
         scores = [found[method, fold, 0] for fold in range(FOLDS)]
@@ -276,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/matching_xdt"))
     options = parser.parse_args(arguments)
     rows = run(options.data, options.methods, options.seeds, options.steps, options.out)
-    print(markdown(rows, machine()))
+    print(markdown_table(list(rows[0]), rows, machine()))
 
 
 if __name__ == "__main__":

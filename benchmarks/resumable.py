@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,23 @@ def kept_rows(
         if tuple(reader.fieldnames or ()) != tuple(columns):
             raise ValueError(f"out: {path} has other columns than {columns}; name another file")
         return {tuple(row[c] for c in settings): row for row in reader}
+
+
+def append_row(path: Path, columns: Sequence[str], row: Mapping[Any, Any]) -> None:
+    """Add a row to the file that `kept_rows` reads, with its columns' names if it is the first."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], note: str) -> str:
+    """Rows as a table, and what made it."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(row[name]) for name in columns) + " |" for row in rows]
+    return "\n".join(lines) + f"\n\n({note})\n"
 
 
 def machine() -> str:
