@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from graphnets import extras
 
 
 def extra(module: str) -> Any:
@@ -12,7 +13,4 @@ def extra(module: str) -> Any:
     Raises:
         ImportError: it is not installed; the message says how to.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{module} is not installed: pip install 'sparsetorch[ddm]'") from error
+    return extras.extra(module, "ddm")

@@ -1,4 +1,4 @@
-"""Imports of the packages that only some functions of graphnets need."""
+"""Imports of the packages that only some functions need."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 
-def extra(module: str) -> Any:
-    """Import a module of the `graph` extra.
+def extra(module: str, name: str = "graph") -> Any:
+    """Import a module of an extra, by the extra's name.
 
     Raises:
         ImportError: it is not installed; the message says how to.
@@ -15,4 +15,6 @@ def extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{module} is not installed: pip install 'sparsetorch[graph]'") from error
+        raise ImportError(
+            f"{module} is not installed: pip install 'sparsetorch[{name}]'"
+        ) from error

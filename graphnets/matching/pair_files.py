@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from graphnets.matching.clustering import connected_components
 from graphnets.matching.pairs import canonical_pairs, checked_pairs
 from graphnets.matching.text_blocks import line_error, lines, whole_file
-from sparsetorch.graph import connected_components
-from sparsetorch.pattern import Pattern
 
 
 def load_pairs(path: str | Path, names: Sequence[str]) -> Tensor:
@@ -76,9 +75,7 @@ def users_of_pairs(pairs: Tensor, n_devices: int) -> Tensor:
         ValueError: a device does not exist, or is paired with itself.
     """
     pairs = canonical_pairs(pairs, n_devices)
-    lengths = torch.bincount(pairs[:, 0], minlength=n_devices)
-    crow = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    labels = connected_components(Pattern(crow, pairs[:, 1], (n_devices, n_devices))).labels
+    labels = connected_components(n_devices, pairs)
     users = torch.full((n_devices,), -1)
     paired = pairs.unique()
     users[paired] = labels[paired].unique(return_inverse=True)[1]

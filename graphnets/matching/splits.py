@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphnets.matching.clustering import connected_components
-
 
 def user_folds(users: Tensor, n_folds: int, seed: int, kinds: Tensor | None = None) -> Tensor:
     """The fold of each device, (n,) int64 from 0 to n_folds - 1; all of a user's are in one.
@@ -45,16 +43,6 @@ def user_folds(users: Tensor, n_folds: int, seed: int, kinds: Tensor | None = No
     for stratum in (by_size[several[by_size]], by_size[~several[by_size]]):
         fold[stratum] = torch.tensor(dealt(size[stratum].tolist(), load), dtype=torch.int64)
     return fold[user]
-
-
-def users_of_pairs(n_devices: int, pairs: Tensor) -> Tensor:
-    """The users of devices of which only the true pairs are known: (n_devices,) int64, from 0.
-
-    Connected components, as two pairs that share a device are of one user. Folds of these users
-    keep whole components, so that no true pair has a device in each of two folds. A device in no
-    pair is a user of its own. Arguments and errors are those of `connected_components`.
-    """
-    return connected_components(n_devices, pairs)
 
 
 def numbered_users(users: Tensor) -> Tensor:
