@@ -30,8 +30,12 @@ class TokenWeights(nn.Module):
         if self.context is not None:
             # Statistics first: from few people a network learns their habits by heart.
             nn.init.zeros_(self.context.weight)
+        # No bias at the end: the norm takes a common factor of all weights away.
         self.weigh = nn.Sequential(
-            nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, heads)
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, heads, bias=False),
         )
 
     def forward(self, tokens: DeviceTokens, x: Tensor | None = None) -> CSRTensor:
