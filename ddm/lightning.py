@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
@@ -22,6 +22,8 @@ from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
+from graphnets.resumable import ResumableLoader
+from graphnets.resumable.lightning import ResumableDataModule
 
 
 class SchwarzModule(L.LightningModule):
@@ -157,7 +159,7 @@ class SchwarzModule(L.LightningModule):
         return min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-class MeshDataModule(L.LightningDataModule):
+class MeshDataModule(ResumableDataModule):
     """Random meshes for training and validation, generated on first use.
 
     Args:
@@ -217,15 +219,14 @@ class MeshDataModule(L.LightningDataModule):
             for _ in tqdm(meshes, total=recipe.count, desc=f"{name} meshes", leave=False):
                 pass
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ResumableLoader[Setup]:
         """One sample at a time, shuffled; with several processes balanced by cost."""
         dataset = MeshDataset(
             self.recipes["training"], self.folder, fresh=self.fresh, **self.options
         )
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            sampler = BalancedSampler(stored_costs(dataset.paths))
-            return DataLoader(dataset, batch_size=None, sampler=sampler)
-        return DataLoader(dataset, batch_size=None, shuffle=True)
+            return self.resumable(dataset, BalancedSampler(stored_costs(dataset.paths)))
+        return self.resumable(dataset, DistributedSampler(dataset, 1, 0))
 
     def val_dataloader(self) -> DataLoader:
         """One sample at a time, in double precision, for iteration counts to 1e-8."""

@@ -16,7 +16,8 @@ from typing import Any
 from lightning.pytorch.cli import LightningCLI
 
 from graphnets.checkpoints import check_checkpoint
-from graphnets.matching.lightning import LogsDataModule, PairMatcher
+from graphnets.matching.lightning import PairMatcher
+from graphnets.matching.training.lightning import LogsDataModule
 
 
 class MatcherCLI(LightningCLI):

@@ -23,6 +23,8 @@ from ddm.published.setup import PublishedSetup
 from ddm.published.weights import make_network, save_network
 from ddm.schwarz import Schwarz
 from graphnets.checkpoints import check_checkpoint
+from graphnets.resumable import ResumableLoader
+from graphnets.resumable.lightning import ResumableDataModule
 
 
 class PublishedModule(L.LightningModule):
@@ -183,7 +185,7 @@ class PassSampler(Sampler[int]):
         return iter(order[part * len(self) : (part + 1) * len(self)].tolist())
 
 
-class GridDataModule(L.LightningDataModule):
+class GridDataModule(ResumableDataModule):
     """The paper's grids, made when first used and kept.
 
     Args:
@@ -224,17 +226,9 @@ class GridDataModule(L.LightningDataModule):
         held_out = GridDataset(validation, folder, **options)
         self.validation = held_out if val_count else None
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ResumableLoader[PublishedSetup]:
         """One grid at a time, in the order of the sampler."""
-        return DataLoader(self.training, batch_size=None, sampler=self.sampler)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch that follows a checkpoint, which is written at the end of one."""
-        return {"epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there: Lightning takes the first batches before it tells the sampler its epoch."""
-        self.sampler.set_epoch(state_dict["epoch"])
+        return self.resumable(self.training, self.sampler)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """One grid at a time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from graphnets.matching.neighbours import Neighbours
 from graphnets.matching.pairs import canonical_pairs, checked_pairs, keys, same_user
+
+Score = Callable[[Tensor], Tensor]
+POOL = 4  # false pairs looked at for each that is wanted
 
 
 @dataclass(frozen=True)
@@ -135,28 +138,45 @@ def _directed(near: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hard_pairs(
-    candidates: Candidates, users: Tensor, negatives: int = 3, seed: int = 0
+    candidates: Candidates,
+    users: Tensor,
+    negatives: int = 3,
+    seed: int = 0,
+    score: Score | None = None,
+    hardest: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
     """Pairs to train on: all true candidates, and false ones for each, which are near, too.
 
     The protocol of CIKM Cup 2016's GBUL (M. C. Phan et al., SIGIR 2017), which TGCE took over.
+    With a score, a share of the false ones are those that it finds most alike, of four times as
+    many as are wanted in all.
 
     Args:
         candidates: of training devices.
         users: (n_devices,) int64.
         negatives: false pairs for each true one, if there are so many.
         seed: of the draw.
+        score: from pairs (m, 2) to how alike a matcher finds them, (m,).
+        hardest: this share, from 0 to 1.
 
     Returns:
         Pairs (k, 2), sorted, and labels (k,) bool.
 
     Raises:
-        ValueError: no candidate is true.
+        ValueError: no candidate is true, or `hardest` is no share.
     """
+    if not 0 <= hardest <= 1:
+        raise ValueError(f"hardest: expected a share from 0 to 1, got {hardest}")
     labels = same_user(users, candidates.pairs)
     true, false = labels.nonzero()[:, 0], (~labels).nonzero()[:, 0]
     if not len(true):
         raise ValueError(f"candidates: none of {len(labels)} pairs is one user's")
-    drawn = torch.randperm(len(false), generator=torch.Generator().manual_seed(seed))
-    kept = torch.cat([true, false[drawn[: negatives * len(true)]]]).sort().values
+    drawn = false[torch.randperm(len(false), generator=torch.Generator().manual_seed(seed))]
+    wanted = min(negatives * len(true), len(false))
+    top = drawn[:0]
+    if score is not None:
+        pool = drawn[: POOL * wanted]
+        top = pool[score(candidates.pairs[pool]).topk(round(hardest * wanted)).indices]
+    others = drawn[~torch.isin(drawn, top)][: wanted - len(top)]
+    kept = torch.cat([true, top, others]).sort().values
     return candidates.pairs[kept], labels[kept]

@@ -1,4 +1,4 @@
-"""Training a matcher under Lightning: the module, and the data module over devices' logs."""
+"""Training a matcher under Lightning; data modules are in `graphnets.matching.training`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from graphnets.checkpoints import check_checkpoint
-from graphnets.matching.episodes import Episode, PairEpisodes, WindowEpisodes
 from graphnets.matching.features import FEATURES, PairFeatures
 from graphnets.matching.logistic import LogisticMatcher
-from graphnets.matching.logs import Logs, week_slices
+from graphnets.matching.logs import Logs
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.metrics import average_precision
 from graphnets.matching.pairs import same_user
 from graphnets.matching.scoring import encode_devices, score_pairs
-from graphnets.matching.splits import user_folds
 from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
 from graphnets.matching.tgce_matcher import TGCEMatcher
-from graphnets.matching.vectors import token_vectors
-from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in, vocabulary
-from graphnets.matching.xdt import load_xdt
+from graphnets.matching.training.episodes import Episode
+from graphnets.matching.training.lightning import LogsDataModule, MatchingData
+from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
 
 
 class PairMatcher(L.LightningModule):
@@ -118,9 +115,16 @@ class PairMatcher(L.LightningModule):
         assert isinstance(matcher, LogisticMatcher)
         return matcher
 
+    def on_train_start(self) -> None:
+        """Draw the episodes of an epoch that is gone on with: Lightning calls nothing else."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Draw other episodes than in the epochs before."""
-        self.trainer.datamodule.episodes.epoch = self.current_epoch  # pyright: ignore
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        self.eval()
+        data.begin_epoch(self.current_epoch, self.scores)
+        self.train()
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """One episode."""
@@ -241,119 +245,6 @@ def load_matcher(path: str | Path) -> PairMatcher:
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
-
-
-class MatchingData(L.LightningDataModule):
-    """What a data module gives a matcher to train on, whatever it comes from.
-
-    Attributes:
-        known: the vocabulary of all logs, labels not looked at.
-        vectors: of its tokens, or None.
-        episodes: for training.
-    """
-
-    known: Vocabulary
-    vectors: Tensor | None = None
-    episodes: WindowEpisodes | PairEpisodes
-
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Logs stay where they are: a matcher moves what it makes of them."""
-        return batch
-
-    def train_dataloader(self) -> DataLoader[Episode]:
-        """Episodes, one at a time."""
-        return DataLoader(self.episodes, batch_size=None)
-
-
-class PairsData(MatchingData):
-    """Given pairs of devices to train on, as candidates with known answers are.
-
-    Args:
-        logs, pairs, labels, batch, seed: of `PairEpisodes`.
-        known: the vocabulary.
-        vectors: (n_tokens, width) of its tokens, or None.
-    """
-
-    def __init__(
-        self,
-        logs: Logs,
-        pairs: Tensor,
-        labels: Tensor,
-        known: Vocabulary,
-        vectors: Tensor | None = None,
-        batch: int = 256,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.known, self.vectors = known, vectors
-        self.episodes = PairEpisodes(logs, pairs, labels, batch, seed)
-
-
-class LogsDataModule(MatchingData):
-    """Windows of training users' logs to train on, weeks of validation users' to validate on.
-
-    Args:
-        path: of an `xdt.npz`.
-        folds, fold: users are split in so many folds; this one is left out, for a test.
-        validation: the fold of the validation users; none when not given, and then training has no
-            validation, and the checkpoint does not know how to decide, unless told.
-        fold_seed: of the split.
-        episodes: an epoch.
-        users, per_user, days, min_visits, negatives, seed: of `WindowEpisodes`.
-        vectors: width of the tokens' vectors; 0 for none.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        folds: int = 5,
-        fold: int | None = 0,
-        validation: int | None = None,
-        fold_seed: int = 0,
-        episodes: int = 50,
-        users: int = 24,
-        per_user: int = 5,
-        days: tuple[float, float] = (2.0, 14.0),
-        min_visits: int = 20,
-        negatives: int = 0,
-        vectors: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-
-    def setup(self, stage: str) -> None:
-        """Read the logs and split their users."""
-        if hasattr(self, "known"):
-            return
-        h = self.hparams
-        logs = load_xdt(Path(h["path"]))
-        weeks = week_slices(logs, h["min_visits"])
-        self.known = vocabulary(weeks)
-        if h["vectors"]:
-            self.vectors = token_vectors(weeks, self.known, h["vectors"])
-        fold = user_folds(logs.users, h["folds"], h["fold_seed"], logs.kinds)
-        left_out = torch.tensor([f for f in (h["fold"], h["validation"]) if f is not None])
-        self.training = logs.select((~torch.isin(fold, left_out)).nonzero()[:, 0])
-        self.validation = logs.select(
-            (fold == (-1 if h["validation"] is None else h["validation"])).nonzero()[:, 0]
-        )
-        self.episodes = WindowEpisodes(
-            self.training,
-            h["episodes"],
-            h["users"],
-            h["per_user"],
-            h["days"],
-            h["min_visits"],
-            h["negatives"],
-            h["seed"],
-        )
-
-    def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
-        """The validation users' logs, in one piece."""
-        if self.hparams["validation"] is None:
-            return []
-        return DataLoader([self.validation], batch_size=None)  # pyright: ignore
 
 
 def train(module: PairMatcher, data: MatchingData, epochs: int = 1) -> None:

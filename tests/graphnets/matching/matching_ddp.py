@@ -10,9 +10,10 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader, Subset
 
-from graphnets.matching.lightning import LogsDataModule, PairMatcher
+from graphnets.matching.lightning import PairMatcher
+from graphnets.matching.training.lightning import LogsDataModule
+from graphnets.resumable import ResumableLoader
 
 EPISODES = 6
 
@@ -32,8 +33,8 @@ class Ordered(LogsDataModule):
 
     order: tuple[int, ...] = ()
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(Subset(self.episodes, self.order), batch_size=None)
+    def train_dataloader(self) -> ResumableLoader:
+        return ResumableLoader(self.episodes, self.order)
 
 
 def fit(path: str, order: tuple[int, ...] = (), **options: Any) -> dict[str, Any]:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from small_logs import drawn_logs
 
-from graphnets.matching.episodes import PairEpisodes, WindowEpisodes
 from graphnets.matching.logs import DAY
 from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.training.episodes import PairEpisodes, WindowEpisodes
 
 LOGS = drawn_logs()
 
@@ -61,6 +61,22 @@ def test_windows_with_too_few_visits_are_left_out():
     episode = window_episodes(min_visits=40, days=(1.0, 2.0))[0]
     assert len(episode.logs) == 0
     assert len(episode.pairs) == 0
+
+
+def times(logs, device):
+    return logs.time[logs.page.ptr[device] : logs.page.ptr[device + 1]]
+
+
+def test_devices_may_come_anew_with_each_pair():
+    pairs = all_pairs(len(LOGS))[::3]
+    labels = same_user(LOGS.users, pairs)
+    shared, copied = (PairEpisodes(LOGS, pairs, labels, 10, once=once)[0] for once in (True, False))
+    assert len(shared.logs) < len(copied.logs) == 20
+    assert torch.equal(shared.labels, copied.labels)
+    for pair, copy in zip(shared.pairs, copied.pairs):
+        for d, e in zip(pair, copy):
+            assert torch.equal(shared.logs.users[d], copied.logs.users[e])
+            assert torch.equal(times(shared.logs, d), times(copied.logs, e))
 
 
 def test_given_pairs_come_once_an_epoch_and_share_devices():

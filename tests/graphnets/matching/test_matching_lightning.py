@@ -10,16 +10,11 @@ from small_logs import drawn_logs, write_xdt
 
 from graphnets.matching.candidates import Candidates, hard_pairs
 from graphnets.matching.evaluation import evaluate
-from graphnets.matching.lightning import (
-    LogsDataModule,
-    PairMatcher,
-    PairsData,
-    load_matcher,
-    train,
-)
+from graphnets.matching.lightning import PairMatcher, load_matcher, train
 from graphnets.matching.neighbours import nearest
 from graphnets.matching.pairs import all_pairs, same_user
 from graphnets.matching.tfidf import TfIdf
+from graphnets.matching.training.lightning import CandidatesData, LogsDataModule, PairsData
 from graphnets.matching.vectors import token_vectors
 from graphnets.matching.vocabulary import vocabulary
 from graphnets.matching.xdt import load_xdt
@@ -129,18 +124,71 @@ def test_vectors_of_tokens_go_with_the_checkpoint(data_path, tmp_path, network):
     assert math.isfinite(result["B"]["average_precision"])
 
 
-def test_training_on_candidates():
+@pytest.fixture(scope="module")
+def near():
     logs = drawn_logs()
+    vectors = TfIdf().fit(logs).transform(logs)
+    return logs, Candidates.from_neighbours({"TF-IDF": nearest(vectors, 8)})
+
+
+def test_training_on_given_pairs(near):
+    logs, candidates = near
     known = vocabulary(logs)
-    near = Candidates.from_neighbours({"TF-IDF": nearest(TfIdf().fit(logs).transform(logs), 8)})
-    pairs, labels = hard_pairs(near, logs.users)
-    assert int((~labels).sum()) == 3 * int(labels.sum())
+    pairs, labels = hard_pairs(candidates, logs.users)
     module = PairMatcher("tgce", levels=2, vectors=4)
     data = PairsData(logs, pairs, labels, known, token_vectors(logs, known, 4), batch=16)
     train(module, data, epochs=2)
     scores = module.scores(logs, all_pairs(len(logs)))
     assert bool(scores.isfinite().all())
     assert bool(same_user(logs.users, all_pairs(len(logs))).any())
+
+
+def candidates_data(near):
+    logs, candidates = near
+    return CandidatesData(logs, candidates, vocabulary(logs), batch=16)
+
+
+def test_false_pairs_are_those_that_the_matcher_confuses(near):
+    logs, candidates = near
+    data = candidates_data(near)
+    first = data.episodes.pairs
+    false = int((~data.episodes.labels).sum())
+    odd = candidates.pairs.sum(1) % 2 == 1
+    assert int((odd & ~same_user(logs.users, candidates.pairs)).sum()) > false
+
+    def score(some, pairs):
+        assert some is logs
+        return (pairs.sum(1) % 2).float()
+
+    data.begin_epoch(0, score)
+    assert data.episodes.pairs is first  # a matcher that has learned nothing has no say
+    data.begin_epoch(1, score)
+    chosen, labels = data.episodes.pairs, data.episodes.labels
+    assert len(chosen) == len(first)
+    assert torch.equal(labels, same_user(logs.users, chosen))
+    share = float((chosen[~labels].sum(1) % 2).double().mean())
+    assert share > 0.65  # half are odd because they score high, and half of the others
+    data.begin_epoch(1, lambda logs, pairs: torch.zeros(len(pairs)))
+    assert data.episodes.pairs is chosen  # drawn once an epoch
+
+
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_weights(near, tmp_path):
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            if trainer.global_step == trainer.num_training_batches + 2:
+                trainer.save_checkpoint(tmp_path / "part.ckpt")
+
+    def run(checkpoint=None, *callbacks):
+        L.seed_everything(0, verbose=False)
+        module, data = PairMatcher(levels=2, width=4, dropout=0.3), candidates_data(near)
+        trainer(tmp_path, 3, *callbacks).fit(module, data, ckpt_path=checkpoint)
+        return module, data
+
+    whole, drawn = run(None, Stop())
+    again, same = run(tmp_path / "part.ckpt")
+    assert torch.equal(same.episodes.pairs, drawn.episodes.pairs)
+    for ours, theirs in zip(again.parameters(), whole.parameters()):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_checkpoints_that_are_not_whole_are_refused(tmp_path):

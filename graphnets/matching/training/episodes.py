@@ -40,10 +40,19 @@ class PairEpisodes(Dataset[Episode]):
         labels: (k,) bool.
         batch: pairs an episode.
         seed: of the orders.
+        once: False gives each pair copies of its devices, which costs as much more as devices have
+            pairs, and changes nothing else but the statistics of a BatchNorm. TGCE's code does so;
+            for comparisons.
     """
 
     def __init__(
-        self, logs: Logs, pairs: Tensor, labels: Tensor, batch: int = 256, seed: int = 0
+        self,
+        logs: Logs,
+        pairs: Tensor,
+        labels: Tensor,
+        batch: int = 256,
+        seed: int = 0,
+        once: bool = True,
     ) -> None:
         checked_pairs(pairs, len(logs))
         if labels.shape != (len(pairs),) or labels.dtype != torch.bool:
@@ -54,7 +63,7 @@ class PairEpisodes(Dataset[Episode]):
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
         self.logs, self.pairs, self.labels = logs, pairs, labels
-        self.batch, self.seed, self.epoch = batch, seed, 0
+        self.batch, self.seed, self.once, self.epoch = batch, seed, once, 0
 
     def __len__(self) -> int:
         """Episodes an epoch."""
@@ -66,9 +75,18 @@ class PairEpisodes(Dataset[Episode]):
         place = torch.randperm(len(self.logs), generator=generator)
         order = place[self.pairs[:, 0]].argsort(stable=True)
         chosen = order[i * self.batch : (i + 1) * self.batch]
-        devices, local = self.pairs[chosen].unique(return_inverse=True)
+        pairs = self.pairs[chosen]
+        if self.once:
+            devices, local = pairs.unique(return_inverse=True)
+            logs = self.logs.select(devices)
+        else:
+            devices, local = pairs.flatten(), torch.arange(2 * len(pairs)).view(-1, 2)
+            begin, end = self.logs.time.aminmax()
+            logs = windows(
+                self.logs, devices, begin.expand(len(devices)), (end + 1).expand(len(devices))
+            )
         weights = torch.ones(len(chosen))
-        return Episode(self.logs.select(devices), local, self.labels[chosen].float(), weights)
+        return Episode(logs, local, self.labels[chosen].float(), weights)
 
 
 class WindowEpisodes(Dataset[Episode]):

@@ -1,0 +1,1 @@
+"""What matchers are trained on."""

@@ -1,0 +1,5 @@
+"""Training that is stopped anywhere, and goes on with the next sample."""
+
+from graphnets.resumable.loader import ResumableLoader
+
+__all__ = ["ResumableLoader"]
