@@ -7,7 +7,8 @@ the tasks of `graphnets.matching.tasks`. Each fold's threshold comes from the sc
 others, each by the matcher that had not seen it. Frequencies of tokens are those of all logs; no
 label of a test user is used. Scores are kept as they come in OUT, so that a stopped run goes on.
 
-Writes OUT/table.md, OUT/decisions.json (see `graphnets.matching.tasks.Decision`), OUT/curves.png.
+Writes OUT/table.md, OUT/intervals.md (average precision and differences of it, with intervals over
+resampled users), OUT/decisions.json (see `graphnets.matching.tasks.Decision`) and OUT/curves.png.
 """
 
 from __future__ import annotations
@@ -15,25 +16,30 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from resumable import machine, markdown_table, write_whole
 from torch import Tensor
 from tqdm import tqdm
 
+from graphnets.matching.bootstrap import Statistic, bootstrap, pair_statistic
 from graphnets.matching.features import PairFeatures
-from graphnets.matching.lightning import LogsDataModule, PairMatcher, linear_matcher, train
+from graphnets.matching.lightning import PairMatcher, linear_matcher, train
 from graphnets.matching.logs import Logs
 from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
 from graphnets.matching.pairs import same_user
+from graphnets.matching.plot import plot_precision_recall
 from graphnets.matching.rhythm import rhythm
 from graphnets.matching.splits import user_folds
 from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
 from graphnets.matching.tfidf import TfIdf
+from graphnets.matching.training.lightning import LogsDataModule
 from graphnets.matching.xdt import load_xdt
 
 FOLDS = 5
@@ -52,6 +58,22 @@ SUMS = {"neighbours and linear": ("neighbours", "linear")}
 CROWDED = ("linear", "neighbours", "HGNN, neighbours", "neighbours and linear")
 """What compares a pair with the neighbours of both devices."""
 METHODS = (*PLAIN, *NETWORKS, *SUMS)
+COMPARED = (
+    ("HGNN, cross-attention", "HGNN, pooled"),
+    ("HGNN, cross-attention", "TGCE"),
+    ("HGNN, cross-attention", "TF-IDF and hours"),
+    ("neighbours and linear", "linear"),
+    ("neighbours and linear", "TF-IDF and hours"),
+)
+TITLES: dict[Task, str] = {
+    "A": "a desktop and a mobile device",
+    "B": "weeks of logs",
+    "B1": "weeks on devices of different kinds",
+}
+DRAWS = 1000  # of users, for intervals
+
+Found = dict[tuple[str, int, int], dict[Task, Tensor]]
+"""Scores by task, of each method, fold and seed."""
 
 
 class Protocol:
@@ -145,7 +167,7 @@ def _features(protocol: Protocol, task: Task, devices: Tensor) -> tuple[Tensor, 
 
 def kept_scores(
     protocol: Protocol, methods: Sequence[str], seeds: int, steps: int, out: Path
-) -> dict[tuple[str, int, int], dict[Task, Tensor]]:
+) -> Found:
     """Scores of each method, fold and seed, from files where an earlier run has left them."""
     runs = [
         (method, fold, seed)
@@ -155,7 +177,7 @@ def kept_scores(
         for fold in range(FOLDS)
         if seed == 0 or method in NETWORKS
     ]
-    found = {}
+    found: Found = {}
     for method, fold, seed in tqdm(runs, desc="runs"):
         path = out / f"{method.replace(',', '').replace(' ', '_')}-{fold}-{seed}-{steps}.pt"
         if not path.exists():
@@ -190,21 +212,22 @@ def decision(
     )
 
 
+def _of_others(protocol: Protocol, scores: Sequence[Tensor], task: Task, fold: int) -> Decision:
+    """What the scores of the other folds say."""
+    others = [other for other in range(FOLDS) if other != fold]
+    return decision(protocol, scores, task, others, shift=False)
+
+
 def decided(protocol: Protocol, scores: Sequence[Tensor], task: Task, fold: int) -> Scores:
     """P, R and F1 on a fold, with what the other folds' scores say: folds are of one size."""
     devices = protocol.of_fold(task, fold)
     labels = protocol.labels(task, protocol.pairs(task, devices))
-    others = [other for other in range(FOLDS) if other != fold]
-    found = decision(protocol, scores, task, others, shift=False).decide(
-        scores[fold], len(devices), len(labels)
-    )
+    found = _of_others(protocol, scores, task, fold).decide(scores[fold], len(devices), len(labels))
     true = int((found & labels).sum())
     return Scores.of_counts(true, int(found.sum()), int(labels.sum()))
 
 
-def table(
-    protocol: Protocol, found: dict[tuple[str, int, int], dict[Task, Tensor]]
-) -> list[dict[str, Any]]:
+def table(protocol: Protocol, found: Found) -> list[dict[str, Any]]:
     """A row for each method: means and deviations over folds and seeds."""
     rows = []
     for method in dict.fromkeys(key[0] for key in found):
@@ -234,8 +257,71 @@ def _mean_and_deviation(values: list[float], seeds: int) -> str:
     return text if seeds == 1 else f"{text} ± {float(means.std()):.3f}"
 
 
+def intervals(protocol: Protocol, found: Found, draws: int) -> list[dict[str, Any]]:
+    """Rows of the average precision, and of differences on the same users, with 95 % intervals."""
+    methods = list(dict.fromkeys(key[0] for key in found))
+    compared = {f"{a} - {b}": (a, b) for a, b in COMPARED if a in methods and b in methods}
+    rows: dict[str, dict[str, Any]] = {name: {"": name} for name in (*methods, *compared)}
+    for task in TASKS:
+        users = protocol.task_logs[task].users
+        pairs = [protocol.pairs(task, protocol.of_fold(task, fold)) for fold in range(FOLDS)]
+        parts = {
+            method: [
+                pair_statistic(users, pairs[fold], scores[task])
+                for (name, fold, _), scores in found.items()
+                if name == method
+            ]
+            for method in methods
+        }
+        statistic = partial(_means_and_differences, parts, compared)
+        means = statistic(torch.ones(len(users), dtype=torch.float64))
+        drawn = bootstrap(statistic, users, torch.Generator().manual_seed(0), draws)
+        for name, (low, high, _) in drawn.items():
+            rows[name][f"{task} AP"] = f"{means[name]:.3f} ({low:.3f} to {high:.3f})"
+    return list(rows.values())
+
+
+def _means_and_differences(
+    parts: Mapping[str, Sequence[Statistic]],
+    compared: Mapping[str, tuple[str, str]],
+    copies: Tensor,
+) -> dict[str, float]:
+    """The mean over folds and seeds for each method, and its differences."""
+    means = {
+        method: sum(part(copies)["average_precision"] for part in some) / len(some)
+        for method, some in parts.items()
+    }
+    return means | {name: means[a] - means[b] for name, (a, b) in compared.items()}
+
+
+def curves(protocol: Protocol, found: Found, task: Task = "B1") -> Figure:
+    """Precision by recall over the pairs of all folds, by the first seed.
+
+    Folds have matchers of their own, so that scores are compared as log-odds, each by what the
+    scores of the other folds say.
+    """
+    devices = [protocol.of_fold(task, fold) for fold in range(FOLDS)]
+    pairs = [protocol.pairs(task, some) for some in devices]
+    labels = torch.cat([protocol.labels(task, some) for some in pairs])
+    scored = {}
+    for method in dict.fromkeys(key[0] for key in found):
+        scores = [found[method, fold, 0][task] for fold in range(FOLDS)]
+        scored[method] = (
+            torch.cat(
+                [
+                    _of_others(protocol, scores, task, fold).weights(
+                        scores[fold], len(devices[fold]), len(pairs[fold])
+                    )
+                    for fold in range(FOLDS)
+                ]
+            ),
+            labels,
+        )
+    return plot_precision_recall(scored, title=TITLES[task])
+
+
 def run(
-    data: Path, methods: Sequence[str], seeds: int, steps: int, out: Path
+    data: Path, methods: Sequence[str], seeds: int, steps: int, out: Path, draws: int = DRAWS
 ) -> list[dict[str, Any]]:
     """Score, write and return the table."""
     out.mkdir(parents=True, exist_ok=True)
@@ -244,6 +330,9 @@ def run(
     found = kept_scores(protocol, methods, seeds, steps, out)
     rows = table(protocol, found)
     write_whole(out / "table.md", markdown_table(list(rows[0]), rows, machine()))
+    within = intervals(protocol, found, draws)
+    write_whole(out / "intervals.md", markdown_table(list(within[0]), within, machine()))
+    curves(protocol, found).savefig(out / "curves.png", dpi=120)
     decisions = {}
     for method in dict.fromkeys(key[0] for key in found):
         scores = [found[method, fold, 0] for fold in range(FOLDS)]

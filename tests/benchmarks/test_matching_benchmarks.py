@@ -19,7 +19,7 @@ from small_logs import write_xdt  # noqa: E402
 def test_matchers_on_logs_by_folds(tmp_path):
     data = write_xdt(tmp_path / "xdt.npz", n_users=15)
     methods = ("TF-IDF", "linear", "neighbours", "neighbours and linear")
-    rows = matching_xdt.run(data, methods, 1, 2, tmp_path / "out")
+    rows = matching_xdt.run(data, methods, 1, 2, tmp_path / "out", draws=20)
     assert [row["method"] for row in rows] == list(methods)
     precision = {row["method"]: float(row["B AP"]) for row in rows}
     assert precision["TF-IDF"] > 0.5  # far above chance, about 0.06
@@ -31,7 +31,11 @@ def test_matchers_on_logs_by_folds(tmp_path):
     assert decisions["TF-IDF"]["B"]["shift"] is True
     assert decisions["neighbours and linear"]["B"]["shift"] is False
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.pt")}
-    again = matching_xdt.run(data, methods, 1, 2, tmp_path / "out")
+    lines = (tmp_path / "out" / "intervals.md").read_text().splitlines()
+    names = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
+    assert names[2:] == [*methods, "neighbours and linear - linear"]
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    again = matching_xdt.run(data, methods, 1, 2, tmp_path / "out", draws=20)
     assert again == rows
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # nothing was trained again
 
