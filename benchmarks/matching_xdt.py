@@ -7,8 +7,9 @@ the tasks of `graphnets.matching.tasks`. Each fold's threshold comes from the sc
 others, each by the matcher that had not seen it. Frequencies of tokens are those of all logs; no
 label of a test user is used. Scores are kept as they come in OUT, so that a stopped run goes on.
 
-Writes OUT/table.md, OUT/intervals.md (average precision and differences of it, with intervals over
-resampled users), OUT/decisions.json (see `graphnets.matching.tasks.Decision`) and OUT/curves.png.
+Writes OUT/table.md; OUT/intervals.md, average precision and differences of it, with intervals over
+resampled users; OUT/decisions.json, see `graphnets.matching.tasks.Decision`; OUT/curves.png; and,
+for the last of the methods, OUT/stages.png, which share of the true pairs each stage finds.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphnets.matching.bootstrap import Statistic, bootstrap, pair_statistic
+from graphnets.matching.correlation import correlation_clustering
+from graphnets.matching.evaluation import candidates, stages
 from graphnets.matching.features import PairFeatures
 from graphnets.matching.lightning import PairMatcher, linear_matcher, train
 from graphnets.matching.logs import Logs
 from graphnets.matching.metrics import Scores, average_precision, best_threshold, pair_scores
 from graphnets.matching.pairs import same_user
-from graphnets.matching.plot import plot_precision_recall
+from graphnets.matching.plot import plot_precision_recall, plot_stages
 from graphnets.matching.rhythm import rhythm
 from graphnets.matching.splits import user_folds
 from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pairs
@@ -320,6 +323,24 @@ def curves(protocol: Protocol, found: Found, task: Task = "B1") -> Figure:
     return plot_precision_recall(scored, title=TITLES[task])
 
 
+def shares_found(protocol: Protocol, found: Found, method: str, task: Task) -> dict[str, float]:
+    """`stages` of a method, mean over the folds; candidates are the nearest by TF-IDF."""
+    rows = []
+    for fold in range(FOLDS):
+        devices = protocol.of_fold(task, fold)
+        own = protocol.task_logs[task].select(devices)
+        pairs = task_pairs(own, task)
+        scores = [found[method, f, 0][task] for f in range(FOLDS)]
+        chosen = _of_others(protocol, scores, task, fold)
+        near = candidates(own, None, task).contain(pairs)
+        called = torch.zeros(len(pairs), dtype=torch.bool)
+        called[near] = chosen.decide(scores[fold][near], len(own), len(pairs))
+        weights = chosen.weights(scores[fold], len(own), len(pairs))
+        clusters = correlation_clustering(len(own), pairs, weights)
+        rows.append(stages(same_user(own.users, pairs), near, called, clusters[pairs]))
+    return {name: sum(row[name] for row in rows) / FOLDS for name in rows[0]}
+
+
 def run(
     data: Path, methods: Sequence[str], seeds: int, steps: int, out: Path, draws: int = DRAWS
 ) -> list[dict[str, Any]]:
@@ -333,6 +354,8 @@ def run(
     within = intervals(protocol, found, draws)
     write_whole(out / "intervals.md", markdown_table(list(within[0]), within, machine()))
     curves(protocol, found).savefig(out / "curves.png", dpi=120)
+    last = list(dict.fromkeys(key[0] for key in found))[-1]
+    plot_stages(shares_found(protocol, found, last, "B1")).savefig(out / "stages.png", dpi=120)
     decisions = {}
     for method in dict.fromkeys(key[0] for key in found):
         scores = [found[method, fold, 0] for fold in range(FOLDS)]

@@ -1,11 +1,13 @@
 """Apply a trained matcher to logs of people that it was not trained on, and say how well it does.
 
     python examples/evaluate_matcher.py --data xdt.npz --checkpoint matcher.ckpt --out metrics.json
+        [--pictures FOLDER]
 
 Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
 devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
 each, average precision over all pairs, precision, recall and F1 at the threshold that follows from
-the checkpoint, and recall of the candidates; the users that come of the pairs; pairs a second.
+the checkpoint, and recall of the candidates; the users that come of the pairs; pairs a second. With
+--pictures also FOLDER/stages_A.png and so on: which share of the true pairs each stage finds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from graphnets.matching.evaluation import evaluate
 from graphnets.matching.lightning import load_matcher
+from graphnets.matching.plot import plot_stages
 from graphnets.matching.xdt import load_xdt
 
 
@@ -28,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="an xdt.npz")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of PairMatcher")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--pictures", type=Path, help="folder of pictures to write")
     options = parser.parse_args(arguments)
     found = evaluate(load_matcher(options.checkpoint), load_xdt(options.data))
     text = json.dumps(found, indent=1)
@@ -35,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     partial.write_text(text + "\n")
     partial.replace(options.out)
     print(text)
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        for task, metrics in found.items():
+            if "stages" in metrics:
+                plot_stages(metrics["stages"]).savefig(options.pictures / f"stages_{task}.png")
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def evaluate(module: PairMatcher, logs: Logs, min_visits: int = 20) -> dict[str,
         For each task the numbers of devices, pairs and true pairs, average precision over all
         pairs, with precision, recall and F1 of what the checkpoint's decision calls true ("f1"),
         and the best F1 with a threshold chosen on these very pairs ("f1_optimistic"); "candidates":
-        the same of candidate pairs alone, where true pairs that are no candidates are missed; and
-        "users", what correlation clustering makes of the pairs. "pairs_per_second" counts
-        everything from the logs to the scores of task B.
+        the same of candidate pairs alone, where true pairs that are no candidates are missed;
+        "pairs_per_second", which counts everything from the logs to the scores; and, if the
+        checkpoint decides, "stages", see `stages`, and "users", what correlation clustering makes
+        of the pairs.
 
     Raises:
         ValueError: no user has two devices.
@@ -67,7 +68,7 @@ def _task(
     chosen = near.contain(pairs)
     missed = int(labels[~chosen].sum())
     decision = module.decisions.get(task)
-    return {
+    found = {
         "devices": len(own),
         **_metrics(scores, labels, decision, len(own), len(pairs)),
         "pairs_per_second": len(pairs) / seconds,
@@ -75,11 +76,37 @@ def _task(
             "candidate_recall": float(chosen[labels].double().mean()),
             **_metrics(scores[chosen], labels[chosen], decision, len(own), len(pairs), missed),
         },
-        "users": _users(own, pairs, scores, decision),
+    }
+    if decision is not None:
+        called = torch.zeros_like(labels)
+        called[chosen] = decision.decide(scores[chosen], len(own), len(pairs))
+        weights = decision.weights(scores, len(own), len(pairs))
+        clusters = correlation_clustering(len(own), pairs, weights)
+        found["stages"] = stages(labels, chosen, called, clusters[pairs])
+        found["users"] = _users(own, clusters)
+    return found
+
+
+def stages(labels: Tensor, near: Tensor, called: Tensor, clusters: Tensor) -> dict[str, float]:
+    """Which share of the true pairs each stage finds; see `graphnets.matching.plot.plot_stages`.
+
+    Args:
+        labels: (k,) bool, whether pairs are true, some of them.
+        near: (k,) bool, whether they are candidates.
+        called: (k,) bool, whether they are candidates that the matcher calls true.
+        clusters: (k, 2) int64, of both devices; they may join what no pair says.
+    """
+    found = {
+        "candidates": near,
+        "called true": called,
+        "one user": clusters.diff(dim=1)[:, 0] == 0,
+    }
+    return {"true pairs": 1.0} | {
+        name: float(mask[labels].double().mean()) for name, mask in found.items()
     }
 
 
-def candidates(logs: Logs, devices: Devices, task: Task, k: int = NEAREST) -> Candidates:
+def candidates(logs: Logs, devices: Devices | None, task: Task, k: int = NEAREST) -> Candidates:
     """Each device's nearest by TF-IDF, and by the matcher's own vectors if it has any.
 
     Of either kind of devices that the task asks about, and once more by vectors to which those of a
@@ -87,7 +114,7 @@ def candidates(logs: Logs, devices: Devices, task: Task, k: int = NEAREST) -> Ca
     """
     kinds = ("same", "other") if task == "B" else ("other",)
     sparse = {"TF-IDF": TfIdf(words=True).fit(logs).transform(logs)}
-    if devices.weights.shape[1]:
+    if devices is not None and devices.weights.shape[1]:
         sparse["shared tokens"] = mean_weights(devices)
     sources = {}
     for name, vectors in sparse.items():
@@ -96,7 +123,7 @@ def candidates(logs: Logs, devices: Devices, task: Task, k: int = NEAREST) -> Ca
         for kind in kinds:
             sources[f"{name}, {kind}"] = nearest(vectors, k, logs.kinds, kind)
             sources[f"{name}, {kind}, expanded"] = nearest(more, k, logs.kinds, kind)
-    if devices.vectors.shape[1]:
+    if devices is not None and devices.vectors.shape[1]:
         unit = torch.nn.functional.normalize(devices.vectors, dim=1)
         sources |= {f"vectors, {kind}": nearest(unit, k, logs.kinds, kind) for kind in kinds}
     return Candidates.from_neighbours(sources)
@@ -137,13 +164,7 @@ def _metrics(
     return found
 
 
-def _users(
-    logs: Logs, pairs: Tensor, scores: Tensor, decision: Decision | None
-) -> dict[str, Any] | None:
-    if decision is None:
-        return None
-    weights = decision.weights(scores, len(logs), len(pairs))
-    clusters = correlation_clustering(len(logs), pairs, weights)
+def _users(logs: Logs, clusters: Tensor) -> dict[str, Any]:
     return {
         "clusters": int(clusters.max()) + 1,
         "true_users": len(logs.users.unique()),

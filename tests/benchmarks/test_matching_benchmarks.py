@@ -34,7 +34,8 @@ def test_matchers_on_logs_by_folds(tmp_path):
     lines = (tmp_path / "out" / "intervals.md").read_text().splitlines()
     names = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
     assert names[2:] == [*methods, "neighbours and linear - linear"]
-    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    for picture in ("curves.png", "stages.png"):
+        assert (tmp_path / "out" / picture).stat().st_size > 1000
     again = matching_xdt.run(data, methods, 1, 2, tmp_path / "out", draws=20)
     assert again == rows
     assert kept == {path: path.stat().st_mtime_ns for path in kept}  # nothing was trained again

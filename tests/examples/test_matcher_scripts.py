@@ -47,7 +47,9 @@ def test_the_checkpoint_is_applied_to_other_people(run):
     others = write_xdt(folder / "others.npz", n_users=8, seed=3)
     out = folder / "metrics.json"
     arguments = ["--data", str(others), "--checkpoint", str(checkpoint), "--out", str(out)]
-    evaluate_matcher.main(arguments)
+    evaluate_matcher.main([*arguments, "--pictures", str(folder / "pictures")])
+    pictures = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert pictures == ["stages_A.png", "stages_B.png", "stages_B1.png"]
     found = json.loads(out.read_text())
     assert set(found) == {"A", "B", "B1"}
     for task in found.values():

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from small_logs import drawn_logs, write_xdt
 
 from graphnets.matching.candidates import Candidates, hard_pairs
-from graphnets.matching.evaluation import evaluate
+from graphnets.matching.evaluation import evaluate, stages
 from graphnets.matching.lightning import PairMatcher, load_matcher, train
 from graphnets.matching.neighbours import nearest
 from graphnets.matching.pairs import all_pairs, same_user
@@ -105,7 +105,23 @@ def test_a_checkpoint_knows_enough_for_other_peoples_logs(data_path, tmp_path):
         assert 0 < result["f1"] <= result["f1_optimistic"] <= 1
         assert result["candidates"]["candidate_recall"] > 0.5
         assert result["users"]["true_users"] == 8
+        left = result["stages"]
+        assert left["candidates"] == result["candidates"]["candidate_recall"]
+        assert left["called true"] == result["candidates"]["recall"]
         assert result["pairs_per_second"] > 0
+
+
+def test_what_each_stage_finds_of_the_true_pairs():
+    labels = torch.tensor([True, True, False, True, True])
+    near = torch.tensor([True, True, True, False, True])
+    called = torch.tensor([True, False, True, False, False])
+    clusters = torch.tensor([[0, 0], [0, 0], [1, 1], [2, 2], [0, 1]])
+    assert stages(labels, near, called, clusters) == {
+        "true pairs": 1.0,
+        "candidates": 0.75,
+        "called true": 0.25,
+        "one user": 0.75,
+    }
 
 
 @pytest.mark.parametrize("network", ["hgnn", "tgce"])
