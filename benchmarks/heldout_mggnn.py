@@ -1,6 +1,6 @@
 """MG-GNN against the best classical two-level methods on problems never trained on.
 
-    python benchmarks/heldout_mggnn.py [--short] [--checkpoint FILE] [--out runs/heldout_mggnn]
+    python benchmarks/heldout_mggnn.py [--short] [--checkpoint FILE ...] [--out runs/heldout_mggnn]
 
 Ten problems of each kind and size, whose seeds training does not use, in METIS subdomains of as
 many unknowns as the network is for. "stationary" is iterations until two random errors have fallen
@@ -12,6 +12,9 @@ functions in the coarse space are all searched. Less overlap has smaller and mor
 and a larger coarse problem; "best, same subdomains" has the network's. "best without linear" leaves
 linear functions out.
 
+Of several checkpoints, trainings of one configuration with other seeds, the means and the range of
+the runs are those of all of them, and "of best" has the range of the networks.
+
 Writes OUT.csv, a row for each run, and OUT.md, mean and spread. A run that was stopped goes on
 where it was: rows that are in the CSV are kept, those of a network as long as its weights are the
 same.
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,23 +162,27 @@ METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
 }
 
 
-def run_all(cases: Sequence[Case], net: InterfaceNet, network: str, path: Path) -> Table:
-    """Run what the CSV lacks, keep it up to date after each problem, and return its table."""
+def run_all(cases: Sequence[Case], nets: Mapping[str, InterfaceNet], path: Path) -> Table:
+    """Run what the CSV lacks, keep it up to date after each problem, and return its table.
+
+    Classical methods run once, with the options of the first network.
+    """
     done = kept_rows(path, COLUMNS, SETTINGS)
+    first, *others = nets
+    runs = [(name, first) for name in METHODS] + [("MG-GNN", network) for network in others]
     for case in tqdm(cases, unit="problem"):
-        missing = [name for name in METHODS if case.key(name, network) not in done]
+        missing = [run for run in runs if case.key(*run) not in done]
         if not missing:
             continue
         problem = random_problem(case.kind, case.seed, case.size)
-        bench = Workbench(problem, subdomain=case.subdomain, net=net)
-        for name in missing:
+        bench = Workbench(problem, subdomain=case.subdomain, net=nets[first])
+        for name, network in missing:
             key = case.key(name, network)
             with torch.no_grad():
-                found = METHODS[name](bench, net, case.maxiter)
+                found = METHODS[name](bench, nets[network], case.maxiter)
             done[key] = dict(zip(SETTINGS, key)) | {"unknowns": len(problem.b)} | found
         written(done.values()).to_csv(path)
-    wanted = [case.key(name, network) for case in cases for name in METHODS]
-    return written([done[key] for key in wanted])
+    return written([done[case.key(*run)] for case in cases for run in runs])
 
 
 def written(rows: Any) -> Table:
@@ -194,13 +201,11 @@ def summary(table: Table) -> Table:
     groups = dict.fromkeys((row["kind"], int(row["size"])) for row in table.rows)
     for kind, size in groups:
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
-        least = {what: counts(here, BEST, what) for what in wanted}
+        best = [r for r in here if r["method"] == BEST]
         for name in METHODS:
             ours = [r for r in here if r["method"] == name]
             cells = {what: mean_and_spread([r[what] for r in ours]) for what in wanted}
-            ratios = {
-                f"{what}, of best": ratio(counts(here, name, what), least[what]) for what in wanted
-            }
+            ratios = {f"{what}, of best": ratio(ours, best, what) for what in wanted}
             refused = sum(r["settings"].startswith("classical") for r in ours)
             found.add(
                 kind=kind,
@@ -213,16 +218,23 @@ def summary(table: Table) -> Table:
     return found
 
 
-def counts(rows: Sequence[dict[str, Any]], method: str, what: str) -> dict[str, float]:
-    """Counts of a method by seed; NaN where it failed."""
-    ours = [row for row in rows if row["method"] == method]
-    return {str(row["seed"]): float(row[what] or "nan") for row in ours}
+def ratio(
+    ours: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]], what: str
+) -> float | str | None:
+    """The mean of the quotients, problem by problem; None if something failed.
 
-
-def ratio(ours: dict[str, float], best: dict[str, float]) -> float | None:
-    """The mean of the quotients, problem by problem; None if something failed."""
-    mean = float(np.mean([ours[seed] / best[seed] for seed in ours]))
-    return mean if np.isfinite(mean) else None
+    Of several networks, the mean and range of their means.
+    """
+    least = {row["seed"]: float(row[what] or "nan") for row in best}
+    quotients: dict[str, list[float]] = {}
+    for row in ours:
+        found = float(row[what] or "nan") / least[row["seed"]]
+        quotients.setdefault(row["network"], []).append(found)
+    means = np.mean(list(quotients.values()), axis=1)
+    if not np.isfinite(means).all():
+        return None
+    text = f"{means.mean():.3g}"
+    return float(text) if len(means) == 1 else f"{text} ({means.min():.3g}-{means.max():.3g})"
 
 
 def report(table: Table, args: argparse.Namespace) -> str:
@@ -231,8 +243,9 @@ def report(table: Table, args: argparse.Namespace) -> str:
         "# MG-GNN and classical methods on held-out problems",
         machine(),
         f"`python benchmarks/heldout_mggnn.py{' --short' if args.short else ''}` with "
-        f"{args.checkpoint.name}: mean (range) of iterations to {RTOL:g}, at most {args.maxiter}, "
-        f"over {args.problems} problems of each kind and size, seeds from {FIRST_SEED}; METIS "
+        f"{', '.join(path.name for path in args.checkpoint)}: mean (range) of iterations to "
+        f"{RTOL:g}, at most {args.maxiter}, over {args.problems} problems of each kind and size, "
+        f"seeds from {FIRST_SEED}; METIS "
         f'subdomains of {args.subdomain} unknowns. "of best" is the mean over the problems of what '
         "a method needs over what the best classical method needs; subdomains and coarse unknowns "
         "are those of the stationary method.",
@@ -244,7 +257,7 @@ def report(table: Table, args: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     default = FOLDER / "diffusion_2d.safetensors"
-    parser.add_argument("--checkpoint", type=Path, default=default)
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[default])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--problems", type=int, default=10, help="of each kind and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])
@@ -255,9 +268,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.short:
         args.problems, args.sizes, args.subdomain, args.maxiter = 2, [150], 30, 200
-    net = InterfaceNet.load(args.checkpoint)
-    args.subdomain = args.subdomain or net.unknowns
-    network = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()[:12]
+    nets = {
+        hashlib.sha256(path.read_bytes()).hexdigest()[:12]: InterfaceNet.load(path)
+        for path in args.checkpoint
+    }
+    same = {str((net.options, net.unknowns)) for net in nets.values()}
+    if len(same) > 1:
+        parser.error(f"--checkpoint: expected networks with the same options, got {sorted(same)}")
+    args.subdomain = args.subdomain or next(iter(nets.values())).unknowns
     cases = [
         Case(kind, size, FIRST_SEED + i, args.subdomain, args.maxiter)
         for kind in args.kinds
@@ -265,7 +283,7 @@ def main() -> None:
         for i in range(args.problems)
     ]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = report(run_all(cases, net, network, args.out.with_suffix(".csv")), args)
+    text = report(run_all(cases, nets, args.out.with_suffix(".csv")), args)
     print(text)
     write_whole(args.out.with_suffix(".md"), text)
 

@@ -87,6 +87,32 @@ def test_a_csv_of_something_else_is_not_overwritten(tmp_path, monkeypatch, check
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
 
 
+def test_several_networks_have_one_row(tmp_path, monkeypatch, checkpoint):
+    one = run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson")
+    other = tmp_path / "other.safetensors"
+    InterfaceNet(width=8, layers=2).save(
+        other, kinds='["poisson"]', dimension="2", block_size="1", note="other weights"
+    )
+    more = ("--checkpoint", str(checkpoint), str(other), "--kinds", "poisson")
+    text = run(monkeypatch, tmp_path / "out", checkpoint, *more)
+    assert len(text.splitlines()) == len(one.splitlines())
+    found = rows(tmp_path / "out")
+    assert [row["method"] for row in found].count("MG-GNN") == 4
+    assert [row["method"] for row in found].count("best classical") == 2
+    line = next(line for line in text.splitlines() if "MG-GNN" in line and line[0] == "|")
+    assert line.count("(1.") == line.count("-1.") >= 1  # both are the start: a range of no width
+
+    InterfaceNet(width=8, layers=1, smoothing=3).save(other)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path / "out", checkpoint, *more)
+
+
 def test_ratios_are_taken_problem_by_problem():
-    assert heldout_mggnn.ratio({"1": 10.0, "2": 30.0}, {"1": 20.0, "2": 30.0}) == 0.75
-    assert heldout_mggnn.ratio({"1": float("nan")}, {"1": 20.0}) is None
+    def counts(network="", **by_seed):
+        return [{"seed": s, "network": network, "n": n} for s, n in by_seed.items()]
+
+    best = counts(a=20, b="30")
+    assert heldout_mggnn.ratio(counts(a=10, b=30), best, "n") == 0.75
+    assert heldout_mggnn.ratio(counts(a=None, b=30), best, "n") is None
+    several = counts("x", a=10, b=30) + counts("y", a=10, b=15)
+    assert heldout_mggnn.ratio(several, best, "n") == "0.625 (0.5-0.75)"
