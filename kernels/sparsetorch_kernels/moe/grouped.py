@@ -16,7 +16,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """See `backend.forward`."""
     x_RD = x if routes is None else x.index_select(0, routes.token)
-    act = products.rows(x_RD, up.mT, ptr).relu_().square_()
+    act = products.activate_(products.rows(x_RD, up.mT, ptr))
     y_RD = products.rows(act, down.mT, ptr)
     return y_RD if routes is None else _by_token(routes, routes.gate, y_RD), act
 
@@ -26,27 +26,27 @@ def backward(
     routes: Routes | None, needs: Needs,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """See `backend.backward`."""
-    g_RD, x_RD, g_gate = g.contiguous(), x, None
+    g_RD, gate = g.contiguous(), None
     if routes is not None:
-        g_RD, x_RD = g.index_select(0, routes.token), x.index_select(0, routes.token)
-    g_act = products.rows(g_RD, down, ptr)
-    if routes is not None:
-        gate = routes.gate.to(x.dtype)[:, None]
-        if needs.gate:
-            g_gate = (g_act * act).sum(1, dtype=routes.gate.dtype)
-        g_RD, g_act = g_RD.mul_(gate), g_act.mul_(gate)
-    g_down = products.outer(g_RD, act, ptr) if needs.down else None
-    g_h = g_act.mul_(act.sqrt()).mul_(2)
-    g_up = products.outer(g_h, x_RD, ptr) if needs.up else None
-    g_x = products.rows(g_h, up, ptr) if needs.x else None
-    if g_x is not None and routes is not None:
-        g_x = _by_token(routes, None, g_x)
-    return g_x, g_up, g_down, g_gate
+        g_RD, gate = g.index_select(0, routes.token), routes.gate
+    g_h = products.rows(g_RD, down, ptr)  # of act so far
+    g_gate = products.gradient_(g_h, act, gate)
+    g_down = g_up = g_x = None
+    if needs.down:
+        weighted = g_RD if gate is None else g_RD.mul_(gate.to(x.dtype)[:, None])
+        g_down = products.outer(weighted, act, ptr)
+    if needs.up:
+        x_RD = x if routes is None else x.index_select(0, routes.token)
+        g_up = products.outer(g_h, x_RD, ptr)
+    if needs.x:
+        g_x = products.rows(g_h, up, ptr)
+        if routes is not None:
+            g_x = _by_token(routes, routes.gate.new_ones(g_x.shape[0]), g_x)
+    return g_x, g_up, g_down, g_gate if needs.gate else None
 
 
-def _by_token(routes: Routes, gate: Tensor | None, rows: Tensor) -> Tensor:
-    """The sum of each token's rows, times their gates, in the dtype of the gates."""
-    layout = routes.by_token
-    if gate is None:
-        gate = routes.gate.new_ones(layout.n_cols)
-    return csr.spmm((layout,), gate[None], rows[None])[0].to(rows.dtype)
+def _by_token(routes: Routes, weight: Tensor, rows: Tensor) -> Tensor:
+    """The sum of each token's rows with their weights, added up in the dtype of the gates."""
+    # The kernels for CUDA read rows of another dtype than the weights.
+    terms = rows if rows.is_cuda else rows.to(weight.dtype)
+    return csr.spmm((routes.by_token,), weight[None], terms[None])[0].to(rows.dtype)

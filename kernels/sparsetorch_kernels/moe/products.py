@@ -1,5 +1,7 @@
 """Products of groups of rows with a matrix each, by torch's own kernel where it has one.
 
+Also what comes between them in one pass over memory each.
+
 Torch multiplies groups in one kernel for bfloat16 on GPUs of compute capability 9.0 and 10.0; for
 anything else its `grouped_mm` copies the bounds of the groups to the CPU and loops over them, so
 the Triton kernels stand in. Without Triton, and on other devices, it is that loop.
@@ -18,7 +20,7 @@ def rows(x: Tensor, w: Tensor, ptr: Tensor) -> Tensor:
     """Rows ptr[e] to ptr[e + 1] of x times w[e]: x (R, I), w (E, I, O) -> (R, O)."""
     if _in_one_kernel(x, w):
         return _grouped_mm()(x, w, offs=ptr[1:].int())
-    if x.is_cuda and (kernels := _triton()) is not None:
+    if (kernels := _triton(x)) is not None:
         return kernels.rows(x, w, ptr)
     return rows_in_turn(x, w, ptr)
 
@@ -29,9 +31,30 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
         # A group without rows may leave its matrix as it was.
         empty = (ptr.diff() == 0)[:, None, None]
         return _grouped_mm()(g.T, x, offs=ptr[1:].int()).masked_fill_(empty, 0)
-    if g.is_cuda and (kernels := _triton()) is not None:
+    if (kernels := _triton(g)) is not None:
         return kernels.outer(g, x, ptr)
     return outer_in_turn(g, x, ptr)
+
+
+def activate_(h: Tensor) -> Tensor:
+    """relu(h)^2 in place."""
+    if (kernels := _triton(h)) is not None:
+        return kernels.activate_(h)
+    return h.relu_().square_()
+
+
+def gradient_(g_act: Tensor, act: Tensor, gate: Tensor | None) -> Tensor | None:
+    """The gradient of h in place of that of act = relu(h)^2 times the gates; and that of the gates.
+
+    g_act, act (R, M), gate (R,) or None -> (R,), <g_act, act> for each row, or None.
+    """
+    if (kernels := _triton(act)) is not None:
+        return kernels.gradient_(g_act, act, gate)
+    g_gate = None if gate is None else (g_act * act).sum(1, dtype=gate.dtype)
+    g_act.mul_(act.sqrt()).mul_(2)
+    if gate is not None:
+        g_act.mul_(gate.to(act.dtype)[:, None])
+    return g_gate
 
 
 def rows_in_turn(x: Tensor, w: Tensor, ptr: Tensor) -> Tensor:
@@ -75,8 +98,13 @@ def _grouped_mm() -> Callable[..., Tensor]:
     return getattr(torch.nn.functional, "grouped_mm", None) or torch._grouped_mm
 
 
+def _triton(t: Tensor) -> ModuleType | None:
+    """The Triton kernels, where they serve a tensor."""
+    return _kernels() if t.is_cuda else None
+
+
 @functools.cache
-def _triton() -> ModuleType | None:
+def _kernels() -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None  # normal for PyTorch's CPU builds
     from sparsetorch_kernels.moe import triton

@@ -52,7 +52,7 @@ class _SquaredRelu(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _slope(y) * g
-        return y.sqrt().mul_(g).mul_(2)
+        return (g * y.sqrt()).mul_(2)  # g may be a batch where y is none
 
     @staticmethod
     @nestable
