@@ -51,6 +51,8 @@ class MoE(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(d_model=d_model, d_expert=d_expert, d_latent=d_latent)
+        if d_shared < 0:
+            raise ValueError(f"d_shared: expected at least 0, got {d_shared}")
         self.gate = Router(d_model, n_experts, top_k, scale, n_group, topk_group, norm_topk)
         self.experts = Experts(n_experts, d_latent or d_model, d_expert)
         self.shared_experts = MLP(d_model, d_shared) if d_shared else None

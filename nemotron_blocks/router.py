@@ -44,7 +44,7 @@ class Routing:
         pattern = Pattern.trusted(crow, col, (n_tokens, n_experts))
         return CSRTensor(pattern, self.gate.flatten())
 
-    @cached_property
+    @property
     def counts(self) -> Tensor:
         """(E,) int64, how many tokens each expert gets."""
         zeros = torch.zeros(self.scores.shape[1], dtype=torch.int64, device=self.expert.device)
@@ -158,7 +158,7 @@ class Router(nn.Module):
                 "update_bias: no token was routed in training since the last update; call it after "
                 "forward and backward of each step"
             )
-        counts = self._counts.to(self.e_score_correction_bias.device)
+        counts = self._counts.to(self.e_score_correction_bias.device, copy=True)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts, group=group)
         self._counts = None
