@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nemotron_blocks.moe import MoE
-from nemotron_blocks.router import Router, collect_routings
+from nemotron_blocks.router import Router, collect_routings, update_biases
 
 D, E, K = 16, 8, 3
 
@@ -123,7 +123,7 @@ def test_tokens_count_in_training_only_and_until_the_update():
     assert int(made.counts.sum()) == 2 * 10 * K
     made.update_bias()
     assert made.counts is None
-    with pytest.raises(RuntimeError, match="no token was routed"):
+    with pytest.raises(RuntimeError, match="no token in training since the last update"):
         made.update_bias()
 
 
@@ -186,6 +186,23 @@ def test_two_processes_update_as_one_that_has_all_tokens(tmp_path):
     for _, _, bias, max_vio in found:
         assert torch.equal(torch.from_numpy(bias), made.e_score_correction_bias)
         assert max_vio == pytest.approx(float(load.max_vio))
+
+
+def test_all_routers_of_a_model_are_updated_by_name():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(MoE(D, 4, 2, 8), torch.nn.Identity(), MoE(D, 6, 2, 8))
+    model(tokens(50))
+    gates = {"0.gate": model.get_submodule("0.gate"), "2.gate": model.get_submodule("2.gate")}
+    alone = {name: copy.deepcopy(gate) for name, gate in gates.items()}
+    loads = update_biases(model, 0.01)
+    assert list(loads) == list(gates)
+    for name, gate in gates.items():
+        own = alone[name]
+        assert isinstance(own, Router)
+        assert own.update_bias(0.01) == loads[name]
+        assert torch.equal(own.e_score_correction_bias, gate.get_buffer("e_score_correction_bias"))
+        assert own.e_score_correction_bias.any()
+    assert update_biases(torch.nn.Identity()) == {}
 
 
 def test_routings_of_a_model_are_collected_in_order():
