@@ -1,6 +1,7 @@
 """What a router chooses, by the definition and by properties that hold for any weights."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ def tokens(*shape, seed=1) -> torch.Tensor:
     return torch.randn(*shape, D, generator=torch.Generator().manual_seed(seed))
 
 
-def chosen_by_definition(made: Router, x) -> tuple[list[int], dict[int, float]]:
+def chosen_by_definition(made: Router, x: torch.Tensor) -> tuple[list[int], dict[int, float]]:
     """The experts of one token and their weights, one number at a time."""
-    scores = [1 / (1 + float(torch.exp(-(w.double() @ x.double())))) for w in made.weight]
+    scores = [1 / (1 + math.exp(-(w @ x).item())) for w in made.weight.detach().double()]
     value = [s + float(b) for s, b in zip(scores, made.e_score_correction_bias)]
     size = E // made.n_group
     groups = [range(g * size, (g + 1) * size) for g in range(made.n_group)]
@@ -48,7 +49,7 @@ def test_experts_and_weights_follow_the_definition(changes):
     matrix = made(x).matrix
     dense = matrix.to_dense()
     for t, token in enumerate(x):
-        experts, weights = chosen_by_definition(made, token)
+        experts, weights = chosen_by_definition(made, token.double())
         assert dense[t].nonzero()[:, 0].tolist() == experts
         want = torch.tensor([weights[e] for e in experts])
         torch.testing.assert_close(dense[t, experts], want, atol=1e-5, rtol=1e-5)

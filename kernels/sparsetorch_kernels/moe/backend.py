@@ -13,7 +13,7 @@ from sparsetorch_kernels.moe.routes import Needs, Routes
 def forward(
     x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None
 ) -> tuple[Tensor, Tensor]:
-    """The results, and what the backward keeps: relu(up x)^2 of every row, (R, M).
+    """The results, and one tensor (R, M) for the backward: relu(up x) of every row, or its square.
 
     x: (R, D), or (T, D) with routes, which then choose rows, weight and add them.
     """
@@ -22,17 +22,17 @@ def forward(
 
 
 def backward(
-    g: Tensor, x: Tensor, act: Tensor, ptr: Tensor, up: Tensor, down: Tensor,
+    g: Tensor, x: Tensor, kept: Tensor, ptr: Tensor, up: Tensor, down: Tensor,
     routes: Routes | None, needs: Needs,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of x, up, down and the gates from that of the results, where they are needed.
 
-    The pre-activation is not kept: where act = relu(h)^2 is positive, h is its root, and elsewhere
-    the derivative is zero. Nor are rows of x and results: the gradient of a gate, <g, down act>, is
-    <down^T g, act> (Guo et al., SonicMoE, arXiv:2512.14080).
+    The pre-activation h is not kept: where relu(h)^2 is positive, h is its root, and elsewhere the
+    derivative is zero. Nor are rows of x and results: the gradient of a gate, <g, down relu(h)^2>,
+    is <down^T g, relu(h)^2> (Guo et al., SonicMoE, arXiv:2512.14080).
     """
     with as_given(x):
-        return _module(x).backward(g, x, act, ptr, up, down, routes, needs)
+        return _module(x).backward(g, x, kept, ptr, up, down, routes, needs)
 
 
 def as_given(x: Tensor) -> AbstractContextManager:

@@ -1,7 +1,8 @@
 """All experts in one product: for GPUs, where a loop would leave most of the chip idle.
 
 The functions have the form that `backend` describes; shapes as in `reference`. Sums over the
-experts of a token are products of the gates' matrix, in a fixed order and without atomics.
+experts of a token are products of the gates' matrix, in a fixed order and without atomics. Of the
+activation the square is kept, which the products read; its root costs nothing where it is taken.
 """
 
 from torch import Tensor

@@ -27,8 +27,8 @@ def grouped_mlp(x: Tensor, ptr: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
     x (R, d), ptr (E + 1,) int32 or int64: rows ptr[e] to ptr[e + 1] are expert e's, of which there
     may be none; up (E, m, d), down (E, d, m) -> (R, d). float16, bfloat16, float32 or float64.
-    Between forward and backward one tensor of size (R, m) is kept, the squared ReLU: its root is
-    the pre-activation wherever the derivative is not zero.
+    Between forward and backward one tensor of size (R, m) is kept, the squared ReLU or its root,
+    which is the pre-activation wherever the derivative is not zero.
 
     Differentiable in x, up and down, any number of times, in reverse mode. Raises TypeError or
     ValueError naming the argument that does not fit; on a GPU the contents of ptr are trusted.
