@@ -1,6 +1,7 @@
-"""A mixture of experts beside transformers' block and a loop of linear layers, on CPU.
+"""A mixture of experts beside transformers' block and a loop of linear layers.
 
-    python benchmarks/bench_moe.py [--tokens 2048] [--dtype float32] [--repeats 5] [--out FILE]
+    python benchmarks/bench_moe.py [--tokens 2048] [--dtype float32] [--device cpu] [--repeats 5]
+                                   [--out FILE]
 
 The same weights in all blocks; results and every gradient are checked before anything is timed.
 Forward without gradients, forward with backward, one token as in generation, and what is kept
@@ -11,6 +12,7 @@ two implementations. Then the experts alone, on rows that are sorted by expert: 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -35,7 +37,6 @@ from nemotron_blocks.moe import MoE
 from sparsetorch_kernels import grouped_mlp
 
 OURS = "nemotron_blocks"
-D = 256
 RENAMED = {"experts.up": "experts.up_proj", "experts.down": "experts.down_proj"}
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 Block = Callable[[Tensor], Tensor]
@@ -43,8 +44,9 @@ Product = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Sizes(NamedTuple):
-    """Of one block: experts, how many a token goes to, widths."""
+    """Of one block: its width, experts, how many a token goes to, their widths."""
 
+    width: int
     experts: int
     k: int
     expert: int
@@ -52,10 +54,32 @@ class Sizes(NamedTuple):
     latent: int | None = None
 
 
-CASES = {
-    "16 experts": Sizes(16, 4, 256, 512),
-    "64 small experts": Sizes(64, 6, 128, 256),
-    "64 latent experts": Sizes(64, 8, 256, 256, latent=64),
+class Setting(NamedTuple):
+    """Of a run."""
+
+    tokens: int
+    dtype: torch.dtype
+    device: torch.device
+    repeats: int
+
+    def clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * scale
+        return drawn.to(self.device, self.dtype).requires_grad_()
+
+
+SMALL = {
+    "16 experts": Sizes(256, 16, 4, 256, 512),
+    "64 small experts": Sizes(256, 64, 6, 128, 256),
+    "64 latent experts": Sizes(256, 64, 8, 256, 256, latent=64),
+}
+LARGE = {  # a layer of Nemotron 3 Nano; one of Super with a quarter of its experts
+    "Nano": Sizes(2688, 128, 6, 1856, 3712),
+    "Super / 4": Sizes(4096, 128, 22, 2688, 5376, latent=1024),
 }
 
 
@@ -89,7 +113,7 @@ def theirs(ours: MoE, sizes: Sizes, implementation: str) -> nn.Module:
     """Transformers' block with the same weights."""
     config = NemotronHConfig(
         vocab_size=32,
-        hidden_size=D,
+        hidden_size=sizes.width,
         layers_block_type=["moe"],
         n_routed_experts=sizes.experts,
         num_experts_per_tok=sizes.k,
@@ -104,17 +128,19 @@ def theirs(ours: MoE, sizes: Sizes, implementation: str) -> nn.Module:
     block = NemotronHMoE(config)
     state = {RENAMED.get(name, name): weight for name, weight in ours.state_dict().items()}
     block.load_state_dict(state)
-    return block.to(ours.experts.up.dtype)
+    return block.to(ours.experts.up)
 
 
-def blocks(sizes: Sizes, dtype: torch.dtype) -> dict[str, nn.Module]:
+def blocks(sizes: Sizes, setting: Setting) -> dict[str, nn.Module]:
     """All contenders, with one set of weights."""
-    torch.manual_seed(0)
-    ours = MoE(D, sizes.experts, sizes.k, sizes.expert, sizes.shared, sizes.latent, scale=2.5)
-    with torch.no_grad():
-        for weight in ours.parameters():
-            weight.normal_(std=0.05)
-    ours.to(dtype)
+    n = sizes
+    with setting.device:
+        torch.manual_seed(0)
+        ours = MoE(n.width, n.experts, n.k, n.expert, n.shared, n.latent, scale=2.5)
+        with torch.no_grad():
+            for weight in ours.parameters():
+                weight.normal_(std=0.8 * weight.shape[-1] ** -0.5)
+    ours.to(setting.dtype)
     return {
         OURS: ours,
         "loop of linears": Loop(ours),
@@ -164,12 +190,12 @@ def without_gradients(function: Callable[[], object]) -> object:
 
 
 def rows(
-    what: str, steps: Mapping[str, Mapping[str, Callable[[], object]]], repeats: int,
+    what: str, steps: Mapping[str, Mapping[str, Callable[[], object]]], setting: Setting,
     memory: Mapping[str, float],
 ) -> Iterator[str]:  # fmt: skip
     """Lines of the table, one a step and contender; the ratio is to the first one."""
     for step, contenders in steps.items():
-        seconds = times(contenders, repeats)
+        seconds = times(contenders, setting.repeats, setting.clock)
         ours, *_ = seconds
         for name, taken in seconds.items():
             only = {ours: seconds[ours], name: taken}
@@ -178,17 +204,14 @@ def rows(
             yield f"| {what} | {step} | {name} | {quartiles(taken)} | {ratio} | {mb} |"
 
 
-def block_rows(
-    what: str, sizes: Sizes, tokens: int, dtype: torch.dtype, repeats: int
-) -> Iterator[str]:
+def block_rows(what: str, sizes: Sizes, setting: Setting) -> Iterator[str]:
     """The blocks, checked and timed."""
-    contenders = blocks(sizes, dtype)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, tokens // 2, D, generator=generator).to(dtype).requires_grad_()
-    direction = torch.randn(x.shape, generator=generator).to(dtype)
+    contenders = blocks(sizes, setting)
+    x = setting.normal(2, setting.tokens // 2, sizes.width)
+    direction = setting.normal(*x.shape[1:]).detach().expand_as(x).contiguous()
     want = with_gradients(contenders["transformers, eager"], x, direction)
     for name, block in contenders.items():
-        check(f"{what}, {name}", with_gradients(block, x, direction), want, dtype)
+        check(f"{what}, {name}", with_gradients(block, x, direction), want, setting.dtype)
     memory = {name: kept(block, x) for name, block in contenders.items()}
     one = x.detach()[:1, :1]
     run = contenders.items()
@@ -197,7 +220,7 @@ def block_rows(
         "and backward": {n: partial(with_gradients, b, x, direction) for n, b in run},
         "one token": {n: partial(without_gradients, partial(b, one)) for n, b in run},
     }
-    yield from rows(what, steps, repeats, memory)
+    yield from rows(what, steps, setting, memory)
 
 
 def by_grouped_mm(x: Tensor, ptr: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -208,8 +231,8 @@ def by_grouped_mm(x: Tensor, ptr: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 def by_padding(x: Tensor, ptr: Tensor, up: Tensor, down: Tensor) -> Tensor:
     counts, longest = ptr.diff(), int(ptr.diff().max())
-    group = torch.arange(len(counts)).repeat_interleave(counts)
-    place = torch.arange(len(x)) - ptr[group] + group * longest
+    group = torch.arange(len(counts), device=x.device).repeat_interleave(counts)
+    place = torch.arange(len(x), device=x.device) - ptr[group] + group * longest
     padded = x.new_zeros(len(counts) * longest, x.shape[1]).index_copy(0, place, x)
     h = torch.bmm(padded.unflatten(0, (len(counts), longest)), up.mT).relu().square()
     return torch.bmm(h, down.mT).flatten(0, 1)[place]
@@ -222,22 +245,17 @@ PRODUCTS: dict[str, Product] = {
 }
 
 
-def product_rows(
-    what: str, sizes: Sizes, tokens: int, dtype: torch.dtype, repeats: int
-) -> Iterator[str]:
+def product_rows(what: str, sizes: Sizes, setting: Setting) -> Iterator[str]:
     """The experts alone."""
-    generator = torch.Generator().manual_seed(0)
-    width = sizes.latent or D
+    width, inner = sizes.latent or sizes.width, sizes.expert
+    generator, n_rows = torch.Generator().manual_seed(0), setting.tokens * sizes.k
     chances = torch.rand(sizes.experts, generator=generator) + 0.3
-    drawn = torch.multinomial(chances, tokens * sizes.k, replacement=True, generator=generator)
-    counts = drawn.bincount(minlength=sizes.experts)
+    drawn = torch.multinomial(chances, n_rows, replacement=True, generator=generator)
+    counts = drawn.bincount(minlength=sizes.experts).to(setting.device)
     ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-    def normal(*shape: int) -> Tensor:
-        return (torch.randn(shape, generator=generator) / 16).to(dtype).requires_grad_()
-
-    x, up = normal(tokens * sizes.k, width), normal(sizes.experts, sizes.expert, width)
-    down, direction = normal(sizes.experts, width, sizes.expert), normal(*x.shape).detach()
+    x, direction = setting.normal(n_rows, width), setting.normal(n_rows, width).detach()
+    up = setting.normal(sizes.experts, inner, width, scale=width**-0.5)
+    down = setting.normal(sizes.experts, width, inner, scale=inner**-0.5)
 
     def gradients(product: Product) -> tuple[Tensor, ...]:
         y = product(x, ptr, up, down)
@@ -245,28 +263,28 @@ def product_rows(
 
     want = gradients(by_padding)
     for name, product in PRODUCTS.items():
-        check(f"{what}, {name}", gradients(product), want, dtype)
+        check(f"{what}, {name}", gradients(product), want, setting.dtype)
     steps = {
         "forward": {
             n: partial(without_gradients, partial(p, x, ptr, up, down)) for n, p in PRODUCTS.items()
         },
         "and backward": {n: partial(gradients, p) for n, p in PRODUCTS.items()},
     }
-    yield from rows(f"{what}, alone", steps, repeats, {})
+    yield from rows(f"{what}, alone", steps, setting, {})
 
 
-def lines(
-    tokens: int, dtype: torch.dtype, repeats: int, cases: Mapping[str, Sizes] = CASES
-) -> Iterator[str]:
+def lines(setting: Setting, cases: Mapping[str, Sizes]) -> Iterator[str]:
     """The table and what it was measured on."""
     yield from header("", "", "by", "ms, median (quartiles)", "times ours", "MB kept")
     for what, sizes in cases.items():
-        yield from block_rows(what, sizes, tokens, dtype, repeats)
-        yield from product_rows(what, sizes, tokens, dtype, repeats)
+        yield from block_rows(what, sizes, setting)
+        yield from product_rows(what, sizes, setting)
     yield ""
+    on_gpu = setting.device.type == "cuda"
+    where = torch.cuda.get_device_name(setting.device) if on_gpu else cpu_name()
     yield (
-        f"{tokens:,} tokens of width {D}, {str(dtype)[6:]}; torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, {cpu_name()}."
+        f"{setting.tokens:,} tokens, {str(setting.dtype)[6:]}; torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {where}."
     )
 
 
@@ -274,10 +292,13 @@ def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0], 5, "turns", cpu_time=False)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--device", default="cpu", help="on a GPU the sizes are those of Nemotron")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    report(lines(args.tokens, getattr(torch, args.dtype), args.repeats), args.out)
+    device = torch.device(args.device)
+    setting = Setting(args.tokens, getattr(torch, args.dtype), device, args.repeats)
+    report(lines(setting, SMALL if device.type == "cpu" else LARGE), args.out)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from sparsetorch_kernels.moe.routes import Needs, Routes
 
 
 def forward(
-    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None
+    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """The results, and one tensor (R, M) for the backward: relu(up x) of every row, or its square.
 
-    x: (R, D), or (T, D) with routes, which then choose rows, weight and add them.
+    That one means nothing unless `keep`. x: (R, D), or (T, D) with routes, which then choose rows,
+    weight and add them.
     """
     with as_given(x):
-        return _module(x).forward(x, ptr, up, down, routes)
+        return _module(x).forward(x, ptr, up, down, routes, keep)
 
 
 def backward(

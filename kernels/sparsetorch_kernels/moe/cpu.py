@@ -35,35 +35,34 @@ class _Rows(NamedTuple):
 
 
 def forward(
-    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None
+    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """See `backend.forward`."""
     groups = list(_groups(ptr))
     square = _scratch(groups, up.shape[1], x.dtype)
+    n_rows = x.shape[0] if routes is None else routes.token.shape[0]
+    kept = x.new_empty(n_rows, up.shape[1]) if keep else x.new_empty(0)
+
+    def activated(rows: _Rows, x: Tensor) -> Tensor:
+        h = rows.of(kept) if keep else rows.space(square)
+        r = torch.mm(x, up[rows.expert].T, out=h).relu_()
+        return torch.mul(r, r, out=rows.space(square))
+
     if routes is None:
-        kept = x.new_empty(x.shape[0], up.shape[1])
         y = x.new_empty(x.shape[0], down.shape[1])
         for rows in groups:
-            a = _activated(rows, rows.of(x), up, kept, square)
-            torch.mm(a, down[rows.expert].T, out=rows.of(y))
+            torch.mm(activated(rows, rows.of(x)), down[rows.expert].T, out=rows.of(y))
         return y, kept
-    kept = x.new_empty(routes.token.shape[0], up.shape[1])
     y = torch.zeros_like(x, dtype=routes.gate.dtype)
     own, result = (_scratch(groups, x.shape[1], x.dtype) for _ in range(2))
     weighted = result if x.dtype == y.dtype else _scratch(groups, x.shape[1], y.dtype)
     for rows in groups:
         token = rows.of(routes.token)
-        a = _activated(rows, _gather(x, rows, token, own), up, kept, square)
+        a = activated(rows, _gather(x, rows, token, own))
         z = torch.mm(a, down[rows.expert].T, out=rows.space(result))
         z = torch.mul(z, rows.of(routes.gate)[:, None], out=rows.space(weighted))
         y.index_add_(0, token, z)  # a token meets an expert once: sums are in the experts' order
     return y.to(x.dtype), kept
-
-
-def _activated(rows: _Rows, x: Tensor, up: Tensor, kept: Tensor, square: Tensor) -> Tensor:
-    """relu(up x)^2 of one expert's rows; its root is kept."""
-    r = torch.mm(x, up[rows.expert].T, out=rows.of(kept)).relu_()
-    return torch.mul(r, r, out=rows.space(square))
 
 
 def backward(

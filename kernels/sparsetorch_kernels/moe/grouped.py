@@ -13,7 +13,7 @@ from sparsetorch_kernels.moe.routes import Needs, Routes
 
 
 def forward(
-    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None
+    x: Tensor, ptr: Tensor, up: Tensor, down: Tensor, routes: Routes | None, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """See `backend.forward`."""
     x_RD = x if routes is None else x.index_select(0, routes.token)

@@ -76,14 +76,14 @@ def _call(
         return _traced(x, gate, ptr, up, down, *arrays)[0]
     if watched(x, up, down) or (gate is not None and watched(gate)):
         return _Experts.apply(x, gate, ptr, up, down, *arrays)[0]
-    return _forward(x, gate, ptr, up, down, *arrays)[0]
+    return backend.forward(x, ptr, up, down, _routes(gate, arrays), keep=False)[0]
 
 
 def _forward(
     x: Tensor, gate: Tensor | None, ptr: Tensor, up: Tensor, down: Tensor,
     token: Tensor | None, t_crow: Tensor | None, t_perm: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return backend.forward(x, ptr, up, down, _routes(gate, (token, t_crow, t_perm)))
+    return backend.forward(x, ptr, up, down, _routes(gate, (token, t_crow, t_perm)), keep=True)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
