@@ -180,23 +180,22 @@ def update_biases(
 
     b += rate * sign(mean load - load), to be called after each optimizer step. The loads are added
     up over the processes of `group`, by default all where `torch.distributed` is initialized, in
-    one message, so that biases stay the same on each; every process has to call this. Returns the
-    statistics of the loads before the update, by the routers' names in the model.
+    one message, so that biases stay the same on each; every process has to call this. A router that
+    saw no token keeps its bias. Returns the statistics of the loads before the update, by the
+    routers' names in the model.
 
     Raises:
-        RuntimeError: a router has counted no token in training since the last update.
+        RuntimeError: no router has counted a token in training since the last update.
     """
     routers = {name: m for name, m in model.named_modules() if isinstance(m, Router)}
-    counted = []
-    for name, router in routers.items():
-        if router.counts is None:
-            raise RuntimeError(
-                f"update_biases: router {name!r} has seen no token in training since the last "
-                "update; call it after forward and backward of each step"
-            )
-        counted.append(router.counts.to(router.e_score_correction_bias.device))
     if not routers:
         return {}
+    if all(router.counts is None for router in routers.values()):
+        raise RuntimeError(
+            "update_biases: no token was routed in training since the last update; call it after "
+            "forward and backward of each step, with the model in training mode"
+        )
+    counted = [_counts(router) for router in routers.values()]
     together = torch.cat(counted)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(together, group=group)
@@ -206,6 +205,13 @@ def update_biases(
         router.forget_counts()
         loads[name] = load_statistics(counts)
     return loads
+
+
+def _counts(router: Router) -> Tensor:
+    bias = router.e_score_correction_bias
+    if router.counts is None:
+        return torch.zeros_like(bias, dtype=torch.int64)
+    return router.counts.to(bias.device)
 
 
 @contextmanager

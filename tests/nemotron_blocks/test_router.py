@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from nemotron_blocks.balance import sequence_balance_loss
 from nemotron_blocks.moe import MoE
 from nemotron_blocks.router import Router, collect_routings, update_biases
 
@@ -124,7 +126,7 @@ def test_tokens_count_in_training_only_and_until_the_update():
     assert int(made.counts.sum()) == 2 * 10 * K
     made.update_bias()
     assert made.counts is None
-    with pytest.raises(RuntimeError, match="no token in training since the last update"):
+    with pytest.raises(RuntimeError, match="no token was routed in training"):
         made.update_bias()
 
 
@@ -206,12 +208,22 @@ def test_all_routers_of_a_model_are_updated_by_name():
     assert update_biases(torch.nn.Identity()) == {}
 
 
+def test_a_router_that_saw_no_token_keeps_its_bias():
+    torch.manual_seed(0)
+    used, idle = MoE(D, 4, 2, 8), MoE(D, 6, 2, 8)
+    used(tokens(50))
+    loads = update_biases(torch.nn.ModuleList([used, idle]))
+    assert used.gate.e_score_correction_bias.any()
+    assert not idle.gate.e_score_correction_bias.any()
+    assert loads["1.gate"].max_vio == 0
+
+
 def test_routings_of_a_model_are_collected_in_order():
     torch.manual_seed(0)
     model = torch.nn.Sequential(MoE(D, 4, 2, 8), MoE(D, 6, 2, 8))
     with collect_routings(model) as routings:
         model(tokens(5))
-    model(tokens(5))
+    model(tokens(5))  # behind the block nothing is collected
     assert [routing.scores.shape for routing in routings] == [(5, 4), (5, 6)]
 
 
@@ -229,3 +241,21 @@ def test_routings_of_a_model_are_collected_in_order():
 def test_numbers_that_do_not_fit_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         router(**changes)
+
+
+def test_the_balance_loss_of_collected_routings_reaches_the_routers():
+    torch.manual_seed(0)
+    model, x = MoE(D, 6, 2, 8), tokens(3, 5)
+
+    def gradients(run) -> list[torch.Tensor]:
+        with collect_routings(model) as routings:
+            y = run()
+        (routing,) = routings
+        loss = y.square().sum() + sequence_balance_loss(routing.scores.unflatten(0, (3, 5)), 2)
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    plain = gradients(lambda: model(x))
+    without = torch.autograd.grad(model(x).square().sum(), model.gate.weight)[0]
+    assert not torch.equal(plain[0], without)
+    for a, b in zip(gradients(lambda: checkpoint(model, x, use_reentrant=False)), plain):
+        torch.testing.assert_close(a, b)

@@ -18,7 +18,6 @@ from sparsetorch_kernels.moe import backend, cpu, reference
 from sparsetorch_kernels.moe.checks import check_choice, check_experts, check_ptr, check_routes
 from sparsetorch_kernels.moe.routes import Needs, Routes
 
-Grads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 Arrays = tuple[Tensor | None, Tensor | None, Tensor | None]  # token, t_crow, t_perm of routes
 
 
@@ -88,9 +87,9 @@ def _forward(
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     x, gate, ptr, up, down, *arrays = inputs
-    act = output[1]
-    ctx.mark_non_differentiable(act)
-    ctx.save_for_backward(x, gate, ptr, up, down, *arrays, act)
+    kept = output[1]
+    ctx.mark_non_differentiable(kept)
+    ctx.save_for_backward(x, gate, ptr, up, down, *arrays, kept)
 
 
 class _Experts(torch.autograd.Function):
@@ -99,13 +98,13 @@ class _Experts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor):
-        x, gate, ptr, up, down, *arrays, act = ctx.saved_tensors
+        x, gate, ptr, up, down, *arrays, kept = ctx.saved_tensors
         needs = [ctx.needs_input_grad[i] for i in (0, 3, 4, 1)]
         if torch.is_grad_enabled():
             found = _differentiable(g, (x, up, down, gate), ptr, arrays, needs)
         else:
             routes = _routes(gate, arrays)
-            found = backend.backward(g, x, act, ptr, up, down, routes, Needs(*needs))
+            found = backend.backward(g, x, kept, ptr, up, down, routes, Needs(*needs))
         g_x, g_up, g_down, g_gate = found
         return g_x, g_gate, None, g_up, g_down, None, None, None
 
@@ -156,9 +155,9 @@ def _(x, gate, ptr, up, down, token, t_crow, t_perm):
     return x.new_empty(x.shape[0], down.shape[1]), x.new_empty(n_rows, up.shape[1])
 
 
-def _listed(g, x, act, gate, ptr, up, down, token, t_crow, t_perm, needs) -> list[Tensor]:
+def _listed(g, x, kept, gate, ptr, up, down, token, t_crow, t_perm, needs) -> list[Tensor]:
     routes = _routes(gate, (token, t_crow, t_perm))
-    found = backend.backward(g, x, act, ptr, up, down, routes, Needs(*needs))
+    found = backend.backward(g, x, kept, ptr, up, down, routes, Needs(*needs))
     return [t for t in found if t is not None]
 
 
@@ -166,20 +165,20 @@ _traced_backward = torch.library.custom_op(
     "sparsetorch::experts_backward",
     _listed,
     mutates_args=(),
-    schema=f"(Tensor g, Tensor x, Tensor act, Tensor? gate, Tensor ptr, Tensor up, Tensor down, "
+    schema=f"(Tensor g, Tensor x, Tensor kept, Tensor? gate, Tensor ptr, Tensor up, Tensor down, "
     f"{_ROUTES}, bool[] needs) -> Tensor[]",
 )
 
 
 @_traced_backward.register_fake
-def _(g, x, act, gate, ptr, up, down, token, t_crow, t_perm, needs):
+def _(g, x, kept, gate, ptr, up, down, token, t_crow, t_perm, needs):
     return [torch.empty_like(t) for t, need in zip((x, up, down, gate), needs) if need]
 
 
 def _traced_gradients(ctx: Any, g: Tensor, _: Tensor):
-    x, gate, ptr, up, down, *arrays, act = ctx.saved_tensors
+    x, gate, ptr, up, down, *arrays, kept = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 3, 4, 1)]
-    found = iter(_traced_backward(g, x, act, gate, ptr, up, down, *arrays, needs))
+    found = iter(_traced_backward(g, x, kept, gate, ptr, up, down, *arrays, needs))
     g_x, g_up, g_down, g_gate = [next(found) if need else None for need in needs]
     return g_x, g_gate, None, g_up, g_down, None, None, None
 
