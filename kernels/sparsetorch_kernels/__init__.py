@@ -15,6 +15,8 @@ from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
 from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
+from sparsetorch_kernels.moe.ops import few_tokens_mlp, grouped_mlp, routed_mlp
+from sparsetorch_kernels.moe.squared_relu import squared_relu
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
 from sparsetorch_kernels.ssd.ops import ssd_scan, ssd_step
@@ -33,10 +35,13 @@ __all__ = [
     "cholesky_is_compiled",
     "cholesky_solve",
     "eliminate",
+    "few_tokens_mlp",
     "forward_layout",
+    "grouped_mlp",
     "level_sets",
     "nestable",
     "permute",
+    "routed_mlp",
     "sddmm",
     "solve_triangular",
     "spgemm",
@@ -45,6 +50,7 @@ __all__ = [
     "spmm_extremum",
     "spmm_logsumexp",
     "spmv",
+    "squared_relu",
     "ssd_scan",
     "ssd_step",
     "transpose_structure",

@@ -1,0 +1,1 @@
+"""Experts of a mixture: many small squared-ReLU networks, each on rows of its own."""
