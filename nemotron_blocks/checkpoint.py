@@ -147,9 +147,7 @@ def _fill(model: HybridLM, folder: Path, mtp: bool) -> None:
             if place.name == "lm_head.weight" and model.config.tie_embeddings:
                 continue
             if place.name not in places:
-                raise ValueError(
-                    f"folder: {path.name} has {theirs!r}, which is not of such a model"
-                )
+                raise ValueError(f"folder: {path.name} has {theirs!r}, no weight of such a model")
             target = places[place.name]
             if place.expert is not None:
                 if place.expert >= len(target):

@@ -32,9 +32,9 @@ from sparsetorch.resumable.lightning import ResumableDataModule
 class HybridModule(L.LightningModule):
     """Trains a `HybridLM` to say the next token, and the tokens behind that.
 
-    The loss is the mean cross-entropy of the next token, plus `ahead` times that of the tokens ahead
-    (mean over depths), plus `balance` times the sequence-level balance loss (mean over routers).
-    Routers' biases move after each step, by the loads of all processes.
+    The loss is the mean cross-entropy of the next token, plus `ahead` times that of the tokens
+    ahead (mean over depths), plus `balance` times the sequence-level balance loss (mean over
+    routers). Routers' biases move after each step, by the loads of all processes.
 
     Args:
         config: of the model, or its fields.
@@ -73,7 +73,7 @@ class HybridModule(L.LightningModule):
         """The parts of the loss, unweighted: "next", "ahead" and "balance", where there are any."""
         with collect_routings(self.model) as routings:
             hidden = self.model.hidden(batch.tokens, batch.seq_idx)
-            output = self.model.lm_head.weight.to(hidden.dtype)
+            output = self.model.lm_head.weight
             found = {"next": self._loss(hidden, output, batch.targets)}
             if self.hparams["ahead"] and self.model.mtp is not None:
                 deeper = self.model.ahead(hidden, batch.tokens, batch.seq_idx)
@@ -113,8 +113,7 @@ class HybridModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy of the next token."""
         hidden = self.model.hidden(batch.tokens, batch.seq_idx)
-        output = self.model.lm_head.weight.to(hidden.dtype)
-        loss = self._loss(hidden, output, batch.targets)
+        loss = self._loss(hidden, self.model.lm_head.weight, batch.targets)
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:

@@ -37,7 +37,12 @@ def next_token_loss(hidden_TD: Tensor, output_VD: Tensor, targets_T: Tensor) -> 
             f"targets: expected one for each of {len(hidden_TD)} tokens, got shape "
             f"{tuple(targets_T.shape)}"
         )
-    return _NextToken.apply(hidden_TD, output_VD, targets_T)
+    kind = hidden_TD.device.type
+    if torch.is_autocast_enabled(kind):  # as any linear layer there
+        dtype = torch.get_autocast_dtype(kind)
+        hidden_TD, output_VD = hidden_TD.to(dtype), output_VD.to(dtype)
+    with torch.autocast(kind, enabled=False):
+        return _NextToken.apply(hidden_TD, output_VD, targets_T)
 
 
 class _NextToken(torch.autograd.Function):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-from sparsetorch_kernels.ssd import causal_conv, ssd_scan, ssd_step
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from nemotron_blocks.cache import MambaState
 from nemotron_blocks.norm import GatedRMSNorm
 from nemotron_blocks.sequence import Sequence
+from sparsetorch_kernels import causal_conv, ssd_scan, ssd_step
 
 
 class Mamba2(nn.Module):

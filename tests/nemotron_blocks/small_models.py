@@ -1,11 +1,13 @@
 """Small models and packed documents for tests."""
 
+from typing import Any
+
 import torch
 
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.model import HybridLM
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "d_model": 32, "vocab_size": 61, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48,
     "mamba_heads": 4, "mamba_head_dim": 8, "n_groups": 2, "d_state": 16, "n_experts": 8,
     "top_k": 2, "d_expert": 24, "d_shared": 40, "route_scale": 2.5, "chunk_size": 8,

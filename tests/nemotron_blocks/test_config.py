@@ -3,16 +3,11 @@
 import math
 
 import pytest
+from small_models import SIZES
 
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.hf_config import SYMBOLS
 from nemotron_blocks.presets import PRESETS
-
-SIZES = {
-    "d_model": 32, "vocab_size": 50, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48,
-    "mamba_heads": 4, "mamba_head_dim": 8, "n_groups": 2, "d_state": 16, "n_experts": 8,
-    "top_k": 2, "d_expert": 24, "d_shared": 40,
-}  # fmt: skip
 
 
 def test_a_suffix_is_a_block_that_is_applied_repeatedly():

@@ -1,5 +1,7 @@
 """Greedy and drawn tokens, uneven prompts, chunks, ends, and tokens guessed ahead."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_models import drawn_tokens, small_model
@@ -86,11 +88,13 @@ def test_guesses_that_are_right_are_kept():
     """A model whose next token depends on the last alone, and whose guesses know the rule."""
     model = small_model("-/-", d_ff=8)
     with torch.no_grad():
-        for block in (*model.layers, *model.mtp.layers):
-            block.mixer.down_proj.weight.zero_()  # blocks are left out
+        for block in ("layers.0", "mtp.layers.0"):
+            model.get_parameter(f"{block}.mixer.down_proj.weight").zero_()  # blocks are left out
         model.embeddings.weight.copy_(torch.randn(61, 32, generator=torch.manual_seed(3)))
         model.lm_head.weight.copy_(model.embeddings.weight.roll(1, dims=0))  # t -> t + 1
-        model.mtp.eh_proj.weight.copy_(torch.cat([torch.eye(32), torch.zeros(32, 32)], dim=1))
+        model.get_parameter("mtp.eh_proj.weight").copy_(
+            torch.cat([torch.eye(32), torch.zeros(32, 32)], dim=1)
+        )
     found = model.generate([[3]], 13, speculative=True, draft=3)
     assert found.tokens[0].tolist() == list(range(4, 17))
     assert found.per_pass == 4.0
@@ -100,13 +104,13 @@ def test_drawn_speculative_tokens_have_the_same_distribution():
     torch.manual_seed(0)
     model = small_model("M-/-", vocab_size=5, init_std=0.6)
     prompt, count = [[1, 2]], 3000
-    options = {"temperature": 1.0, "generator": torch.Generator().manual_seed(0)}
+    generator = torch.Generator().manual_seed(0)
 
-    def counts(**more):
+    def counts(**more: Any):
         seen = torch.zeros(5, 5)
         for _ in range(count // 100):
-            tokens = model.generate(100 * prompt, 3, **options, **more).tokens
-            for new in tokens:
+            found = model.generate(100 * prompt, 3, temperature=1.0, generator=generator, **more)
+            for new in found.tokens:
                 seen[new[1], new[2]] += 1  # the guess and what follows it
         return seen / count
 
