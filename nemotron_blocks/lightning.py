@@ -37,7 +37,7 @@ class HybridModule(L.LightningModule):
     routers). Routers' biases move after each step, by the loads of all processes.
 
     Args:
-        config: of the model, or its fields.
+        config: of the model; a dictionary of its fields will do, as checkpoints have it.
         lr: peak learning rate of AdamW (0.9, 0.95).
         weight_decay: of matrices; norms, biases and the scan's own parameters do not decay.
         warmup: steps of a linear rise.
@@ -51,7 +51,7 @@ class HybridModule(L.LightningModule):
 
     def __init__(
         self,
-        config: HybridConfig | dict[str, Any],
+        config: HybridConfig,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         warmup: int = 50,
@@ -161,7 +161,7 @@ class TextData(ResumableDataModule):
         sources: files, folders or "stdlib", the Python standard library's source; see
             `nemotron_blocks.text.documents`.
         tokenizer: "bytes", "bpe", which is learned from the training texts, or a tokenizer.json.
-        vocab_size: of "bpe".
+        vocab_size: of "bpe"; the others know theirs, see `vocab_size_of`.
         length: tokens of a sequence.
         batch: sequences of a process.
         validation: share of the files that is left out for validation.
@@ -232,6 +232,13 @@ class TextData(ResumableDataModule):
     def _paths(self, tokenizer: Tokenizer) -> list[Path]:
         cache = Path(self.hparams["cache"])
         return [cache / f"{tokenizer.key}-{text.key(files)}.npy" for files in self.files]
+
+
+def vocab_size_of(tokenizer: str, vocab_size: int) -> int:
+    """The vocabulary of a model for these arguments of `TextData`."""
+    if tokenizer == "bytes":
+        return ByteTokenizer.vocab_size
+    return vocab_size if tokenizer == "bpe" else BPETokenizer.load(tokenizer).vocab_size
 
 
 class _Epochs:

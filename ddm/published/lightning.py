@@ -22,8 +22,8 @@ from ddm.published.losses import LOSSES
 from ddm.published.setup import PublishedSetup
 from ddm.published.weights import make_network, save_network
 from ddm.schwarz import Schwarz
-from graphnets.checkpoints import check_checkpoint
 from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.checkpoints import check_checkpoint
 from sparsetorch.resumable.lightning import ResumableDataModule
 
 

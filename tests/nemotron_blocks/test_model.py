@@ -6,7 +6,7 @@ from small_models import drawn_tokens, small_config, small_model
 
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.model import HybridLM
-from nemotron_blocks.plan import plan
+from nemotron_blocks.planner import plan
 from nemotron_blocks.presets import PRESETS
 
 PATTERNS = ("M", "*", "M*-M", "MEM*E")

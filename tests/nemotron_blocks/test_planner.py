@@ -3,7 +3,7 @@
 import pytest
 
 from nemotron_blocks.config import HybridConfig
-from nemotron_blocks.plan import plan
+from nemotron_blocks.planner import plan
 from nemotron_blocks.presets import PRESETS
 
 PUBLISHED = {  # billions, all and active
