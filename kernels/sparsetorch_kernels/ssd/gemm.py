@@ -30,6 +30,7 @@ from sparsetorch_kernels.ssd.scratch import Scratch
 
 # Elements of what is quadratic in the chunk, at a time: fits into a core's cache.
 PIECE = 1 << 18
+ACCELERATOR_PIECE = 1 << 26
 
 
 class Arguments(NamedTuple):
@@ -56,7 +57,8 @@ class Span(NamedTuple):
 def spans(arguments: Arguments, chunk_size: int) -> Iterator[Span]:
     """Pieces of equal chunks, and the shorter rest of the sequence as a piece of its own."""
     batch, length, heads, _ = arguments.x_BLHP.shape
-    at_once = max(1, PIECE // max(1, batch * heads * chunk_size**2))
+    limit = PIECE if arguments.x_BLHP.is_cpu else ACCELERATOR_PIECE
+    at_once = max(1, limit // max(1, batch * heads * chunk_size**2))
     whole = length // chunk_size
     for first in range(0, whole, at_once):
         stop = min(first + at_once, whole)

@@ -76,11 +76,21 @@ class _BackwardPiece(Piece):
         through_BMGRQ = heads_first(dot(g_BMQGRP, self.per_head("decayed", decayed_BLHP)))
         through_BMGRQ = through_BMGRQ - dot(self.u_BMGRQP, later_BMGRQP)
         crossing_BMGRQ = dot(self.u_BMGRQP, to_end_BMGRQP)
-        grad_a_BMGRQ = _sum_from(through_BMGRQ) + _sum_before(crossing_BMGRQ)
+        grad_a_BMGRQ = self._sum_from(through_BMGRQ) + _sum_before(crossing_BMGRQ)
         own_BMG1Q1 = self.own_BMGQ()[:, :, :, None, :, None]
         grad_u_BMGRQP = later_BMGRQP.addcmul_(g_BMGRQP, own_BMG1Q1).add_(to_end_BMGRQP)
         grad_a_BMQGR = heads_last(grad_a_BMGRQ + kept_BMGR[..., None])
         self._arguments(g_BMQGRP, heads_last(grad_u_BMGRQP), grad_a_BMQGR, grads)
+
+    def _sum_from(self, t_BMGRQ: Tensor) -> Tensor:
+        """out[j] = the sum of t[q] over q >= j in j's document."""
+        size = t_BMGRQ.shape[-1]
+        mask_QQ = torch.ones(size, size, dtype=t_BMGRQ.dtype, device=t_BMGRQ.device).tril()
+        if self.same is None:
+            return t_BMGRQ @ mask_QQ
+        # Differences of sums over all documents would leave their rounding in the wrong one.
+        mask_BMQQ = mask_QQ * self.same.pairs_BM11QK[:, :, 0, 0]
+        return (t_BMGRQ.flatten(2, 3) @ mask_BMQQ).view_as(t_BMGRQ)
 
     def _later(self, g_BMGRQP: Tensor) -> Tensor:
         """The gradient of u by later steps of the chunk; those of B and C by the chunk's scores."""
@@ -146,11 +156,6 @@ class _BackwardPiece(Piece):
 def _like(t: Tensor) -> Tensor:
     """Contiguous memory for a gradient of t, which may be a view or broadcast."""
     return torch.empty_like(t, memory_format=torch.contiguous_format)
-
-
-def _sum_from(t: Tensor) -> Tensor:
-    """out[j] = t[j] + t[j + 1] + ..."""
-    return t.flip(-1).cumsum(-1).flip(-1)
 
 
 def _sum_before(t: Tensor) -> Tensor:

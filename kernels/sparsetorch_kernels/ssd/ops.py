@@ -146,22 +146,14 @@ def _gradients(ctx, op, grad_y, grad_final):
 def _twice_differentiable(ctx, grad_y, grad_final):
     """The same gradients through the reference, which remembers how they came about."""
     *inputs, seq_idx, _, _ = ctx.saved_tensors
-    # Views: no gradient is to pass from one argument through another one.
-    views = [None if t is None else t.view_as(t) for t in inputs]
     dtype = checks.sum_dtype(inputs[0].dtype)
-    wide = [None if t is None else t.to(dtype) for t in views]
-    y, final = reference.ssd_chunked(*wide, seq_idx, min(ctx.chunk_size, backend.LONGEST_CHUNK))
-    outputs = [(o, g) for o, g in ((y, grad_y), (final, grad_final)) if g is not None]
-    known = [t for t in views if t is not None and t.requires_grad]
-    grads = torch.autograd.grad(
-        [o for o, _ in outputs],
-        known,
-        [g.to(o.dtype) for o, g in outputs],
-        create_graph=True,
-        allow_unused=True,
-    )
-    found = {id(t): g for t, g in zip(known, grads)}
-    return *(found.get(id(t)) for t in views), None, None
+    chunk = min(ctx.chunk_size, backend.LONGEST_CHUNK)
+
+    def call(*tensors):
+        wide: Any = [None if t is None else t.to(dtype) for t in tensors]
+        return reference.ssd_chunked(*wide, seq_idx_BL=seq_idx, chunk_size=chunk)
+
+    return *reference.gradients(call, inputs, (grad_y, grad_final)), None, None
 
 
 # The autograd.Function: eager mode and torch.func
@@ -169,8 +161,8 @@ def _twice_differentiable(ctx, grad_y, grad_final):
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size):
-        return _forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, True)
+    def forward(*inputs: Any):
+        return _forward(*inputs, keep=True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
