@@ -1,10 +1,5 @@
 """Which implementation of the scan runs: Triton on CUDA, else products of matrices in PyTorch."""
 
-import functools
-import importlib.util
-from types import ModuleType
-
-import torch
 from torch import Tensor
 
 from sparsetorch_kernels.ssd import gemm, gemm_backward

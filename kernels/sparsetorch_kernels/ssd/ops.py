@@ -80,8 +80,9 @@ def ssd_step(
     u_BGRP1 = (x_BGRP * dt_BGR[..., None])[..., None]
     decayed = state.to(dtype).unflatten(1, groups) * torch.exp(dt_BGR * A_GR)[..., None, None]
     state_BGRPN = decayed.addcmul_(u_BGRP1, B.to(dtype)[:, :, None, None])
-    C_BGN1 = C.to(dtype)[..., None]
-    y_BGRP = (state_BGRPN.flatten(2, 3) @ C_BGN1).view_as(x_BGRP)
+    # A row times a matrix: the CPU's product of a matrix and a column takes ten times as long.
+    C_BG1N = C.to(dtype)[:, :, None]
+    y_BGRP = (C_BG1N @ state_BGRPN.flatten(2, 3).mT).view_as(x_BGRP)
     if D is not None:
         y_BGRP = torch.addcmul(y_BGRP, x_BGRP, D.to(dtype).unflatten(0, groups)[..., None])
     return y_BGRP.flatten(1, 2).to(x.dtype), state_BGRPN.flatten(1, 2)
@@ -133,8 +134,7 @@ def _gradients(ctx, op, grad_y, grad_final):
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_final is None:
-        shape = x.shape[0], *states.shape[1:]
-        grad_final = torch.zeros(shape, dtype=states.dtype, device=x.device)
+        grad_final = torch.zeros(states.shape[1:], dtype=states.dtype, device=x.device)
     *grads, grad_D, grad_state = op(
         grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, ctx.chunk_size
     )
@@ -146,22 +146,14 @@ def _gradients(ctx, op, grad_y, grad_final):
 def _twice_differentiable(ctx, grad_y, grad_final):
     """The same gradients through the reference, which remembers how they came about."""
     *inputs, seq_idx, _, _ = ctx.saved_tensors
-    # Views: no gradient is to pass from one argument through another one.
-    views = [None if t is None else t.view_as(t) for t in inputs]
     dtype = checks.sum_dtype(inputs[0].dtype)
-    wide = [None if t is None else t.to(dtype) for t in views]
-    y, final = reference.ssd_chunked(*wide, seq_idx, min(ctx.chunk_size, backend.LONGEST_CHUNK))
-    outputs = [(o, g) for o, g in ((y, grad_y), (final, grad_final)) if g is not None]
-    known = [t for t in views if t is not None and t.requires_grad]
-    grads = torch.autograd.grad(
-        [o for o, _ in outputs],
-        known,
-        [g.to(o.dtype) for o, g in outputs],
-        create_graph=True,
-        allow_unused=True,
-    )
-    found = {id(t): g for t, g in zip(known, grads)}
-    return *(found.get(id(t)) for t in views), None, None
+    chunk = min(ctx.chunk_size, backend.LONGEST_CHUNK)
+
+    def call(*tensors):
+        wide: Any = [None if t is None else t.to(dtype) for t in tensors]
+        return reference.ssd_chunked(*wide, seq_idx_BL=seq_idx, chunk_size=chunk)
+
+    return *reference.gradients(call, inputs, (grad_y, grad_final)), None, None
 
 
 # The autograd.Function: eager mode and torch.func
@@ -169,8 +161,8 @@ def _twice_differentiable(ctx, grad_y, grad_final):
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size):
-        return _forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, True)
+    def forward(*inputs: Any):
+        return _forward(*inputs, keep=True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -208,11 +200,11 @@ _backward_op = torch.library.custom_op(
 @_forward_op.register_fake
 def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     batch, length, heads, head_dim = x.shape
-    dtype, state = checks.sum_dtype(x.dtype), (heads, head_dim, B.shape[-1])
-    chunks = batch * -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
+    dtype, state = checks.sum_dtype(x.dtype), (batch, heads, head_dim, B.shape[-1])
+    chunks = -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
     return (
         x.new_empty(x.shape),
-        x.new_empty((batch, *state), dtype=dtype),
+        x.new_empty(state, dtype=dtype),
         x.new_empty(x.shape if keep else (0,), dtype=dtype),
         x.new_empty((chunks, *state), dtype=dtype),
     )
@@ -221,7 +213,7 @@ def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
 @_backward_op.register_fake
 def _(grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, chunk_size):
     grads = [t.new_empty(t.shape) for t in (x, dt, A, B, C)]
-    return *grads, states.new_empty(A.shape), states.new_empty((x.shape[0], *states.shape[1:]))
+    return *grads, states.new_empty(A.shape), states.new_empty(states.shape[1:])
 
 
 def _op_setup_context(ctx, inputs, output):

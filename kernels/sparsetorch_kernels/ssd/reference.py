@@ -4,11 +4,18 @@
 "Transformers are SSMs" (arXiv:2405.21060), section 6 and listing 1, with documents kept apart and
 without the division of the length into equal chunks; second derivatives are taken through it.
 
+`causal_conv` is the convolution before the scan, all of it at once. `gradients` differentiates any
+of them so that the result can be differentiated again.
+
 Suffixes: B batch, L length, H heads, P head dim, G groups, N state; Q and K positions in a chunk.
+For the convolution: C channels, K taps, W = K - 1 earlier inputs.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def ssd_scan(
@@ -25,7 +32,7 @@ def ssd_scan(
 
     Returns y (B, L, H, P) and the last h (B, H, P, N). Sums are made in the dtype of the arguments.
     """
-    batch, length, heads, _ = x_BLHP.shape
+    batch, length = x_BLHP.shape[:2]
     state = _first_state(x_BLHP, B_BLGN, initial_state_BHPN)
     outputs = []
     for t in range(length):
@@ -122,3 +129,60 @@ def _first_state(x_BLHP: Tensor, B_BLGN: Tensor, initial_state_BHPN: Tensor | No
         return initial_state_BHPN
     batch, _, heads, head_dim = x_BLHP.shape
     return x_BLHP.new_zeros(batch, heads, head_dim, B_BLGN.shape[-1])
+
+
+def causal_conv(
+    x_BLC: Tensor,
+    weight_CK: Tensor,
+    bias_C: Tensor | None = None,
+    initial_BWC: Tensor | None = None,
+    seq_idx_BL: Tensor | None = None,
+    silu: bool = True,
+) -> Tensor:
+    """y_t = act(bias + sum over k of w_k x_(t - K + 1 + k)), over the inputs of t's document."""
+    length, taps = x_BLC.shape[1], weight_CK.shape[1]
+    dtype = torch.float64 if x_BLC.dtype == torch.float64 else torch.float32
+    inputs = with_earlier(x_BLC, taps, initial_BWC).to(dtype)
+    seq = None
+    if seq_idx_BL is not None and length > 0:
+        seq = seq_with_earlier(seq_idx_BL, taps)
+    y = torch.zeros_like(x_BLC, dtype=dtype) if bias_C is None else bias_C.to(dtype)
+    for k in range(taps):
+        term = inputs[:, k : k + length] * weight_CK[:, k].to(dtype)
+        if seq is not None:
+            term = term * (seq[:, k : k + length] == seq_idx_BL)[..., None]
+        y = y + term
+    return (F.silu(y) if silu else y).to(x_BLC.dtype)
+
+
+def with_earlier(x_BLC: Tensor, taps: int, initial_BWC: Tensor | None) -> Tensor:
+    """The K - 1 inputs before x, zero if None, and x."""
+    if initial_BWC is None:
+        return F.pad(x_BLC, (0, 0, taps - 1, 0))
+    return torch.cat([initial_BWC, x_BLC], 1)
+
+
+def seq_with_earlier(seq_idx_BL: Tensor, taps: int) -> Tensor:
+    """The documents of `with_earlier`: what is before x belongs to the first position's."""
+    return torch.cat([seq_idx_BL[:, :1].expand(-1, taps - 1), seq_idx_BL], 1)
+
+
+def gradients(
+    call: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of call(*inputs) for those of its results, differentiable themselves.
+
+    call gets views: no gradient may pass from one input through another one that depends on it.
+    """
+    views = [None if t is None else t.view_as(t) for t in inputs]
+    results = call(*views)
+    results = results if isinstance(results, tuple) else (results,)
+    known = [(r, g.to(r.dtype)) for r, g in zip(results, grads) if g is not None]
+    wanted = [t for t in views if t is not None and t.requires_grad]
+    found = torch.autograd.grad(
+        [r for r, _ in known], wanted, [g for _, g in known], create_graph=True, allow_unused=True
+    )
+    by_view = {id(t): g for t, g in zip(wanted, found)}
+    return [by_view.get(id(t)) for t in views]
