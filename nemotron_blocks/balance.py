@@ -25,7 +25,7 @@ class Load(NamedTuple):
 
 
 def load_statistics(counts_E: Tensor) -> Load:
-    """MaxVio (arXiv:2408.15664, equation 4) and entropy of loads (E,); both 0 without tokens."""
+    """MaxVio (Wang et al., arXiv:2408.15664) and entropy of loads (E,); both 0 without tokens."""
     share = counts_E.double() / counts_E.sum().clamp(min=1)
     max_vio = (share.max() * len(share) - 1).clamp(min=0)
     entropy = torch.special.entr(share).sum() / math.log(max(len(share), 2))

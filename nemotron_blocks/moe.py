@@ -51,6 +51,8 @@ class MoE(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(d_model=d_model, d_expert=d_expert, d_latent=d_latent)
+        if d_shared < 0:
+            raise ValueError(f"d_shared: expected at least 0, got {d_shared}")
         self.gate = Router(d_model, n_experts, top_k, scale, n_group, topk_group, norm_topk)
         self.experts = Experts(n_experts, d_latent or d_model, d_expert)
         self.shared_experts = MLP(d_model, d_shared) if d_shared else None
@@ -96,15 +98,13 @@ class Experts(nn.Module):
         if torch.is_autocast_enabled(x_TD.device.type):  # as any linear layer there
             dtype = torch.get_autocast_dtype(x_TD.device.type)
             x_TD, up, down = x_TD.to(dtype), up.to(dtype), down.to(dtype)
-        if torch.compiler.is_compiling():
-            layout, gate = _sorted(routing)
-        elif x_TD.is_cpu and len(x_TD) <= FEW and not watched(x_TD, routing.gate, up, down):
+        if torch.compiler.is_compiling() or not x_TD.is_cpu:
+            return routed_mlp(*_sorted(routing), x_TD, up, down)
+        if len(x_TD) <= FEW and not watched(x_TD, routing.gate, up, down):
             return few_tokens_mlp(routing.expert, routing.gate, x_TD, up, down)
-        else:
-            # Row e of the transposed matrix lists the tokens of expert e and their weights.
-            to_experts = routing.matrix.T
-            layout, gate = to_experts.pattern.layout, to_experts.values
-        return routed_mlp(layout, gate, x_TD, up, down)
+        # Row e of the transposed matrix lists the tokens of expert e and their weights.
+        to_experts = routing.matrix.T
+        return routed_mlp(to_experts.pattern.layout, to_experts.values, x_TD, up, down)
 
     def extra_repr(self) -> str:
         """The sizes, for `print(module)`."""
@@ -113,7 +113,11 @@ class Experts(nn.Module):
 
 
 def _sorted(routing: Routing) -> tuple[Layout, Tensor]:
-    """The transposed matrix of the gates, without the `Pattern` that compiled code cannot make."""
+    """The transposed matrix of the gates, found by sorting, without a `Pattern`.
+
+    Compiled code cannot make one, and a GPU would have to wait for the CPU, which counts a
+    pattern's entries. Every shape here is known beforehand.
+    """
     (n_tokens, k), n_experts = routing.expert.shape, routing.scores.shape[1]
     col, order = routing.expert.flatten().sort(stable=True)
     ends = torch.searchsorted(col, torch.arange(n_experts + 1, device=col.device))

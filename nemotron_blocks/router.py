@@ -44,7 +44,7 @@ class Routing:
         pattern = Pattern.trusted(crow, col, (n_tokens, n_experts))
         return CSRTensor(pattern, self.gate.flatten())
 
-    @cached_property
+    @property
     def counts(self) -> Tensor:
         """(E,) int64, how many tokens each expert gets."""
         zeros = torch.zeros(self.scores.shape[1], dtype=torch.int64, device=self.expert.device)
@@ -142,28 +142,17 @@ class Router(nn.Module):
         """
         return self._counts
 
-    @torch.no_grad()
-    def update_bias(self, rate: float = 1e-3, group: dist.ProcessGroup | None = None) -> Load:
-        """Move the bias towards even loads, after an optimizer step, and count anew.
+    def forget_counts(self) -> None:
+        """Count anew, as after an update."""
+        self._counts = None
 
-        b += rate * sign(mean load - load). The loads are added up over the processes of `group`,
-        by default all where `torch.distributed` is initialized, so that the bias stays the same on
-        each; every process has to call this. Returns statistics of the loads before the update.
+    def update_bias(self, rate: float = 1e-3, group: dist.ProcessGroup | None = None) -> Load:
+        """Move this router's bias towards even loads: see `update_biases`.
 
         Raises:
             RuntimeError: no token was counted since the last update.
         """
-        if self._counts is None:
-            raise RuntimeError(
-                "update_bias: no token was routed in training since the last update; call it after "
-                "forward and backward of each step"
-            )
-        counts = self._counts.to(self.e_score_correction_bias.device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(counts, group=group)
-        self._counts = None
-        update_bias(self.e_score_correction_bias, counts, rate)
-        return load_statistics(counts)
+        return update_biases(self, rate, group)[""]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         bias = self.e_score_correction_bias
@@ -181,6 +170,42 @@ class Router(nn.Module):
         """The sizes, for `print(module)`."""
         groups = f", {self.topk_group} of {self.n_group} groups" if self.n_group > 1 else ""
         return f"{self.top_k} of {self.n_experts} experts{groups}, scale={self.scale}"
+
+
+@torch.no_grad()
+def update_biases(
+    model: nn.Module, rate: float = 1e-3, group: dist.ProcessGroup | None = None
+) -> dict[str, Load]:
+    """Move the biases of all routers in a model towards even loads, and count anew.
+
+    b += rate * sign(mean load - load), to be called after each optimizer step. The loads are added
+    up over the processes of `group`, by default all where `torch.distributed` is initialized, in
+    one message, so that biases stay the same on each; every process has to call this. Returns the
+    statistics of the loads before the update, by the routers' names in the model.
+
+    Raises:
+        RuntimeError: a router has counted no token in training since the last update.
+    """
+    routers = {name: m for name, m in model.named_modules() if isinstance(m, Router)}
+    counted = []
+    for name, router in routers.items():
+        if router.counts is None:
+            raise RuntimeError(
+                f"update_biases: router {name!r} has seen no token in training since the last "
+                "update; call it after forward and backward of each step"
+            )
+        counted.append(router.counts.to(router.e_score_correction_bias.device))
+    if not routers:
+        return {}
+    together = torch.cat(counted)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(together, group=group)
+    loads = {}
+    for (name, router), counts in zip(routers.items(), together.split([len(c) for c in counted])):
+        update_bias(router.e_score_correction_bias, counts, rate)
+        router.forget_counts()
+        loads[name] = load_statistics(counts)
+    return loads
 
 
 @contextmanager

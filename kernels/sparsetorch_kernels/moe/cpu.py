@@ -69,7 +69,7 @@ def backward(
         g_a = torch.mm(g_y, down[e])
         if routes is not None:
             if g_gate is not None:  # <g, down a> = <down^T g, a>: nobody needs the results again
-                torch.sum(g_a * a, 1, dtype=wide, out=rows.of(g_gate))
+                torch.sum(g_a.to(wide) * a, 1, out=rows.of(g_gate))
             gate = rows.of(routes.gate).to(x.dtype)[:, None]
             g_y, g_a = g_y.mul_(gate), g_a.mul_(gate)
         if g_down is not None:

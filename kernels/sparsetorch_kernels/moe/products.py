@@ -50,7 +50,7 @@ def gradient_(g_act: Tensor, act: Tensor, gate: Tensor | None) -> Tensor | None:
     """
     if (kernels := _triton(act)) is not None:
         return kernels.gradient_(g_act, act, gate)
-    g_gate = None if gate is None else (g_act * act).sum(1, dtype=gate.dtype)
+    g_gate = None if gate is None else (g_act.to(gate.dtype) * act).sum(1)
     g_act.mul_(act.sqrt()).mul_(2)
     if gate is not None:
         g_act.mul_(gate.to(act.dtype)[:, None])
