@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphnets import extras
+from sparsetorch import extras
 
 
 def extra(module: str) -> Any:

@@ -22,8 +22,8 @@ from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
-from graphnets.resumable import ResumableLoader
-from graphnets.resumable.lightning import ResumableDataModule
+from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.lightning import ResumableDataModule
 
 
 class SchwarzModule(L.LightningModule):

@@ -13,29 +13,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.cli import LightningCLI
-
-from graphnets.checkpoints import check_checkpoint
 from graphnets.matching.lightning import PairMatcher
 from graphnets.matching.training.lightning import LogsDataModule
+from sparsetorch.resumable.cli.lightning import ResumableCLI
 
 
-class MatcherCLI(LightningCLI):
+class MatcherCLI(ResumableCLI):
     """LightningCLI whose network takes what the data module finds."""
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Both have one width of tokens' vectors."""
         parser.link_arguments("data.vectors", "model.vectors")
-
-    def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Look at the checkpoint to go on from before Lightning does, whose errors name no file."""
-        super().parse_arguments(parser, args)
-        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
-        if path and path not in ("best", "last", "hpc"):
-            try:
-                check_checkpoint(path)
-            except (OSError, ValueError) as error:
-                raise SystemExit(str(error)) from None
 
 
 def main() -> None:

@@ -16,28 +16,16 @@ import json
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 
 from ddm.lightning import MeshDataModule, SchwarzModule
-from graphnets.checkpoints import check_checkpoint
+from sparsetorch.resumable.cli.lightning import ResumableCLI
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(ResumableCLI):
     """LightningCLI that writes the network to one safetensors file after `fit`."""
-
-    def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Look at the checkpoint to go on from before Lightning does, whose errors name no file."""
-        super().parse_arguments(parser, args)
-        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
-        if path and path not in ("best", "last", "hpc"):
-            try:
-                check_checkpoint(path)
-            except (OSError, ValueError) as error:
-                raise SystemExit(str(error)) from None
 
     def before_fit(self) -> None:
         """Start the clock."""

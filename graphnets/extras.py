@@ -1,20 +1,16 @@
-"""Imports of the packages that only some functions need."""
+"""Imports of the packages that only some functions of graphnets need."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
+from sparsetorch import extras
 
-def extra(module: str, name: str = "graph") -> Any:
-    """Import a module of an extra, by the extra's name.
+
+def extra(module: str) -> Any:
+    """Import a module of the `graph` extra.
 
     Raises:
         ImportError: it is not installed; the message says how to.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{module} is not installed: pip install 'sparsetorch[{name}]'"
-        ) from error
+    return extras.extra(module, "graph")

@@ -14,6 +14,7 @@ CONTINUED = (
     "node_classification",
     "graph_classification",
     "matching",
+    "hybrid_lm",
 )
 # Pages on data sets that are not part of the project, and what makes them short.
 DATA = ROOT.parent / "shared" / "data"

@@ -22,9 +22,9 @@ from ddm.published.losses import LOSSES
 from ddm.published.setup import PublishedSetup
 from ddm.published.weights import make_network, save_network
 from ddm.schwarz import Schwarz
-from graphnets.checkpoints import check_checkpoint
-from graphnets.resumable import ResumableLoader
-from graphnets.resumable.lightning import ResumableDataModule
+from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.checkpoints import check_checkpoint
+from sparsetorch.resumable.lightning import ResumableDataModule
 
 
 class PublishedModule(L.LightningModule):

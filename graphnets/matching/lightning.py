@@ -11,7 +11,6 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from graphnets.checkpoints import check_checkpoint
 from graphnets.matching.features import FEATURES, PairFeatures
 from graphnets.matching.logistic import LogisticMatcher
 from graphnets.matching.logs import Logs
@@ -24,6 +23,7 @@ from graphnets.matching.tgce_matcher import TGCEMatcher
 from graphnets.matching.training.episodes import Episode
 from graphnets.matching.training.lightning import LogsDataModule, MatchingData
 from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
+from sparsetorch.resumable.checkpoints import check_checkpoint
 
 
 class PairMatcher(L.LightningModule):

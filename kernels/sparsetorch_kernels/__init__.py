@@ -19,6 +19,8 @@ from sparsetorch_kernels.moe.ops import few_tokens_mlp, grouped_mlp, routed_mlp
 from sparsetorch_kernels.moe.squared_relu import squared_relu
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
+from sparsetorch_kernels.ssd.conv import causal_conv, causal_conv_step
+from sparsetorch_kernels.ssd.ops import ssd_scan, ssd_step
 from sparsetorch_kernels.triangular.ops import solve_triangular
 from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
@@ -29,6 +31,8 @@ __all__ = [
     "Layout",
     "SingularTriangleError",
     "backend_info",
+    "causal_conv",
+    "causal_conv_step",
     "cholesky_factor",
     "cholesky_inverse",
     "cholesky_is_compiled",
@@ -50,6 +54,8 @@ __all__ = [
     "spmm_logsumexp",
     "spmv",
     "squared_relu",
+    "ssd_scan",
+    "ssd_step",
     "transpose_structure",
     "watched",
 ]

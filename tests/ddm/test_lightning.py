@@ -15,7 +15,7 @@ from small_problems import small_setup
 from ddm.lightning import MeshDataModule, SchwarzModule
 from ddm.local import SingularError, SparseBlocks
 from ddm.losses import krylov_reduction, stochastic_norm
-from graphnets.checkpoints import check_checkpoint
+from sparsetorch.resumable.checkpoints import check_checkpoint
 
 MESHES = sorted((Path(__file__).parents[2] / "examples" / "meshes").glob("*.msh"))
 QUIET = {

@@ -19,8 +19,8 @@ from graphnets.matching.training.episodes import Episode, PairEpisodes, WindowEp
 from graphnets.matching.vectors import token_vectors
 from graphnets.matching.vocabulary import Vocabulary, vocabulary
 from graphnets.matching.xdt import load_xdt
-from graphnets.resumable import ResumableLoader
-from graphnets.resumable.lightning import ResumableDataModule
+from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.lightning import ResumableDataModule
 
 Score = Callable[[Logs, Tensor], Tensor]  # log-odds (k,) of pairs (k, 2) of the logs' devices
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from graphnets.matching.lightning import PairMatcher
 from graphnets.matching.training.lightning import LogsDataModule
-from graphnets.resumable import ResumableLoader
+from sparsetorch.resumable import ResumableLoader
 
 EPISODES = 6
 

@@ -45,12 +45,23 @@ def trainer(folder, epochs, *callbacks):
     )
 
 
-def fitted(path, folder, epochs, checkpoint=None, module=None, **options):
+class Losses(L.Callback):
+    """The loss of each step. Weights would not do: where a gradient is nothing but rounding, which
+    is not always the same, Adam's steps are as large as elsewhere."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+        self.values.append(float(outputs["loss"]))
+
+
+def fitted(path, folder, epochs, checkpoint=None, module=None, callbacks=(), **options):
     L.seed_everything(0, verbose=False)
     module = module or PairMatcher(width=0, dropout=0.0)
     settings: dict[str, Any] = SMALL | options
     data = LogsDataModule(path, fold=0, validation=1, **settings)
-    trainer(folder, epochs).fit(module, data, ckpt_path=checkpoint)
+    trainer(folder, epochs, *callbacks).fit(module, data, ckpt_path=checkpoint)
     return module
 
 
@@ -72,8 +83,9 @@ def test_training_makes_the_loss_fall(data_path, tmp_path):
     assert loss() < 0.9 * before
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data_path, tmp_path):
-    whole = fitted(data_path, tmp_path / "whole", 4)
+def test_a_run_that_was_stopped_goes_on_with_the_same_losses(data_path, tmp_path):
+    whole, part = Losses(), Losses()
+    fitted(data_path, tmp_path / "whole", 4, callbacks=[whole])
     # The schedule spans the whole run, so that it is stopped, not shorter.
     L.seed_everything(0, verbose=False)
     module = PairMatcher(width=0, dropout=0.0)
@@ -83,12 +95,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data_path, tmp_path)
             if trainer.current_epoch == 2:
                 raise KeyboardInterrupt
 
-    first = trainer(tmp_path / "part", 4, Stop())
+    first = trainer(tmp_path / "part", 4, Stop(), part)
     with pytest.raises(SystemExit):
         first.fit(module, LogsDataModule(data_path, fold=0, validation=1, **SMALL))
-    again = fitted(data_path, tmp_path / "part", 4, tmp_path / "part" / "last.ckpt")
-    for name, weight in whole.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], weight, msg=name)
+    fitted(data_path, tmp_path / "part", 4, tmp_path / "part" / "last.ckpt", callbacks=[part])
+    assert part.values == pytest.approx(whole.values, rel=1e-3)
+    assert len(set(whole.values)) == len(whole.values) == 12
 
 
 def test_a_checkpoint_knows_enough_for_other_peoples_logs(data_path, tmp_path):
@@ -188,7 +200,7 @@ def test_false_pairs_are_those_that_the_matcher_confuses(near):
     assert data.episodes.pairs is chosen  # drawn once an epoch
 
 
-def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_weights(near, tmp_path):
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_losses(near, tmp_path):
     class Stop(L.Callback):
         def on_train_batch_end(self, trainer, module, *_):
             if trainer.global_step == trainer.num_training_batches + 2:
@@ -197,14 +209,15 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_same_weights(near
     def run(checkpoint=None, *callbacks):
         L.seed_everything(0, verbose=False)
         module, data = PairMatcher(levels=2, width=4, dropout=0.3), candidates_data(near)
-        trainer(tmp_path, 3, *callbacks).fit(module, data, ckpt_path=checkpoint)
-        return module, data
+        losses = Losses()
+        trainer(tmp_path, 3, losses, *callbacks).fit(module, data, ckpt_path=checkpoint)
+        return losses.values, data.episodes
 
     whole, drawn = run(None, Stop())
-    again, same = run(tmp_path / "part.ckpt")
-    assert torch.equal(same.episodes.pairs, drawn.episodes.pairs)
-    for ours, theirs in zip(again.parameters(), whole.parameters()):
-        torch.testing.assert_close(ours, theirs)
+    left, same = run(tmp_path / "part.ckpt")
+    assert torch.equal(same.pairs, drawn.pairs)
+    assert left == pytest.approx(whole[len(same) + 2 :], rel=1e-3)
+    assert len(left) == 2 * len(same) - 2
 
 
 def test_checkpoints_that_are_not_whole_are_refused(tmp_path):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-from graphnets.resumable import ResumableLoader
-from graphnets.resumable.lightning import ResumableDataModule
+from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.lightning import ResumableDataModule
 
 
 class Draws(Dataset[float]):

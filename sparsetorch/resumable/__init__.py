@@ -1,5 +1,5 @@
 """Training that is stopped anywhere, and goes on with the next sample."""
 
-from graphnets.resumable.loader import ResumableLoader
+from sparsetorch.resumable.loader import ResumableLoader
 
 __all__ = ["ResumableLoader"]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import lightning as L
 from torch.utils.data import Dataset
 
-from graphnets.resumable.loader import Order, ResumableLoader
+from sparsetorch.resumable.loader import Order, ResumableLoader
 
 T = TypeVar("T")
 

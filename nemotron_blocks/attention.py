@@ -1,0 +1,53 @@
+"""Grouped-query attention without positions: order comes from the Mamba-2 blocks around it.
+
+B: sequences, L: tokens, D: d_model, H: heads, K: heads of keys and values, E: head_dim
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from nemotron_blocks.cache import KeyValues
+from nemotron_blocks.sequence import Sequence
+
+
+class Attention(nn.Module):
+    """softmax(Q K^T / sqrt(head_dim)) V over the tokens so far of the same document.
+
+    No bias, no rotary or other positions, no norm of queries and keys.
+
+    Args:
+        d_model: D.
+        n_heads, n_kv_heads: of queries, and of keys and values, which groups of heads share.
+        head_dim: of each.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=False)
+
+    def forward(self, x_BLD: Tensor, sequence: Sequence, kept: KeyValues | None = None) -> Tensor:
+        """(B, L, D) -> (B, L, D); `kept` gets the tokens' keys and values."""
+        q_BHLE, k_BKLE, v_BKLE = (
+            project(x_BLD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if kept is not None:
+            stop = sequence.start + x_BLD.shape[1]
+            kept.keys[:, :, sequence.start : stop] = k_BKLE
+            kept.values[:, :, sequence.start : stop] = v_BKLE
+            k_BKLE, v_BKLE = kept.keys[:, :, :stop], kept.values[:, :, :stop]
+        y_BHLE = scaled_dot_product_attention(
+            q_BHLE,
+            k_BKLE,
+            v_BKLE,
+            attn_mask=sequence.mask,
+            is_causal=sequence.causal,
+            enable_gqa=q_BHLE.shape[1] != k_BKLE.shape[1],
+        )
+        return self.o_proj(y_BHLE.transpose(1, 2).flatten(2))

@@ -1,0 +1,265 @@
+"""Training a hybrid model under Lightning: the module, and texts as packed tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nemotron_blocks import text
+from nemotron_blocks.balance import sequence_balance_loss
+from nemotron_blocks.batches import Batch, TokenBatches, targets_ahead
+from nemotron_blocks.config import HybridConfig
+from nemotron_blocks.loss import next_token_loss
+from nemotron_blocks.model import HybridLM
+from nemotron_blocks.router import Router, collect_routings
+from nemotron_blocks.schedule import warmup_stable_decay
+from nemotron_blocks.token_file import TokenFile, write_tokens
+from nemotron_blocks.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer
+from sparsetorch.resumable import ResumableLoader
+from sparsetorch.resumable.lightning import ResumableDataModule
+
+
+class HybridModule(L.LightningModule):
+    """Trains a `HybridLM` to say the next token, and the tokens behind that.
+
+    The loss is the mean cross-entropy of the next token, plus `ahead` times that of the tokens
+    ahead (mean over depths), plus `balance` times the sequence-level balance loss (mean over
+    routers). Routers' biases move after each step, by the loads of all processes.
+
+    Args:
+        config: of the model; a dictionary of its fields will do, as checkpoints have it.
+        lr: peak learning rate of AdamW (0.9, 0.95).
+        weight_decay: of matrices; norms, biases and the scan's own parameters do not decay.
+        warmup: steps of a linear rise.
+        decay: share of the steps, the last ones, in which the rate falls as 1 - sqrt.
+        floor: of the rate, as a share of its peak.
+        ahead: weight of multi-token prediction (0.3 in Nemotron 3 Super, arXiv:2604.12374).
+        balance: weight of the balance loss.
+        bias_rate: step of the routers' biases; 0 leaves them alone.
+        recompute: whether blocks are computed again in the backward pass, for memory.
+    """
+
+    def __init__(
+        self,
+        config: HybridConfig,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        warmup: int = 50,
+        decay: float = 0.2,
+        floor: float = 0.01,
+        ahead: float = 0.3,
+        balance: float = 1e-4,
+        bias_rate: float = 1e-3,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        config = HybridConfig(**config) if isinstance(config, dict) else config
+        self.save_hyperparameters(ignore="config")
+        self.save_hyperparameters({"config": asdict(config)})
+        self.model = HybridLM(config)
+        self.model.recompute = recompute
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss, unweighted: "next", "ahead" and "balance", where there are any."""
+        with collect_routings(self.model) as routings:
+            hidden = self.model.hidden(batch.tokens, batch.seq_idx)
+            output = self.model.lm_head.weight
+            found = {"next": self._loss(hidden, output, batch.targets)}
+            if self.hparams["ahead"] and self.model.mtp is not None:
+                deeper = self.model.ahead(hidden, batch.tokens, batch.seq_idx)
+                parts = [
+                    self._loss(h, output, targets_ahead(batch.targets, batch.seq_idx, k))
+                    for k, h in enumerate(deeper, 1)
+                ]
+                found["ahead"] = torch.stack(parts).mean()
+        if self.hparams["balance"] and routings:
+            shape = batch.tokens.shape
+            top_k = self.model.config.top_k
+            parts = [
+                sequence_balance_loss(r.scores.unflatten(0, shape), top_k, batch.seq_idx)
+                for r in routings
+            ]
+            found["balance"] = torch.stack(parts).mean()
+        return found
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch.
+
+        Raises:
+            FloatingPointError: it is NaN or infinite: weights and checkpoints stay as they are.
+        """
+        parts = self.losses(batch)
+        weights = {"next": 1.0, "ahead": self.hparams["ahead"], "balance": self.hparams["balance"]}
+        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(
+                f"loss: {float(loss)} at step {self.global_step}; go on from the last checkpoint "
+                "with a lower lr, or gradient clipping"
+            )
+        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Cross-entropy of the next token."""
+        hidden = self.model.hidden(batch.tokens, batch.seq_idx)
+        loss = self._loss(hidden, self.model.lm_head.weight, batch.targets)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """A step, after which routers move towards even loads."""
+        super().optimizer_step(*args, **options)
+        routers = [module for module in self.modules() if isinstance(module, Router)]
+        if not routers or not self.hparams["bias_rate"]:
+            return
+        loads = [router.update_bias(self.hparams["bias_rate"]) for router in routers]
+        self.log("train/max_vio", torch.stack([load.max_vio for load in loads]).mean())
+        self.log("train/load_entropy", torch.stack([load.entropy for load in loads]).mean())
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the schedule of `warmup_stable_decay`."""
+        h = self.hparams
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, h["lr"], (0.9, 0.95), weight_decay=h["weight_decay"])
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError("max_steps: expected a number of steps or of epochs, for the schedule")
+        factor = partial(
+            warmup_stable_decay,
+            steps=int(steps),
+            warmup=h["warmup"],
+            decay=h["decay"],
+            floor=h["floor"],
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @staticmethod
+    def _loss(hidden: Tensor, output: Tensor, targets: Tensor) -> Tensor:
+        return next_token_loss(hidden.flatten(0, 1), output, targets.flatten())
+
+
+class TextData(ResumableDataModule):
+    """Texts as packed tokens, made once and kept.
+
+    Args:
+        sources: files, folders or "stdlib", the Python standard library's source; see
+            `nemotron_blocks.text.documents`.
+        tokenizer: "bytes", "bpe", which is learned from the training texts, or a tokenizer.json.
+        vocab_size: of "bpe"; the others know theirs, see `vocab_size_of`.
+        length: tokens of a sequence.
+        batch: sequences of a process.
+        validation: share of the files that is left out for validation.
+        cache: folder of files of tokens.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str] = (text.STANDARD_LIBRARY,),
+        tokenizer: str = "bytes",
+        vocab_size: int = 4096,
+        length: int = 512,
+        batch: int = 8,
+        validation: float = 0.05,
+        cache: str = ".cache/tokens",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.files = text.split(text.documents(sources), validation)
+        if not self.files[0] or not self.files[1]:
+            raise ValueError(
+                f"validation: {len(self.files[0])} files are for training and "
+                f"{len(self.files[1])} for validation; take more files, or another share"
+            )
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, learned first if need be."""
+        name, cache = self.hparams["tokenizer"], Path(self.hparams["cache"])
+        if name == "bytes":
+            return ByteTokenizer()
+        if name != "bpe":
+            return BPETokenizer.load(name)
+        size = self.hparams["vocab_size"]
+        path = cache / f"bpe-{size}-{text.key(self.files[0])}.json"
+        if not path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            BPETokenizer.train(map(text.read, self.files[0]), size).save(path)
+        return BPETokenizer.load(path)
+
+    def prepare_data(self) -> None:
+        """Write the files of tokens that are missing, with a progress bar."""
+        tokenizer = self.tokenizer()
+        for path, files in zip(self._paths(tokenizer), self.files):
+            if not path.exists():
+                write_tokens(path, _tokens(tokenizer, files), tokenizer.vocab_size)
+
+    def setup(self, stage: str) -> None:
+        """Open the files of tokens."""
+        h = self.hparams
+        ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        make: Callable[..., TokenBatches] = partial(
+            TokenBatches, length=h["length"], size=h["batch"], rank=ranks[0], processes=ranks[1]
+        )
+        training, validation = map(TokenFile, self._paths(self.tokenizer()))
+        self.training = make(training, seed=h["seed"])
+        self.validation = make(validation, shuffle=False)
+
+    def train_dataloader(self) -> ResumableLoader[Batch]:
+        """One batch after another."""
+        return self.resumable(self.training, _Epochs(self.training))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """All validation texts."""
+        return DataLoader(self.validation, batch_size=None)
+
+    def _paths(self, tokenizer: Tokenizer) -> list[Path]:
+        cache = Path(self.hparams["cache"])
+        return [cache / f"{tokenizer.key}-{text.key(files)}.npy" for files in self.files]
+
+
+def vocab_size_of(tokenizer: str, vocab_size: int) -> int:
+    """The vocabulary of a model for these arguments of `TextData`."""
+    if tokenizer == "bytes":
+        return ByteTokenizer.vocab_size
+    return vocab_size if tokenizer == "bpe" else BPETokenizer.load(tokenizer).vocab_size
+
+
+class _Epochs:
+    """All batches, and a way for Lightning to say which epoch it is."""
+
+    def __init__(self, batches: TokenBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.batches)))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.epoch = epoch
+
+
+def _tokens(tokenizer: Tokenizer, files: Sequence[Path]) -> Iterator[list[int]]:
+    from tqdm import tqdm
+
+    end = tokenizer.special("<end>")
+    for file in tqdm(files, desc="tokens", unit="file", leave=False):
+        yield [*tokenizer.encode(text.read(file)), end]

@@ -1,0 +1,98 @@
+"""Which tokens may look at which: documents that are packed one after another, and a cache.
+
+B: sequences, L: tokens of a pass, S: tokens so far, those of the pass included
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nemotron_blocks.cache import Cache
+
+
+@dataclass
+class Sequence:
+    """The tokens of one pass, as all blocks see them.
+
+    Attributes:
+        start: tokens that a cache held before.
+        length: L.
+        seq_idx: (B, L) int64 documents, or None where all tokens of a row are one.
+        seen: (B, S) int64 documents of all tokens so far; None likewise.
+        device: of the tokens.
+    """
+
+    start: int
+    length: int
+    seq_idx: Tensor | None
+    seen: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, tokens: Tensor, seq_idx: Tensor | None = None, cache: Cache | None = None
+    ) -> Sequence:
+        """Of tokens (B, L), after those in the cache, which gets room for them.
+
+        Raises:
+            TypeError, ValueError: seq_idx is not (B, L) integers, or goes back; the cache is of
+                another batch, or has no room.
+        """
+        check_documents(tokens, seq_idx)
+        length = tokens.shape[1]
+        if cache is None:
+            return cls(0, length, seq_idx, seq_idx, tokens.device)
+        if cache.batch != len(tokens):
+            raise ValueError(f"cache: expected one for batch {len(tokens)}, got {cache.batch}")
+        start = cache.length
+        found = cache.extend(seq_idx, length)
+        if not cache.packed:
+            return cls(start, length, None, None, tokens.device)
+        return cls(start, length, found, cache.seq_idx[:, : cache.length], tokens.device)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the plain causal mask is all that attention needs."""
+        return self.seq_idx is None and self.start == 0
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """(B or 1, 1, L, S) bool, who may look at whom; None where that needs no mask."""
+        if self.causal or (self.seq_idx is None and self.length == 1):
+            return None
+        positions = torch.arange(self.start + self.length, device=self.device)
+        allowed = (positions <= positions[self.start :, None])[None]
+        if self.seq_idx is not None and self.seen is not None:
+            allowed = allowed & (self.seq_idx[:, :, None] == self.seen[:, None, :])
+        return allowed[:, None]
+
+    @cached_property
+    def fresh(self) -> Tensor | None:
+        """(B,) bool, rows whose first token begins a document; None where none does in mid-row."""
+        if self.start == 0 or self.seen is None:
+            return None
+        return self.seen[:, self.start - 1] != self.seen[:, self.start]
+
+
+def check_documents(tokens: Tensor, seq_idx: Tensor | None) -> None:
+    """Raise TypeError or ValueError unless these are documents of the tokens."""
+    if seq_idx is None:
+        return
+    if seq_idx.dtype != torch.int64:
+        raise TypeError(f"seq_idx: expected int64, got {seq_idx.dtype}; seq_idx.long() makes it so")
+    if seq_idx.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"seq_idx: expected a document for each token, {tuple(tokens.shape[:2])}, got "
+            f"{tuple(seq_idx.shape)}"
+        )
+    back = (seq_idx.diff(dim=1) < 0).nonzero()
+    if len(back):
+        row, place = back[0].tolist()
+        raise ValueError(
+            f"seq_idx: documents come one after another, but row {row} goes back at token "
+            f"{place + 1}"
+        )

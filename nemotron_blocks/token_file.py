@@ -1,0 +1,102 @@
+"""Files of tokens that are mapped into memory: any size, opened at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+class TokenFile:
+    """All tokens of many documents, one after another, and where each begins.
+
+    Two files beside each other: PATH, the tokens as an .npy of uint16 or uint32, and PATH.starts,
+    an .npy of int64.
+
+    Args:
+        path: that `write_tokens` wrote.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: one is damaged, or they do not belong together.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.tokens = _opened(self.path)
+        self.starts = np.array(_opened(_starts(self.path)))
+        whole = len(self.starts) > 0 and self.starts[0] == 0 and np.all(np.diff(self.starts) > 0)
+        if self.tokens.dtype not in (np.uint16, np.uint32) or not whole:
+            raise ValueError(f"path: {path} is no file of tokens")
+        if self.starts[-1] >= len(self.tokens):
+            raise ValueError(
+                f"path: {path} has {len(self.tokens)} tokens, but a document begins at "
+                f"{self.starts[-1]}; write it again"
+            )
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+        return len(self.tokens)
+
+    def documents(self, start: int, stop: int) -> np.ndarray:
+        """Which document each of the tokens from start to stop is of, (stop - start,) int64."""
+        return np.searchsorted(self.starts, np.arange(start, stop), side="right") - 1
+
+
+def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_size: int) -> None:
+    """Write the tokens of documents, with what ends each; files are written whole or not at all.
+
+    Args:
+        path: of the file.
+        documents: one after another; they need not fit into memory together. Empty ones are left
+            out.
+        vocab_size: tokens are below it.
+
+    Raises:
+        ValueError: a token is not in the vocabulary, or there is no document.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    raw = path.with_name(path.name + ".raw")
+    starts, count = [], 0
+    with raw.open("wb") as file:
+        for document in documents:
+            tokens = np.asarray(document, dtype=np.int64)
+            if not len(tokens):
+                continue
+            if tokens.min() < 0 or tokens.max() >= vocab_size:
+                raise ValueError(
+                    f"documents: expected tokens from 0 to {vocab_size - 1}, got {tokens.min()} to "
+                    f"{tokens.max()}"
+                )
+            tokens.astype(dtype).tofile(file)
+            starts.append(count)
+            count += len(tokens)
+    if not count:
+        raise ValueError("documents: expected at least one token, got none")
+    partial = path.with_name(path.name + ".partial")
+    mapped = np.lib.format.open_memmap(partial, "w+", dtype, (count,))
+    mapped[:] = np.memmap(raw, dtype, "r")
+    mapped.flush()
+    raw.unlink()
+    with _starts(path).open("wb") as file:
+        np.save(file, np.array(starts, dtype=np.int64))
+    partial.replace(path)  # last: a file that is there is whole
+
+
+def _starts(path: Path) -> Path:
+    return path.with_name(path.name + ".starts")
+
+
+def _opened(path: Path) -> np.ndarray:
+    if not path.exists():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"path: {path} is damaged ({error})") from error
+    if array.ndim != 1:
+        raise ValueError(f"path: {path} is no file of tokens")
+    return array

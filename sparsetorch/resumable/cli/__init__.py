@@ -1,0 +1,1 @@
+"""Command lines of trainings that are gone on with."""

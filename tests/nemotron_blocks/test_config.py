@@ -1,0 +1,95 @@
+"""Patterns and sizes that make no model are refused by name; Hugging Face's configs are read."""
+
+import math
+
+import pytest
+from small_models import SIZES
+
+from nemotron_blocks.config import HybridConfig
+from nemotron_blocks.hf_config import SYMBOLS
+from nemotron_blocks.presets import PRESETS
+
+
+def test_a_suffix_is_a_block_that_is_applied_repeatedly():
+    config = HybridConfig(pattern="M*ME/*E/*E", **SIZES)
+    assert (config.layers, config.mtp_layers, config.mtp_depth) == ("M*ME", "*E", 2)
+    plain = HybridConfig(pattern="M*ME", **SIZES)
+    assert (plain.layers, plain.mtp_layers, plain.mtp_depth) == ("M*ME", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pattern": "MXM"}, r"pattern: expected symbols M \(Mamba-2\).*got 'X'"),
+        ({"pattern": ""}, "pattern: expected at least one block"),
+        ({"pattern": "/*E"}, "pattern: expected at least one block"),
+        ({"pattern": "M/*E/*-"}, "pattern: expected suffixes of one block"),
+        ({"pattern": "M/"}, "pattern: expected suffixes of one block"),
+        ({"pattern": "M/ME"}, "pattern: expected attention, MLP and experts in the suffix"),
+        ({"d_model": 0}, "d_model: expected at least 1, got 0"),
+        ({"mamba_heads": 3}, "n_groups: expected a divisor of mamba_heads, 3, got 2"),
+        ({"mamba_heads": 0}, r"mamba_heads: expected at least 1 for 'M' \(Mamba-2\) in pattern"),
+        ({"n_kv_heads": 3}, "n_kv_heads: expected a divisor of n_heads, 4, got 3"),
+        ({"d_ff": 0}, "d_ff: expected at least 1 for '-'"),
+        ({"top_k": 9}, "top_k: expected at most the 8 experts that a token may go to, got 9"),
+        ({"n_group": 3}, "n_group: expected a divisor of n_experts, 8, got 3"),
+        ({"n_group": 4, "topk_group": 5}, "topk_group: expected at most n_group, 4, got 5"),
+        ({"n_group": 8, "topk_group": 1}, "top_k: expected at most the 1 experts"),
+        ({"d_latent": 0}, "d_latent: expected at least 1, got 0"),
+        ({"d_shared": -1}, "d_shared: expected at least 0, got -1"),
+        ({"dt_limit": (2.0, 1.0)}, "dt_limit: expected 0 <= low <= high"),
+    ],
+)
+def test_what_makes_no_model_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HybridConfig(**{"pattern": "M*-E", **SIZES} | changes)
+
+
+def test_sizes_of_blocks_that_are_not_there_do_not_matter():
+    HybridConfig(pattern="M", d_model=8, mamba_heads=8)
+    with pytest.raises(ValueError, match=r"name: expected one of nemotron-h-8b, .*'gpt-2'"):
+        HybridConfig.preset("gpt-2")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_configs_go_to_hugging_face_and_back(name):
+    config = HybridConfig.preset(name)
+    assert HybridConfig.from_hf(config.to_hf()) == config
+
+
+def test_presets_can_be_changed():
+    config = HybridConfig.preset("nemotron-h-8b", vocab_size=100)
+    assert config.vocab_size == 100
+    assert config.changed(dt_limit=(0.0, 0.1)).to_hf()["time_step_limit"] == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_every_spelling_of_layers_is_read(old):
+    config = HybridConfig(pattern="M*-E/*E", **SIZES)
+    given = config.to_hf()
+    del given["hybrid_override_pattern"]
+    del given["mtp_hybrid_override_pattern"]
+    names = {symbol: name for name, symbol in SYMBOLS.items() if ("_" in name) != old}
+    names |= {"-": "mlp", "E": "moe"}
+    given["layers_block_type"] = [names[symbol] for symbol in "M*-E"]
+    given["mtp_layers_block_type"] = [names[symbol] for symbol in "*E"]
+    given["mamba_n_groups"] = given.pop("n_groups")
+    assert HybridConfig.from_hf(given) == config
+    given["layers_block_type"][0] = "rwkv"
+    with pytest.raises(ValueError, match=r"layers_block_type: expected names among .*'rwkv'"):
+        HybridConfig.from_hf(given)
+
+
+def test_what_this_library_lacks_is_refused_by_name():
+    given = HybridConfig(pattern="M*-E", **SIZES).to_hf()
+    for change, message in (
+        ({"model_type": "llama"}, "model_type: expected 'nemotron_h', got 'llama'"),
+        ({"mlp_hidden_act": "silu"}, "mlp_hidden_act: this library has 'relu2' alone"),
+        ({"attention_bias": True}, "attention_bias: this library has False alone"),
+        ({"hybrid_override_pattern": None}, "hybrid_override_pattern: expected the order"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            HybridConfig.from_hf(given | change)
+    assert HybridConfig.from_hf(given | {"expand": 7, "rope_theta": 1e4}).d_inner == 32
+    limited = HybridConfig.from_hf(given | {"time_step_limit": [0.0, math.inf]})
+    assert limited.dt_limit == (0.0, math.inf)
