@@ -4,8 +4,8 @@
                                    [--out FILE]
 
 The same weights in all blocks; results and every gradient are checked before anything is timed.
-Forward without gradients, forward with backward, one token as in generation, and what is kept
-between forward and backward beside input and weights. "grouped_mm" and "eager" are transformers'
+Forward without gradients, forward with backward, 32 tokens and one as in generation, and what is
+kept between forward and backward beside input and weights. "grouped_mm" and "eager" are transformers'
 two implementations. Then the experts alone, on rows that are sorted by expert: `grouped_mlp` beside
 `torch.nn.functional.grouped_mm` and `torch.bmm` on groups that are padded to the longest.
 """
@@ -213,11 +213,14 @@ def block_rows(what: str, sizes: Sizes, setting: Setting) -> Iterator[str]:
     for name, block in contenders.items():
         check(f"{what}, {name}", with_gradients(block, x, direction), want, setting.dtype)
     memory = {name: kept(block, x) for name, block in contenders.items()}
-    one = x.detach()[:1, :1]
+    some, one = x.detach()[:, :16].contiguous(), x.detach()[:1, :1]
     run = contenders.items()
     steps = {
         "forward": {n: partial(without_gradients, partial(b, x)) for n, b in run},
         "and backward": {n: partial(with_gradients, b, x, direction) for n, b in run},
+        f"{some.shape[0] * some.shape[1]} tokens": {
+            n: partial(without_gradients, partial(b, some)) for n, b in run
+        },
         "one token": {n: partial(without_gradients, partial(b, one)) for n, b in run},
     }
     yield from rows(what, steps, setting, memory)

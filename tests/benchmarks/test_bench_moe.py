@@ -16,8 +16,8 @@ def test_blocks_and_products_in_short():
     cases = {"latent": bench_moe.Sizes(16, 4, 2, 8, 8, latent=8)}
     setting = bench_moe.Setting(6, torch.float32, torch.device("cpu"), repeats=2)
     *rows, _, note = bench_moe.lines(setting, cases)
-    # two lines of header, four blocks in three steps, three products in two
-    assert len(rows) == 2 + 4 * 3 + 3 * 2
+    # two lines of header, four blocks in four steps, three products in two
+    assert len(rows) == 2 + 4 * 4 + 3 * 2
     assert "6 tokens, float32" in note
     kept = {row.split("|")[3].strip(): float(row.split("|")[6]) for row in rows if _backward(row)}
     assert min(kept, key=lambda name: kept[name]) == bench_moe.OURS

@@ -20,9 +20,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "usual": Case(tokens=37, experts=8, k=3, width=12, inner=20),
-    "idle experts": Case(tokens=9, experts=16, k=2, width=5, inner=3, idle=9),
+    "usual": Case(tokens=37, experts=8, k=3, width=16, inner=24),
+    "idle experts": Case(tokens=9, experts=16, k=2, width=8, inner=16, idle=9),
     "no token": Case(tokens=0, experts=4, k=2, width=6, inner=8),
+    "odd widths": Case(tokens=9, experts=4, k=2, width=5, inner=3, idle=1),
     "one of each": Case(tokens=1, experts=1, k=1, width=1, inner=1),
     "all experts": Case(tokens=6, experts=5, k=5, width=33, inner=17),
     "wide": Case(tokens=5, experts=2, k=1, width=140, inner=131),

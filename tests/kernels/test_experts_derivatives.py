@@ -37,7 +37,7 @@ def test_torch_func_gives_the_same_gradient():
         return routed_mlp(case.layout, case.gate, x, case.up, case.down).sum()
 
     want = torch.autograd.grad(loss(case.x), case.x)[0]
-    assert torch.equal(torch.func.grad(loss)(case.x), want)
+    assert relative_error(torch.func.grad(loss)(case.x), want) <= 1e-14
 
 
 def test_compiled_code_gives_the_same_result_and_gradients():

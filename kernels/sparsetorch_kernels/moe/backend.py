@@ -1,4 +1,4 @@
-"""Which implementation runs: loops over experts on CPU, grouped products elsewhere."""
+"""Which implementation runs: a loop over long groups on CPU, products of all groups elsewhere."""
 
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from sparsetorch_kernels.moe import cpu, grouped
 from sparsetorch_kernels.moe.routes import Needs, Routes
+
+LONG = 96
+"""Rows of a group, on average, from which on a loop over the groups is worth its steps on CPU."""
 
 
 def forward(
@@ -19,7 +22,7 @@ def forward(
     weight and add them.
     """
     with as_given(x):
-        return _module(x).forward(x, ptr, up, down, routes, keep)
+        return _module(x, ptr, routes).forward(x, ptr, up, down, routes, keep)
 
 
 def backward(
@@ -33,7 +36,7 @@ def backward(
     is <down^T g, relu(h)^2> (Guo et al., SonicMoE, arXiv:2512.14080).
     """
     with as_given(x):
-        return _module(x).backward(g, x, kept, ptr, up, down, routes, needs)
+        return _module(x, ptr, routes).backward(g, x, kept, ptr, up, down, routes, needs)
 
 
 def as_given(x: Tensor) -> AbstractContextManager:
@@ -44,5 +47,8 @@ def as_given(x: Tensor) -> AbstractContextManager:
     return nullcontext()
 
 
-def _module(x: Tensor) -> ModuleType:
-    return cpu if x.is_cpu else grouped
+def _module(x: Tensor, ptr: Tensor, routes: Routes | None) -> ModuleType:
+    """By sizes alone, so that forward and backward choose alike."""
+    n_rows = x.shape[0] if routes is None else routes.token.shape[0]
+    long = n_rows >= LONG * (ptr.shape[0] - 1)
+    return cpu if x.is_cpu and long else grouped

@@ -1,11 +1,11 @@
-"""The experts one after another, each by matrix products of its own: fastest on CPU.
+"""The experts one after another, each by products of its own: fastest on CPU if groups are long.
 
 What belongs to one expert is gathered, multiplied and added in memory for the longest group, which
 all experts share: it stays in the cache, and no page of it is new to the system more than once.
 Neither the rows of all experts nor their results exist as a whole, and of the activation relu(h) is
 kept, whose square is made again in the cache: a root is slow on CPU. Products of all experts in one
-call (`torch.nn.functional.grouped_mm`) take as long as the loop, and products of padded groups
-about twice as long (benchmarks/bench_moe.py).
+call (`torch.nn.functional.grouped_mm`) win where groups are short, and products of padded groups
+nowhere (benchmarks/bench_moe.py).
 
 The functions have the form that `backend` describes; shapes as in `reference`.
 """

@@ -1,4 +1,4 @@
-"""All experts in one product: for GPUs, where a loop would leave most of the chip idle.
+"""All experts in one product: for GPUs, and for groups too short to be worth steps of a loop.
 
 The functions have the form that `backend` describes; shapes as in `reference`. Sums over the
 experts of a token are products of the gates' matrix, in a fixed order and without atomics. Of the

@@ -3,8 +3,8 @@
 Also what comes between them in one pass over memory each.
 
 Torch multiplies groups in one kernel for bfloat16 on GPUs of compute capability 9.0 and 10.0; for
-anything else its `grouped_mm` copies the bounds of the groups to the CPU and loops over them, so
-the Triton kernels stand in. Without Triton, and on other devices, it is that loop.
+anything else on a GPU its `grouped_mm` copies the bounds of the groups to the CPU and loops over
+them, so the Triton kernels stand in. On CPU that loop, in C++, is the one to have.
 """
 
 import functools
@@ -15,10 +15,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from sparsetorch_kernels.moe.squared_relu import root
+
 
 def rows(x: Tensor, w: Tensor, ptr: Tensor) -> Tensor:
     """Rows ptr[e] to ptr[e + 1] of x times w[e]: x (R, I), w (E, I, O) -> (R, O)."""
-    if _in_one_kernel(x, w):
+    if _in_one_call(x, w):
         return _grouped_mm()(x, w, offs=ptr[1:].int())
     if (kernels := _triton(x)) is not None:
         return kernels.rows(x, w, ptr)
@@ -27,10 +29,11 @@ def rows(x: Tensor, w: Tensor, ptr: Tensor) -> Tensor:
 
 def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
     """Sum of outer products of rows, by group: g (R, O), x (R, I) -> (E, O, I)."""
-    if _in_one_kernel(g, x):
-        # A group without rows may leave its matrix as it was.
-        empty = (ptr.diff() == 0)[:, None, None]
-        return _grouped_mm()(g.T, x, offs=ptr[1:].int()).masked_fill_(empty, 0)
+    if _in_one_call(g, x):
+        out = _grouped_mm()(g.T, x, offs=ptr[1:].int())
+        if out.is_cuda:  # where a group without rows may leave its matrix as it was
+            out.masked_fill_((ptr.diff() == 0)[:, None, None], 0)
+        return out
     if (kernels := _triton(g)) is not None:
         return kernels.outer(g, x, ptr)
     return outer_in_turn(g, x, ptr)
@@ -51,7 +54,7 @@ def gradient_(g_act: Tensor, act: Tensor, gate: Tensor | None) -> Tensor | None:
     if (kernels := _triton(act)) is not None:
         return kernels.gradient_(g_act, act, gate)
     g_gate = None if gate is None else (g_act.to(gate.dtype) * act).sum(1)
-    g_act.mul_(act.sqrt()).mul_(2)
+    g_act.mul_(root(act)).mul_(2)
     if gate is not None:
         g_act.mul_(gate.to(act.dtype)[:, None])
     return g_gate
@@ -75,21 +78,22 @@ def outer_in_turn(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
     return out
 
 
-def _in_one_kernel(a: Tensor, b: Tensor) -> bool:
-    """Whether torch has one kernel for these: it wants each row to begin at 16 bytes."""
-    return (
-        a.is_cuda
-        and a.dtype == torch.bfloat16
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability(a.device)[0] in (9, 10)
-        and all(_aligned(t) for t in (a, b))
-        and a.shape[0] > 0
-    )
+def _in_one_call(a: Tensor, b: Tensor) -> bool:
+    """Whether torch's function serves these: it wants each row to begin at 16 bytes."""
+    if a.is_cpu:
+        served = a.dtype != torch.float64
+    else:
+        served = a.is_cuda and a.dtype == torch.bfloat16 and _has_kernel(a.device)
+    return served and a.shape[0] > 0 and _aligned(a) and _aligned(b)
+
+
+def _has_kernel(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def _aligned(t: Tensor) -> bool:
-    widths = [stride for stride in t.stride() if stride != 1]
-    return t.data_ptr() % 16 == 0 and all(width % 8 == 0 for width in widths)
+    steps = [stride * t.element_size() for stride in t.stride() if stride != 1]
+    return bool(steps) and all(step % 16 == 0 for step in (t.data_ptr(), *steps))
 
 
 @functools.cache

@@ -53,7 +53,7 @@ class _SquaredRelu(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _slope(y) * g
-        return (g * _root(y)).mul_(2)  # g may be a batch where y is none
+        return (g * root(y)).mul_(2)  # g may be a batch where y is none
 
     @staticmethod
     @nestable
@@ -66,7 +66,8 @@ class _SquaredRelu(torch.autograd.Function):
 _forward.__signature__ = inspect.signature(_forward)  # pyright: ignore
 
 
-def _root(y: Tensor) -> Tensor:
+def root(y: Tensor) -> Tensor:
+    """The square root of squares, many of which are zero."""
     if y.dtype in HALF or not y.is_cpu:
         return y.sqrt()
     # MKL's root takes six times as long where its argument is zero (torch 2.13).
