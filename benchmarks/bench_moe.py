@@ -5,9 +5,10 @@
 
 The same weights in all blocks; results and every gradient are checked before anything is timed.
 Forward without gradients, forward with backward, 32 tokens and one as in generation, and what is
-kept between forward and backward beside input and weights. "grouped_mm" and "eager" are transformers'
-two implementations. Then the experts alone, on rows that are sorted by expert: `grouped_mlp` beside
-`torch.nn.functional.grouped_mm` and `torch.bmm` on groups that are padded to the longest.
+kept between forward and backward beside input and weights. "grouped_mm" and "eager" are
+transformers' two implementations. Then the experts alone, on rows that are sorted by expert:
+`grouped_mlp` beside `torch.nn.functional.grouped_mm` and `torch.bmm` on groups that are padded to
+the longest.
 """
 
 from __future__ import annotations
