@@ -21,7 +21,7 @@ from nemotron_blocks.batches import Batch, TokenBatches, targets_ahead
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
-from nemotron_blocks.router import Router, collect_routings
+from nemotron_blocks.router import collect_routings, update_biases
 from nemotron_blocks.schedule import warmup_stable_decay
 from nemotron_blocks.token_file import TokenFile, write_tokens
 from nemotron_blocks.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer
@@ -119,10 +119,9 @@ class HybridModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """A step, after which routers move towards even loads."""
         super().optimizer_step(*args, **options)
-        routers = [module for module in self.modules() if isinstance(module, Router)]
-        if not routers or not self.hparams["bias_rate"]:
+        loads = list(update_biases(self.model, self.hparams["bias_rate"]).values())
+        if not loads:
             return
-        loads = [router.update_bias(self.hparams["bias_rate"]) for router in routers]
         self.log("train/max_vio", torch.stack([load.max_vio for load in loads]).mean())
         self.log("train/load_entropy", torch.stack([load.entropy for load in loads]).mean())
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 import warnings
 from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
@@ -101,15 +98,6 @@ def fit(net: SchwarzModule, source: Any, **options: Any) -> dict[str, Any]:
     }
 
 
-def run(rank: int, size: int, port: int, folder: str, files: tuple[str, ...], path: str) -> None:
-    """Train as one of the processes; the results go to a file, so that no queue holds tensors."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "NODE_RANK": "0"}
-    os.environ |= {"LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{size}"}  # as another launcher would
-    torch.set_num_threads(1)
-    try:
-        result: Any = fit(module(), data(folder, files), strategy="ddp", devices=size)
-    except Exception:
-        result = traceback.format_exc()
-    torch.save(result, path)
-    if dist.is_initialized():  # gloo's own threads must not outlive the interpreter
-        dist.destroy_process_group()
+def run(folder: str, files: tuple[str, ...]) -> dict[str, Any]:
+    """Train as one of two processes."""
+    return fit(module(), data(folder, files), strategy="ddp", devices=2)

@@ -1,12 +1,12 @@
 """Training in two processes is training in one on the same meshes: gradients and weights agree."""
 
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ddp_training import STEPS, Ordered, data, fit, module, run
+from processes import run_together
 
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset
@@ -28,28 +28,10 @@ def folder(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def results(folder, tmp_path_factory) -> list[dict]:
     """What each process reports."""
-    paths = [str(tmp_path_factory.mktemp("reports") / f"{rank}.pt") for rank in range(SIZE)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "ddp_training"])
-    processes = [
-        context.Process(target=run, args=(rank, SIZE, port, folder, MESHES[:4], paths[rank]))
-        for rank in range(SIZE)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0] * SIZE
-    found = [torch.load(path, weights_only=False) for path in paths]
-    for rank, result in enumerate(found):
-        assert not isinstance(result, str), f"in process {rank}:\n{result}"
-    return found
+    reports = tmp_path_factory.mktemp("reports")
+    return run_together(
+        run, SIZE, reports, folder, MESHES[:4], preload=["ddp_training"], start=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,14 @@
 """Training: every family learns, all weights move, and a run that was stopped goes on exactly."""
 
-from typing import Any
-
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from small_models import SIZES
+from lm_training import FAMILIES, Losses, module, trainer
 
 from nemotron_blocks.lightning import HybridModule, TextData
 from nemotron_blocks.loss import IGNORED
 from nemotron_blocks.router import Router
-
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "dense": ("M-M*-", {}),
-    "experts": ("MEM*E", {}),
-    "latent": ("MEM*E/*E/*E", {"d_latent": 8}),
-    "attention": ("*-*-", {}),
-}
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +21,6 @@ def data_options(tmp_path_factory):
     return {
         "sources": [str(folder)], "length": 48, "batch": 4, "validation": 0.2, "cache": cache,
     }  # fmt: skip
-
-
-class Losses(L.Callback):
-    def __init__(self):
-        self.values = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, *_):
-        self.values.append(float(outputs["loss"]))
-
-
-def module(family, **options):
-    pattern, changes = FAMILIES[family]
-    config: dict[str, Any] = SIZES | {"vocab_size": 259, "pattern": pattern} | changes
-    torch.manual_seed(0)
-    return HybridModule(config, **{"lr": 1e-2, "warmup": 5} | options)
-
-
-def trainer(folder, steps, *callbacks, **options: Any):
-    options = {"enable_checkpointing": False} | options
-    return L.Trainer(
-        default_root_dir=folder, max_steps=steps, accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
-        callbacks=list(callbacks), **options,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)

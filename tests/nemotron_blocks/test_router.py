@@ -2,14 +2,13 @@
 
 import copy
 import math
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from processes import run_together
 from torch.utils.checkpoint import checkpoint
 
-from nemotron_blocks.balance import sequence_balance_loss
+from nemotron_blocks.balance import Load, sequence_balance_loss
 from nemotron_blocks.moe import MoE
 from nemotron_blocks.router import Router, collect_routings, update_biases
 
@@ -155,40 +154,23 @@ def test_updates_even_out_a_skewed_router():
     assert float(last.entropy) > 0.99
 
 
-def _one_of_two(rank: int, meeting: str, results: Any) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
-    )
+def one_of_two() -> tuple[torch.Tensor, torch.Tensor, Load]:
+    """The counts of this process's tokens, and the bias and loads after an update."""
     made = router()
-    counts = made(tokens(30, seed=rank)).counts
+    counts = made(tokens(30, seed=torch.distributed.get_rank())).counts
     load = made.update_bias(0.01)
-    results.put((rank, counts.numpy(), made.e_score_correction_bias.numpy(), float(load.max_vio)))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return counts, made.e_score_correction_bias, load
 
 
 def test_two_processes_update_as_one_that_has_all_tokens(tmp_path):
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "nemotron_blocks.moe"])  # imported once
-    results = context.SimpleQueue()
-    arguments = (str(tmp_path / "meeting"), results)
-    processes = [
-        context.Process(target=_one_of_two, args=(rank, *arguments), daemon=True) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    found = run_together(one_of_two, 2, tmp_path, preload=["nemotron_blocks.moe"])
     made = router()
     made(torch.cat([tokens(30, seed=rank) for rank in (0, 1)]))
     load = made.update_bias(0.01)
-    found = [results.get() for _ in processes]
-    assert not np.array_equal(found[0][1], found[1][1])  # of each process alone
-    for _, _, bias, max_vio in found:
-        assert torch.equal(torch.from_numpy(bias), made.e_score_correction_bias)
-        assert max_vio == pytest.approx(float(load.max_vio))
+    assert not torch.equal(found[0][0], found[1][0])  # of each process alone
+    for _, bias, loads in found:
+        assert torch.equal(bias, made.e_score_correction_bias)
+        torch.testing.assert_close(loads.max_vio, load.max_vio)
 
 
 def test_all_routers_of_a_model_are_updated_by_name():

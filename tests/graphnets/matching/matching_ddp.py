@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 import warnings
 from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 
 from graphnets.matching.lightning import PairMatcher
 from graphnets.matching.training.lightning import LogsDataModule
@@ -64,15 +61,6 @@ def fit(path: str, order: tuple[int, ...] = (), **options: Any) -> dict[str, Any
     return {"weights": weights, "seen": report.seen, "steps": trainer.global_step}
 
 
-def run(rank: int, size: int, port: int, path: str, out: str) -> None:
-    """Train as one of the processes; the results go to a file, so that no queue holds tensors."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "NODE_RANK": "0"}
-    os.environ |= {"LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{size}"}  # as another launcher would
-    torch.set_num_threads(1)
-    try:
-        result: Any = fit(path, strategy="ddp", devices=size)
-    except Exception:
-        result = traceback.format_exc()
-    torch.save(result, out)
-    if dist.is_initialized():  # gloo's own threads must not outlive the interpreter
-        dist.destroy_process_group()
+def run(path: str) -> dict[str, Any]:
+    """Train as one of two processes."""
+    return fit(path, strategy="ddp", devices=2)

@@ -1,10 +1,9 @@
 """Training a matcher in two processes is training in one on the same episodes."""
 
-import socket
-
 import pytest
 import torch
 from matching_ddp import EPISODES, fit, run
+from processes import run_together
 from small_logs import write_xdt
 
 SIZE = 2
@@ -18,28 +17,8 @@ def path(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def results(path, tmp_path_factory) -> list[dict]:
     """What each process reports."""
-    reports = [str(tmp_path_factory.mktemp("reports") / f"{rank}.pt") for rank in range(SIZE)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "matching_ddp"])
-    processes = [
-        context.Process(target=run, args=(rank, SIZE, port, path, reports[rank]))
-        for rank in range(SIZE)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0] * SIZE
-    found = [torch.load(report, weights_only=False) for report in reports]
-    for rank, result in enumerate(found):
-        assert not isinstance(result, str), f"in process {rank}:\n{result}"
-    return found
+    reports = tmp_path_factory.mktemp("reports")
+    return run_together(run, SIZE, reports, path, preload=["matching_ddp"], start=False)
 
 
 def test_two_processes_train_as_one_that_adds_up(results, path):

@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-import graphnets.extras
+import sparsetorch.extras
 from graphnets.matching import neighbours
 from graphnets.matching.neighbours import nearest
 
@@ -85,7 +85,7 @@ def test_without_faiss_the_extra_is_named(monkeypatch):
     def missing(module):
         raise ModuleNotFoundError(module)
 
-    monkeypatch.setattr(graphnets.extras.importlib, "import_module", missing)
+    monkeypatch.setattr(sparsetorch.extras.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"faiss is not installed: pip install 'sparsetorch\[gr"):
         nearest(unit(50), 3, exact=False)
 
