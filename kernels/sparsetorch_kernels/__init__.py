@@ -17,6 +17,8 @@ from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
+from sparsetorch_kernels.ssd.conv import causal_conv, causal_conv_step
+from sparsetorch_kernels.ssd.ops import ssd_scan, ssd_step
 from sparsetorch_kernels.triangular.ops import solve_triangular
 from sparsetorch_kernels.triangular.reference import SingularTriangleError
 from sparsetorch_kernels.triangular.structure import level_sets
@@ -27,6 +29,8 @@ __all__ = [
     "Layout",
     "SingularTriangleError",
     "backend_info",
+    "causal_conv",
+    "causal_conv_step",
     "cholesky_factor",
     "cholesky_inverse",
     "cholesky_is_compiled",
@@ -44,6 +48,8 @@ __all__ = [
     "spmm_extremum",
     "spmm_logsumexp",
     "spmv",
+    "ssd_scan",
+    "ssd_step",
     "transpose_structure",
     "watched",
 ]

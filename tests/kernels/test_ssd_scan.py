@@ -1,0 +1,168 @@
+"""The scan against its definition: results and every gradient, in every dtype and awkward size.
+
+Products of matrices here; the Triton kernels in a process that interprets them
+(`test_ssd_triton.py` starts this file again with TRITON_INTERPRET=1). All memory that PyTorch hands
+out uninitialized is filled with NaN, so what a kernel forgets to write shows.
+"""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from ssd_cases import NAMES, SIZES, TOLERANCE, documents, draw, error, expected
+
+from sparsetorch_kernels import ssd_scan
+from sparsetorch_kernels.ssd import backend, gemm, reference
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+DTYPES = DTYPES if INTERPRETED else [torch.float64, *DTYPES]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def implementation(monkeypatch):
+    """What is tested: the kernels where they are interpreted, else small pieces of the sequence."""
+    if INTERPRETED:
+        from sparsetorch_kernels.ssd import triton
+
+        monkeypatch.setattr(backend, "_kernels", lambda x: triton)
+    monkeypatch.setattr(gemm, "PIECE", 1000)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["one document", "packed"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed):
+    arguments = draw(size, dtype)
+    seq_idx = documents(*size[:2]) if packed else None
+    y, final = ssd_scan(*arguments, seq_idx=seq_idx, chunk_size=size[-1])
+    grad_y, grad_final = torch.randn_like(y), torch.randn_like(final)
+    want_y, want_final, want = expected(arguments, seq_idx, grad_y, grad_final)
+    assert (y.dtype, final.dtype) == (dtype, arguments[-1].dtype)
+    assert error(y, want_y) < TOLERANCE[dtype]
+    assert error(final, want_final) < TOLERANCE[final.dtype]
+    grads = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
+    for name, argument, got, right in zip(NAMES, arguments, grads, want):
+        if right is None:  # nothing depends on it where there is nothing
+            assert not got.any(), name
+            continue
+        assert got.dtype == argument.dtype
+        # A's is one number per head, in which terms of either sign cancel.
+        assert error(got, right) < 4 * TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("missing", ["D", "initial_state", "both"])
+@pytest.mark.parametrize("result", [0, 1], ids=["y", "final_state"])
+def test_optional_arguments_and_single_results(missing, result):
+    size = SIZES["a rest"]
+    arguments = draw(size, torch.float32)
+    kept = [i for i in range(7) if not (missing in (NAMES[i], "both") and i > 4)]
+    given: Any = [t if i in kept else None for i, t in enumerate(arguments)]
+    out = ssd_scan(*given, chunk_size=8)[result]
+    wide: Any = [None if t is None else t.detach().double().requires_grad_() for t in given]
+    right = reference.ssd_scan(*wide)[result]
+    grad = torch.randn_like(out)
+    known = [i for i in kept if not (result == 1 and NAMES[i] in "CD")]  # they act on y alone
+    got = torch.autograd.grad(out, [arguments[i] for i in known], grad)
+    want = torch.autograd.grad(right, [wide[i] for i in known], grad.double())
+    for i, a, b in zip(known, got, want):
+        assert error(a, b) < 4e-6, NAMES[i]
+
+
+def test_packed_documents_are_as_if_each_ran_alone():
+    arguments = draw((1, 20, 4, 5, 2, 3, 8), torch.float32)
+    x, dt, A, B, C, D, state = (t.detach() for t in arguments)
+    lengths = [3, 1, 9, 7]
+    seq_idx = torch.arange(4).repeat_interleave(torch.tensor(lengths))[None]
+    y, final = ssd_scan(x, dt, A, B, C, D, state, seq_idx, 8)
+    for i, part in enumerate(torch.arange(20).split(lengths)):
+        cut = [t[:, part] for t in (x, dt, B, C)]
+        first = state if i == 0 else None
+        alone, last = ssd_scan(cut[0], cut[1], A, cut[2], cut[3], D, first, chunk_size=8)
+        assert error(y[:, part], alone.double()) < 1e-6
+    assert error(final, last.double()) < 1e-6
+
+
+def test_nothing_leaks_backwards_between_documents():
+    x, dt, A, B, C, D, state = draw((1, 20, 4, 5, 2, 3, 8), torch.float32)
+    seq_idx = (torch.arange(20) >= 13).long()[None]
+    y, _ = ssd_scan(x, dt, A, B, C, D, state, seq_idx, 8)
+    grads = torch.autograd.grad(y[:, 13:].sum(), (x, dt, B, C, state))
+    for grad in grads[:4]:
+        assert not grad[:, :13].any()
+        assert grad[:, 13:].any()
+    assert not grads[4].any()
+
+
+def test_the_final_state_goes_on_where_the_scan_stopped():
+    x, dt, A, B, C, D, state = draw((2, 21, 4, 5, 2, 3, 8), torch.float32)
+    y, final = ssd_scan(x, dt, A, B, C, D, state, chunk_size=8)
+    first, middle = ssd_scan(x[:, :9], dt[:, :9], A, B[:, :9], C[:, :9], D, state, chunk_size=8)
+    second, last = ssd_scan(x[:, 9:], dt[:, 9:], A, B[:, 9:], C[:, 9:], D, middle, chunk_size=8)
+    assert error(torch.cat([first, second], 1), y.double()) < 1e-6
+    assert error(last, final.double()) < 1e-6
+    grad = torch.randn_like(y)
+    whole = torch.autograd.grad(y, (x, dt, state), grad)
+    halves = torch.autograd.grad(torch.cat([first, second], 1), (x, dt, state), grad)
+    for a, b in zip(halves, whole):
+        assert error(a, b.double()) < 4e-6
+
+
+def test_fast_decay_neither_overflows_nor_drowns_its_gradient():
+    """What is left after a step is e^-12 or so, and 0 in float32 after a few of them."""
+    size = (1, 40, 2, 4, 1, 4, 16)
+    arguments = draw(size, torch.float32)
+    with torch.no_grad():
+        arguments[1].fill_(1.0)
+        arguments[2].fill_(-12.0)
+    y, final = ssd_scan(*arguments, chunk_size=16)
+    grad_y, grad_final = torch.randn_like(y), torch.zeros_like(final)
+    want = expected(arguments, None, grad_y, grad_final)[2]
+    got = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
+    for name, a, b in zip(NAMES, got, want):
+        assert error(a, b) < 4e-6, name
+
+
+def test_strided_and_broadcast_arguments():
+    size = (2, 21, 4, 5, 2, 3, 8)
+    _, dt, A, _, C, D, state = (t.detach() for t in draw(size, torch.float32))
+    strided = torch.randn(2, 21, 50)[..., 3:23].unflatten(-1, (4, 5))
+    shared = dt[:1].expand(2, -1, -1)
+    arguments = [strided, shared, A, C.flip(1), C, D, state]
+    y, final = ssd_scan(*arguments, chunk_size=8)
+    want, last = reference.ssd_scan(*(t.double() for t in arguments))
+    assert error(y, want) < 2e-6
+    assert error(final, last) < 2e-6
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes the interpreter minutes")
+def test_the_error_in_float32_is_about_that_of_the_definition():
+    arguments = draw((2, 512, 4, 16, 2, 32, 128), torch.float32)
+    want = reference.ssd_scan(*(t.double() for t in arguments))[0]
+    ours = error(ssd_scan(*arguments)[0], want)
+    assert ours < 2 * error(reference.ssd_scan(*arguments)[0], want)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="for the CPU")
+def test_the_backward_keeps_nothing_quadratic_in_the_chunk():
+    kept = []
+
+    def pack(t):
+        kept.append(t)
+        return t
+
+    x, dt, A, B, C, D, _ = draw((1, 512, 2, 4, 1, 4, 64), torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        ssd_scan(x, dt, A, B, C, D)
+    own = {t.data_ptr() for t in (x, dt, A, B, C, D)}
+    new = sum(t.numel() for t in kept if t.data_ptr() not in own)
+    assert new == x.numel() + 512 // 64 * 2 * 4 * 4  # one of the size of x, and a state per chunk
