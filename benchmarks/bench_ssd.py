@@ -64,7 +64,8 @@ def transformers_path() -> dict[str, Callable]:
     try:
         from transformers.models.mamba2 import modeling_mamba2
     except ImportError as error:
-        raise SystemExit(f"no transformers to compare with: pip install transformers ({error})")
+        message = f"no transformers to compare with: pip install transformers ({error})"
+        raise SystemExit(message) from error
     warnings.filterwarnings("ignore", message=".*falling back.*")
     scan = modeling_mamba2.mamba2_chunk_scan
     step = modeling_mamba2.mamba2_selective_state_update
@@ -128,9 +129,9 @@ def scans(shape: Shape, gradients: bool) -> dict[str, Callable[[], object]]:
 
     x, dt, A, B, C, D = inputs
     return {
-        OURS: lambda: result(ssd_scan(*inputs, chunk_size=CHUNK)[0]),
+        OURS: lambda: result(ssd_scan(x, dt, A, B, C, D, chunk_size=CHUNK)[0]),
         "transformers": lambda: result(theirs(x, dt, A, B, C, chunk_size=CHUNK, D=D)),
-        "ssd_minimal": lambda: result(ssd_minimal(*inputs)),
+        "ssd_minimal": lambda: result(ssd_minimal(x, dt, A, B, C, D)),
     }
 
 
@@ -144,10 +145,10 @@ def steps(shape: Shape) -> dict[str, Callable[[], object]]:
     decay = A[:, None, None].expand(*state.shape[1:])
 
     def their_step() -> tuple[Tensor, ...]:
-        y = theirs(kept.copy_(state), x, wide(dt), decay, B, C, wide(D))
+        y = theirs(kept, x, wide(dt), decay, B, C, wide(D))
         return y, kept
 
-    return {OURS: lambda: ssd_step(*inputs, state), "transformers": their_step}
+    return {OURS: lambda: ssd_step(x, dt, A, B, C, D, state), "transformers": their_step}
 
 
 def convolutions(shape: Shape, gradients: bool) -> dict[str, Callable[[], object]]:

@@ -145,7 +145,8 @@ def _pieces(x, weight, initial, seq_idx):
     batch, length, channels = x.shape
     scratch = Scratch(x, checks.sum_dtype(x.dtype))
     weight_KC = weight.to(scratch.dtype).mT.contiguous()
-    step = max(1, PIECE // max(1, batch * channels)) if x.is_cpu else max(1, length)
+    at_once = PIECE * torch.get_num_threads() // max(1, batch * channels) if x.is_cpu else length
+    step = max(1, at_once)
     for start in range(0, length, step):
         stop = min(start + step, length)
         yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq_idx)

@@ -133,8 +133,7 @@ def _gradients(ctx, op, grad_y, grad_final):
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_final is None:
-        shape = x.shape[0], *states.shape[1:]
-        grad_final = torch.zeros(shape, dtype=states.dtype, device=x.device)
+        grad_final = torch.zeros(states.shape[1:], dtype=states.dtype, device=x.device)
     *grads, grad_D, grad_state = op(
         grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, ctx.chunk_size
     )
@@ -200,11 +199,11 @@ _backward_op = torch.library.custom_op(
 @_forward_op.register_fake
 def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     batch, length, heads, head_dim = x.shape
-    dtype, state = checks.sum_dtype(x.dtype), (heads, head_dim, B.shape[-1])
-    chunks = batch * -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
+    dtype, state = checks.sum_dtype(x.dtype), (batch, heads, head_dim, B.shape[-1])
+    chunks = -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
     return (
         x.new_empty(x.shape),
-        x.new_empty((batch, *state), dtype=dtype),
+        x.new_empty(state, dtype=dtype),
         x.new_empty(x.shape if keep else (0,), dtype=dtype),
         x.new_empty((chunks, *state), dtype=dtype),
     )
@@ -213,7 +212,7 @@ def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
 @_backward_op.register_fake
 def _(grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, chunk_size):
     grads = [t.new_empty(t.shape) for t in (x, dt, A, B, C)]
-    return *grads, states.new_empty(A.shape), states.new_empty((x.shape[0], *states.shape[1:]))
+    return *grads, states.new_empty(A.shape), states.new_empty(states.shape[1:])
 
 
 def _op_setup_context(ctx, inputs, output):
