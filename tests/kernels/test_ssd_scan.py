@@ -32,9 +32,7 @@ def poisoned_memory():
 def implementation(monkeypatch):
     """What is tested: the kernels where they are interpreted, else small pieces of the sequence."""
     if INTERPRETED:
-        from sparsetorch_kernels.ssd import triton
-
-        monkeypatch.setattr(backend, "_kernels", lambda x: triton)
+        monkeypatch.setattr(backend, "_kernels", lambda x: backend._triton())
     monkeypatch.setattr(gemm, "PIECE", 1000)
 
 
@@ -49,7 +47,8 @@ def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed):
     want_y, want_final, want = expected(arguments, seq_idx, grad_y, grad_final)
     assert (y.dtype, final.dtype) == (dtype, arguments[-1].dtype)
     assert error(y, want_y) < TOLERANCE[dtype]
-    assert error(final, want_final) < TOLERANCE[final.dtype]
+    # The kernels multiply in bfloat16 where the arguments are, on the CPU in float32.
+    assert error(final, want_final) < TOLERANCE[dtype if INTERPRETED else final.dtype]
     grads = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
     for name, argument, got, right in zip(NAMES, arguments, grads, want):
         if right is None:  # nothing depends on it where there is nothing
@@ -137,7 +136,7 @@ def test_strided_and_broadcast_arguments():
     _, dt, A, _, C, D, state = (t.detach() for t in draw(size, torch.float32))
     strided = torch.randn(2, 21, 50)[..., 3:23].unflatten(-1, (4, 5))
     shared = dt[:1].expand(2, -1, -1)
-    arguments = [strided, shared, A, C.flip(1), C, D, state]
+    arguments: Any = [strided, shared, A, C.flip(1), C, D, state]
     y, final = ssd_scan(*arguments, chunk_size=8)
     want, last = reference.ssd_scan(*(t.double() for t in arguments))
     assert error(y, want) < 2e-6

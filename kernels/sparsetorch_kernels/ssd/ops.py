@@ -147,7 +147,7 @@ def _twice_differentiable(ctx, grad_y, grad_final):
     """The same gradients through the reference, which remembers how they came about."""
     *inputs, seq_idx, _, _ = ctx.saved_tensors
     dtype = checks.sum_dtype(inputs[0].dtype)
-    chunk = min(ctx.chunk_size, backend.LONGEST_CHUNK)
+    chunk = backend.chunk_length(inputs[0], ctx.chunk_size)
 
     def call(*tensors):
         wide: Any = [None if t is None else t.to(dtype) for t in tensors]
