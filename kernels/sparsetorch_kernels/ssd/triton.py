@@ -27,6 +27,8 @@ from torch import Tensor
 
 from sparsetorch_kernels.ssd.gemm import Arguments
 
+LONGEST_BLOCK = 64  # positions, or elements of a state's rows, in a tile
+
 # Triton's interpreter multiplies the bits of bfloat16.
 _MULTIPLIED = tl.float32 if os.environ.get("TRITON_INTERPRET") == "1" else tl.bfloat16
 DOTS: dict[torch.dtype, dict[str, Any]] = {
@@ -172,7 +174,9 @@ def outer_kernel(
             weight = to_end(s_q, s_e, here, q, size, HAS_SEQ)
             steps = dt + (b * length + start + q) * heads + h
             weight *= tl.load(steps, mask=q < size, other=0.0).to(tl.float32)
-        rows = load_tile(v + b * v_batch + start * v_row + h * head_dim, q, size, v_row, p, head_dim)
+        rows = load_tile(
+            v + b * v_batch + start * v_row + h * head_dim, q, size, v_row, p, head_dim
+        )
         right = w + b * w_batch + start * w_row + (h // ratio) * state
         columns = load_tile(right, q, size, w_row, n, state).to(tl.float32) * weight[:, None]
         total += dot(tl.trans(rows), columns, ROUND, DOT, PRECISION)
@@ -272,9 +276,11 @@ class Launch:
         self.seq = self.A if seq_idx is None else seq_idx.contiguous()
         self.has_D, self.has_seq = D is not None, seq_idx is not None
         self.size = chunk_size
-        self.block_q = min(max(triton.next_power_of_2(chunk_size), 16), 64)
+        self.block_q = min(max(triton.next_power_of_2(chunk_size), 16), LONGEST_BLOCK)
         self.block_p = max(triton.next_power_of_2(self.head_dim), 16)
-        self.block_n = min(max(triton.next_power_of_2(self.state), 16), 64)
+        # Products in full float32 take twice the registers.
+        longest = LONGEST_BLOCK // 2 if x.dtype == torch.float32 else LONGEST_BLOCK
+        self.block_n = max(min(triton.next_power_of_2(self.state), longest), 16)
         self.blocks = triton.cdiv(chunk_size, self.block_q)
         self.dot = DOTS[x.dtype]
         self.chunk: dict[str, Any] = {"SIZE": chunk_size, "BLOCK_Q": self.block_q}

@@ -9,6 +9,8 @@ Suffixes as in `gemm.py`; the conventions of the kernels as in `triton.py`.
 
 # Triton's parameters and tensors are not what their annotations say.
 # pyright: reportArgumentType=false
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -202,7 +204,9 @@ def grad_groups_kernel(
             factor = to_end(s_q, tl.load(s + size - 1), here, q, size, HAS_SEQ)
             steps = dt + (b * length + start + q) * heads + h
             factor *= tl.load(steps, mask=q < size, other=0.0).to(tl.float32)
-        left = load_tile(v + b * v_batch + start * v_row + h * head_dim, q, size, v_row, p, head_dim)
+        left = load_tile(
+            v + b * v_batch + start * v_row + h * head_dim, q, size, v_row, p, head_dim
+        )
         left = left.to(tl.float32) * factor[:, None]
         right = states + ((m * batch + b) * heads + h) * head_dim * state
         total += dot(
@@ -303,13 +307,14 @@ class _Backward(Launch):
         return kept
 
     def _inputs(self) -> None:
+        options: dict[str, Any] = {"num_warps": 8}  # with 4, registers would spill
         inputs_kernel[(self.batch * self.chunks * self.heads * self.blocks,)](
             self.g, self.x, self.dt, self.B, self.D, self.scores(), self.sums_BMHQ, self.seq,
             self.after_MBHPN, self.decayed, self.grads.x_BLHP, self.dots_4BMHQ,
             self.batch, self.length, self.heads, self.chunks, self.head_dim, self.state,
             self.ratio, self.sums_BMHQ.numel(), *self.x.stride()[:2], *self.B.stride()[:2],
             HAS_D=self.has_D, HAS_SEQ=self.has_seq, BLOCK_P=self.block_p, BLOCK_N=self.block_n,
-            **self.chunk, **self.dot,
+            **self.chunk, **self.dot, **options,
         )  # fmt: skip
 
     def _groups(self) -> None:
