@@ -1,8 +1,8 @@
-"""Compile every Triton kernel of the scan to machine code for three GPU generations; needs no GPU.
+"""Compile the Triton kernels of scan and convolution for three GPU generations; needs no GPU.
 
 Run by test_ssd_triton.py in a process of its own, since a process that interprets Triton kernels
-cannot compile them. The sizes are those of Nemotron-H 8B: the shared memory that a program asks for
-is checked against what its GPU has.
+cannot compile them. The sizes for sm_90 are those of Nemotron-H 8B; for the others smaller ones,
+which take less time. The shared memory that a program asks for is checked against the GPU's.
 """
 
 import torch
@@ -11,26 +11,31 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from sparsetorch_kernels.ssd import conv_triton as conv
 from sparsetorch_kernels.ssd import triton as forward
 from sparsetorch_kernels.ssd import triton_backward as backward
 
 SHARED_BYTES = {80: 166912, 90: 232448, 100: 232448}  # of a block at most
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-FLAGS = ("HAS_SEQ", "HAS_D", "HAS_INITIAL", "KEEP", "READ")
+FLAGS = ("HAS_SEQ", "HAS_D", "HAS_INITIAL", "KEEP", "READ", "SILU", "HAS_BIAS")
 BLOCKS = {"SIZE": 128, "BLOCK_Q": 64, "BLOCK_P": 64, "BLOCK_N": 64, "BLOCK": 512, "BLOCK_J": 32}
+CONV = {"TAPS": 4, "ROWS": conv.ROWS, "COLUMNS": conv.COLUMNS, "SUM": tl.float32}
 SPECIAL = {  # what differs from the above
+    "conv_kernel": CONV,
+    "conv_backward_kernel": CONV,
     "sums_kernel": {"BLOCK_Q": 128, "BLOCK_H": 16},
     "grad_decay_kernel": {"BLOCK_Q": 128},
 }
 IN_DTYPE = ("x", "B", "C", "D", "v", "w", "g", "y", "grad_x", "other")  # as x; sums are in float32
 IN_FLOAT32 = (
     "dt", "A", "sums", "scores", "out", "states", "initial", "final", "decayed", "grads", "first",
-    "kept", "dots", "grad_scores", "grad_dt", "grad_A",
+    "kept", "dots", "grad_scores", "grad_dt", "grad_A", "weight",
+    "bias", "grad_weight", "grad_bias",
 )  # fmt: skip
 ODD = ("batch", "chunks", "groups", "kept_blocks")  # the other sizes are multiples of 16
 KERNELS = {
     name: kernel
-    for module in (forward, backward)
+    for module in (forward, backward, conv)
     for name, kernel in vars(module).items()
     if name.endswith("_kernel")
 }
@@ -40,7 +45,9 @@ def compile_kernel(name: str, value: str, index: str, architecture: int, flags: 
     """Its sizes, in words."""
     kernel = KERNELS[name]
     constants = BLOCKS | SPECIAL.get(name, {}) | dict.fromkeys(FLAGS, flags)
-    constants |= forward.DOTS[TYPES[value]] | ({"BLOCK_N": 32} if value == "fp32" else {})
+    constants |= forward.DOTS[TYPES[value]]
+    if architecture != 90:
+        constants |= dict.fromkeys(("BLOCK_Q", "BLOCK_P", "BLOCK_N", "BLOCK_J"), 16)
     signature, used, aligned = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -66,9 +73,9 @@ def compile_kernel(name: str, value: str, index: str, architecture: int, flags: 
 def main() -> None:
     assert tl.bfloat16 in forward.DOTS[torch.bfloat16].values()
     for architecture, value, index, flags in (
-        (80, "bf16", "i64", True),
-        (90, "fp16", "i32", False),
-        (100, "bf16", "i64", True),
+        (80, "fp16", "i32", False),
+        (90, "bf16", "i64", True),
+        (100, "fp32", "i64", True),
     ):
         for name in KERNELS:
             sizes = compile_kernel(name, value, index, architecture, flags)

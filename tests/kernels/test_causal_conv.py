@@ -1,4 +1,10 @@
-"""The convolution before the scan against its formula: results, gradients, documents, steps."""
+"""The convolution before the scan against its formula: results, gradients, documents, steps.
+
+In pieces in PyTorch here, by Triton kernels in a process that interprets them (`test_ssd_triton.py`
+starts this file again with TRITON_INTERPRET=1).
+"""
+
+import os
 
 import pytest
 import torch
@@ -12,10 +18,26 @@ NAMES = ("x", "weight", "bias", "initial")
 SIZES = [(2, 13, 3, 4), (1, 1, 2, 4), (2, 0, 3, 4), (2, 7, 5, 1), (0, 4, 3, 2), (1, 2, 1, 4)]
 
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
 @pytest.fixture(autouse=True)
-def short_pieces(monkeypatch):
+def poisoned_memory():
     torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)  # fills what is uninitialized with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def implementation(monkeypatch):
     monkeypatch.setattr(conv, "PIECE", 20)
+    if INTERPRETED:
+        from sparsetorch_kernels.ssd import conv_triton
+
+        monkeypatch.setattr(conv, "_kernels", lambda x: conv_triton)
+        monkeypatch.setattr(conv_triton, "ROWS", 8)
+        monkeypatch.setattr(conv_triton, "COLUMNS", 4)
 
 
 def draw(size, dtype) -> list[torch.Tensor]:

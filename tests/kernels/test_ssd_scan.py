@@ -155,7 +155,7 @@ def test_strided_and_broadcast_arguments():
 
 @needs_no_kernel
 def test_the_error_in_float32_is_about_that_of_the_definition():
-    arguments = draw((2, 512, 4, 16, 2, 32, 128), torch.float32)
+    arguments: Any = draw((2, 512, 4, 16, 2, 32, 128), torch.float32)
     want = reference.ssd_scan(*(t.double() for t in arguments))[0]
     ours = error(ssd_scan(*arguments)[0], want)
     assert ours < 2 * error(reference.ssd_scan(*arguments)[0], want)

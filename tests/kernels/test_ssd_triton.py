@@ -1,4 +1,4 @@
-"""The scan's Triton kernels without a GPU: interpreted on CPU tensors, and compiled.
+"""The Triton kernels of scan and convolution without a GPU: interpreted, and compiled.
 
 Each in a process of its own, because Triton decides at its first import whether it interprets.
 """
@@ -28,9 +28,12 @@ def run(arguments: list[str], **environment: str) -> str:
     return result.stdout
 
 
-def test_interpreted_kernels_agree_with_the_definition():
-    scan = str(HERE / "test_ssd_scan.py")
-    output = run(["-m", "pytest", scan, "-p", "no:cacheprovider"], TRITON_INTERPRET="1")
+@pytest.mark.parametrize(
+    ("file", "tests"), [("test_ssd_scan.py", ""), ("test_causal_conv.py", "packed and silu")]
+)
+def test_interpreted_kernels_agree_with_the_definition(file, tests):
+    command = ["-m", "pytest", str(HERE / file), "-k", tests, "-p", "no:cacheprovider"]
+    output = run(command, TRITON_INTERPRET="1")
     assert " passed" in output
     assert "failed" not in output
 
@@ -38,4 +41,4 @@ def test_interpreted_kernels_agree_with_the_definition():
 def test_kernels_compile_for_three_gpu_generations(tmp_path):
     output = run([str(HERE / "compile_ssd_kernels.py")], TRITON_CACHE_DIR=str(tmp_path))
     for architecture in ("sm_80", "sm_90", "sm_100"):
-        assert output.count(architecture) == 10
+        assert output.count(architecture) == 12

@@ -7,6 +7,8 @@ Suffixes: B batch, L length, Q positions of a piece, C channels, K taps, W = K -
 """
 
 import functools
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def causal_conv(
         return reference.causal_conv(*inputs), final
     if watched(*(t for t in inputs[:4] if t is not None)):
         return _Conv.apply(*inputs), final
-    return _forward(*inputs), final
+    return forward(*inputs), final
 
 
 def causal_conv_step(
@@ -152,7 +154,10 @@ def _pieces(x, weight, initial, seq_idx):
         yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq_idx)
 
 
-def _forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
+def forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
+    """The convolution, without derivatives."""
+    if (kernels := _kernels(x)) is not None:
+        return kernels.forward(x, weight, bias, initial, seq_idx, silu)
     y = x.new_empty(x.shape)
     for start, stop, piece in _pieces(x, weight, initial, seq_idx):
         sums = piece.sums(bias)
@@ -162,8 +167,10 @@ def _forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
     return y
 
 
-def _backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
+def backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
     """The gradients of x with the earlier inputs in front, of the weight and of the bias."""
+    if (kernels := _kernels(x)) is not None:
+        return kernels.backward(grad_y, x, weight, bias, initial, seq_idx, silu)
     taps, dtype = weight.shape[1], checks.sum_dtype(x.dtype)
     batch, length, channels = x.shape
     grad_x = x.new_zeros((batch, taps - 1 + length, channels), dtype=dtype)
@@ -182,10 +189,24 @@ def _backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
     return grad_x, grad_KC.mT, grad_bias
 
 
+def _kernels(x: Tensor) -> ModuleType | None:
+    """The Triton kernels where they serve."""
+    return _triton() if x.is_cuda else None
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None  # normal for PyTorch's CPU builds
+    from sparsetorch_kernels.ssd import conv_triton
+
+    return conv_triton
+
+
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(*inputs):
-        return _forward(*inputs)
+        return forward(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -199,7 +220,7 @@ class _Conv(torch.autograd.Function):
             plain = functools.partial(reference.causal_conv, seq_idx_BL=seq_idx, silu=ctx.silu)
             inputs = (x, weight, bias, initial)
             return *reference.gradients(plain, inputs, (grad_y,)), None, None
-        grad_x, grad_weight, grad_bias = _backward(
+        grad_x, grad_weight, grad_bias = backward(
             grad_y, x, weight, bias, initial, seq_idx, ctx.silu
         )
         earlier = weight.shape[1] - 1
