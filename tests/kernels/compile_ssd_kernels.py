@@ -74,8 +74,8 @@ def main() -> None:
     assert tl.bfloat16 in forward.DOTS[torch.bfloat16].values()
     for architecture, value, index, flags in (
         (80, "fp16", "i32", False),
-        (90, "bf16", "i64", True),
-        (100, "fp32", "i64", True),
+        (90, "bf16", "i32", True),
+        (100, "bf16", "i64", True),
     ):
         for name in KERNELS:
             sizes = compile_kernel(name, value, index, architecture, flags)

@@ -20,9 +20,10 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 DTYPES = DTYPES if INTERPRETED else [torch.float64, *DTYPES]
 # The interpreter takes a second for what the others do in milliseconds: fewer sizes, and one of
 # several blocks in each dimension where blocks are short.
-FEW = {name: SIZES[name] for name in ("nothing", "one head", "no batch")}
+FEW = {name: SIZES[name] for name in ("nothing", "one head", "no state")}
 CASES = FEW | {"blocks": (1, 39, 2, 17, 1, 18, 32)} if INTERPRETED else SIZES
 SMALL = (1, 13, 2, 3, 1, 2, 8)
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 needs_no_kernel = pytest.mark.skipif(INTERPRETED, reason="does not differ between implementations")
 
 
@@ -45,19 +46,21 @@ def implementation(monkeypatch):
     monkeypatch.setattr(gemm, "PIECE", 1000)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("packed", [False, True], ids=["one document", "packed"])
 @pytest.mark.parametrize("size", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed):
-    arguments = draw(size, dtype)
-    seq_idx = documents(*size[:2]) if packed else None
+def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed, device):
+    arguments = [t.detach().to(device).requires_grad_() for t in draw(size, dtype)]
+    seq_idx = documents(*size[:2]).to(device) if packed else None
     y, final = ssd_scan(*arguments, seq_idx=seq_idx, chunk_size=size[-1])
     grad_y, grad_final = torch.randn_like(y), torch.randn_like(final)
     want_y, want_final, want = expected(arguments, seq_idx, grad_y, grad_final)
     assert (y.dtype, final.dtype) == (dtype, arguments[-1].dtype)
     assert error(y, want_y) < TOLERANCE[dtype]
     # The kernels multiply in bfloat16 where the arguments are, on the CPU in float32.
-    assert error(final, want_final) < TOLERANCE[dtype if INTERPRETED else final.dtype]
+    kernels = INTERPRETED or device == "cuda"
+    assert error(final, want_final) < TOLERANCE[dtype if kernels else final.dtype]
     grads = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
     for name, argument, got, right in zip(NAMES, arguments, grads, want):
         if right is None:  # nothing depends on it where there is nothing

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsetorch_kernels.ssd import gemm
 from sparsetorch_kernels.ssd.gemm import Arguments
 
 LONGEST_BLOCK = 64  # positions, or elements of a state's rows, in a tile
@@ -268,7 +269,7 @@ class Launch:
         x, dt, A, B, C, D, seq_idx = arguments
         self.batch, self.length, self.heads, self.head_dim = x.shape
         self.groups, self.state = B.shape[2:]
-        self.ratio = self.heads // max(self.groups, 1)
+        self.ratio = self.heads // self.groups
         self.chunks = triton.cdiv(self.length, chunk_size)
         self.x, self.B, self.C = map(_rows_apart, (x, B, C))
         self.dt, self.A = dt.contiguous(), A.contiguous()
@@ -326,28 +327,27 @@ def forward(
     arguments: Arguments, initial_state: Tensor | None, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `gemm.forward`."""
-    x = arguments.x_BLHP
+    x, length = arguments.x_BLHP, arguments.x_BLHP.shape[1]
+    if x.numel() == 0 or arguments.B_BLGN.numel() == 0:
+        return gemm.forward(arguments, initial_state, chunk_size, keep)
     launch = Launch(arguments, chunk_size)
     batch, heads, head_dim, state = launch.batch, launch.heads, launch.head_dim, launch.state
     final = launch.new(batch, heads, head_dim, state)
     decayed = launch.new(*(x.shape if keep else (0,)))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    if final.numel() == 0 or launch.length == 0:
-        final.zero_() if initial_state is None else final.copy_(initial_state)
-        return y.zero_(), final, decayed.zero_(), launch.new(launch.chunks, *final.shape)
     with device(x):
         sums, scores = launch.sums(), launch.scores()
         states = launch.outer(launch.x, launch.B, sums, read=False)
         first = launch.A if initial_state is None else initial_state.contiguous()
         elements, block = head_dim * state, 512
         pass_kernel[(batch * heads * triton.cdiv(elements, block),)](
-            states, first, final, sums, launch.seq, batch, launch.length, heads, launch.chunks,
+            states, first, final, sums, launch.seq, batch, length, heads, launch.chunks,
             elements, HAS_INITIAL=initial_state is not None, HAS_SEQ=launch.has_seq,
             SIZE=chunk_size, BLOCK=block,
         )  # fmt: skip
         outputs_kernel[(batch * launch.chunks * heads * launch.blocks,)](
             launch.x, launch.dt, launch.C, launch.D, scores, sums, launch.seq, states, y, decayed,
-            batch, launch.length, heads, launch.chunks, head_dim, state, launch.ratio,
+            batch, length, heads, launch.chunks, head_dim, state, launch.ratio,
             *launch.x.stride()[:2], *launch.C.stride()[:2],
             KEEP=keep, HAS_D=launch.has_D, HAS_SEQ=launch.has_seq, BLOCK_P=launch.block_p,
             BLOCK_N=launch.block_n, **launch.chunk, **launch.dot,

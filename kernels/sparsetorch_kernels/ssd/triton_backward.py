@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsetorch_kernels.ssd import gemm_backward
 from sparsetorch_kernels.ssd.gemm import Arguments
 from sparsetorch_kernels.ssd.gemm_backward import Gradients
 from sparsetorch_kernels.ssd.triton import (
@@ -261,11 +262,11 @@ def backward(
     chunk_size: int,
 ) -> Gradients:
     """See `gemm_backward.backward`."""
+    if arguments.x_BLHP.numel() == 0 or states.numel() == 0:
+        return gemm_backward.backward(
+            arguments, decayed, states, grad_y, grad_final_state, chunk_size
+        )
     grads = Gradients(arguments, grad_final_state, states.dtype)
-    if states.numel() == 0:
-        for grad in (grads.x_BLHP, grads.dt_BLH, grads.B_BLGN, grads.C_BLGN):
-            grad.zero_()
-        return grads
     with device(grad_y):
         _Backward(arguments, decayed, states, grad_y.contiguous(), grads, chunk_size).run()
     return grads
