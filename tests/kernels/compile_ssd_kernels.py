@@ -47,7 +47,7 @@ def compile_kernel(name: str, value: str, index: str, architecture: int, flags: 
     constants = BLOCKS | SPECIAL.get(name, {}) | dict.fromkeys(FLAGS, flags)
     constants |= forward.DOTS[TYPES[value]]
     if architecture != 90:
-        constants |= dict.fromkeys(("BLOCK_Q", "BLOCK_P", "BLOCK_N", "BLOCK_J"), 16)
+        constants |= dict.fromkeys(("BLOCK_Q", "BLOCK_P", "BLOCK_N", "BLOCK_J", "COLUMNS"), 16)
     signature, used, aligned = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:

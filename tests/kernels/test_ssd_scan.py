@@ -21,7 +21,7 @@ DTYPES = DTYPES if INTERPRETED else [torch.float64, *DTYPES]
 # The interpreter takes a second for what the others do in milliseconds: fewer sizes, and one of
 # several blocks in each dimension where blocks are short.
 FEW = {name: SIZES[name] for name in ("nothing", "one head", "no state")}
-CASES = FEW | {"blocks": (1, 39, 2, 17, 1, 18, 32)} if INTERPRETED else SIZES
+CASES = FEW | {"blocks": (1, 35, 2, 17, 1, 17, 32)} if INTERPRETED else SIZES
 SMALL = (1, 13, 2, 3, 1, 2, 8)
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 needs_no_kernel = pytest.mark.skipif(INTERPRETED, reason="does not differ between implementations")

@@ -109,13 +109,11 @@ def _last_inputs(
 class _Piece:
     """Positions [start, stop): what forward and backward share, in the precision of sums."""
 
-    def __init__(self, scratch: Scratch, start: int, stop: int, x, weight_KC, initial, seq_idx):
+    def __init__(self, scratch: Scratch, start: int, stop: int, x, weight_KC, initial, seq: Any):
         self.scratch, self.size, taps = scratch, stop - start, weight_KC.shape[0]
         window = _window(x, taps, initial, start, stop)
         self.window = window if x.dtype == scratch.dtype else scratch.copy("window", window)
-        self.seq: Any = None
-        if seq_idx is not None:
-            self.seq = reference.seq_with_earlier(seq_idx, taps)[:, start : stop + taps - 1]
+        self.seq = None if seq is None else seq[:, start : stop + taps - 1]
         self.weight_KC = weight_KC
 
     def tap(self, k: int) -> Tensor:
@@ -147,11 +145,14 @@ def _pieces(x, weight, initial, seq_idx):
     batch, length, channels = x.shape
     scratch = Scratch(x, checks.sum_dtype(x.dtype))
     weight_KC = weight.to(scratch.dtype).mT.contiguous()
+    seq = None
+    if seq_idx is not None and length > 0:
+        seq = reference.seq_with_earlier(seq_idx, weight.shape[1])
     at_once = PIECE * torch.get_num_threads() // max(1, batch * channels) if x.is_cpu else length
     step = max(1, at_once)
     for start in range(0, length, step):
         stop = min(start + step, length)
-        yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq_idx)
+        yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq)
 
 
 def forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
