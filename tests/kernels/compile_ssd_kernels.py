@@ -26,9 +26,21 @@ SPECIAL = {  # what differs from the above
     "sums_kernel": {"BLOCK_Q": 128, "BLOCK_H": 16},
     "grad_decay_kernel": {"BLOCK_Q": 128},
 }
-IN_DTYPE = ("x", "B", "C", "D", "v", "w", "g", "y", "grad_x", "other")  # as x; sums are in float32
+IN_DTYPE = (
+    "x",
+    "B",
+    "C",
+    "D",
+    "v",
+    "w",
+    "g",
+    "y",
+    "grad_x",
+    "other",
+    "decayed",
+)  # as x; sums are in float32
 IN_FLOAT32 = (
-    "dt", "A", "sums", "scores", "out", "states", "initial", "final", "decayed", "grads", "first",
+    "dt", "A", "sums", "scores", "out", "states", "initial", "final", "grads", "first",
     "kept", "dots", "grad_scores", "grad_dt", "grad_A", "weight",
     "bias", "grad_weight", "grad_bias",
 )  # fmt: skip

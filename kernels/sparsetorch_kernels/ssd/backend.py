@@ -47,6 +47,13 @@ def chunk_length(x: Tensor, chunk_size: int) -> int:
     return min(chunk_size, LONGEST_CHUNK_ON_CUDA if x.is_cuda else LONGEST_CHUNK)
 
 
+def kept_states(x: Tensor, chunk_size: int) -> int:
+    """How many states the forward keeps for the backward."""
+    if _kernels(x) is not None:
+        return min(x.shape[1], 1)
+    return -(-x.shape[1] // chunk_length(x, chunk_size))
+
+
 def _kernels(x: Tensor) -> tuple[ModuleType, ModuleType] | None:
     """The Triton kernels, forward and backward, where they serve: they know no float64."""
     return _triton() if x.is_cuda and x.dtype != torch.float64 else None

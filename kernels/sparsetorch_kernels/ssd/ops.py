@@ -215,14 +215,14 @@ _backward_op = torch.library.custom_op(
 
 @_forward_op.register_fake
 def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
-    batch, length, heads, head_dim = x.shape
+    batch, _, heads, head_dim = x.shape
     dtype, state = checks.sum_dtype(x.dtype), (batch, heads, head_dim, B.shape[-1])
-    chunks = -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
+    kept = backend.kept_states(x, chunk_size) if keep else 0
     return (
         x.new_empty(x.shape),
         x.new_empty(state, dtype=dtype),
-        x.new_empty(x.shape if keep else (0,), dtype=dtype),
-        x.new_empty((chunks, *state), dtype=dtype),
+        x.new_empty(x.shape if keep else (0,)),
+        x.new_empty((kept, *state), dtype=dtype),
     )
 
 

@@ -186,8 +186,8 @@ def outer_kernel(
 
 @triton.jit
 def pass_kernel(
-    states, initial, final, sums, seq, batch, length, heads, chunks, elements,
-    HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    states, first, final, sums, seq, batch, length, heads, chunks, elements,
+    HAS_SEQ: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What each chunk adds to the state becomes the state before it; and the state after all."""
     blocks = tl.cdiv(elements, BLOCK)
@@ -195,9 +195,7 @@ def pass_kernel(
     at = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     program = program // blocks  # b heads + h
     inside = at < elements
-    state = tl.zeros([BLOCK], dtype=tl.float32)
-    if HAS_INITIAL:
-        state = tl.load(initial + program * elements + at, mask=inside, other=0.0).to(tl.float32)
+    state = tl.load(first + program * elements + at, mask=inside, other=0.0)
     b, h = program // heads, program % heads
     row, start = program, program * 0
     for m in range(0, chunks):
@@ -322,37 +320,44 @@ class Launch:
         )  # fmt: skip
         return out
 
+    def states(self, first: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """The state before each chunk (M, B, H, P, N) and the one after all, from the first."""
+        states = self.outer(self.x, self.B, sums, read=False)
+        final, elements, block = torch.empty_like(first[0]), self.head_dim * self.state, 512
+        pass_kernel[(self.batch * self.heads * triton.cdiv(elements, block),)](
+            states, first, final, sums, self.seq, self.batch, self.length, self.heads, self.chunks,
+            elements, HAS_SEQ=self.has_seq, SIZE=self.size, BLOCK=block,
+        )  # fmt: skip
+        return states, final
+
 
 def forward(
     arguments: Arguments, initial_state: Tensor | None, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `gemm.forward`."""
-    x, length = arguments.x_BLHP, arguments.x_BLHP.shape[1]
-    if x.numel() == 0 or arguments.B_BLGN.numel() == 0:
+    """See `gemm.forward`; but of the states, the first alone is kept.
+
+    All of them take several times the memory of x, and the backward makes them again in little
+    time.
+    """
+    x, B = arguments.x_BLHP, arguments.B_BLGN
+    if x.numel() == 0 or B.numel() == 0:
         return gemm.forward(arguments, initial_state, chunk_size, keep)
     launch = Launch(arguments, chunk_size)
-    batch, heads, head_dim, state = launch.batch, launch.heads, launch.head_dim, launch.state
-    final = launch.new(batch, heads, head_dim, state)
-    decayed = launch.new(*(x.shape if keep else (0,)))
+    decayed = x.new_empty(x.shape if keep else (0,))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    first = launch.new(1, launch.batch, launch.heads, launch.head_dim, launch.state)
+    first.zero_() if initial_state is None else first.copy_(initial_state)
     with device(x):
         sums, scores = launch.sums(), launch.scores()
-        states = launch.outer(launch.x, launch.B, sums, read=False)
-        first = launch.A if initial_state is None else initial_state.contiguous()
-        elements, block = head_dim * state, 512
-        pass_kernel[(batch * heads * triton.cdiv(elements, block),)](
-            states, first, final, sums, launch.seq, batch, length, heads, launch.chunks,
-            elements, HAS_INITIAL=initial_state is not None, HAS_SEQ=launch.has_seq,
-            SIZE=chunk_size, BLOCK=block,
-        )  # fmt: skip
-        outputs_kernel[(batch * launch.chunks * heads * launch.blocks,)](
+        states, final = launch.states(first, sums)
+        outputs_kernel[(launch.batch * launch.chunks * launch.heads * launch.blocks,)](
             launch.x, launch.dt, launch.C, launch.D, scores, sums, launch.seq, states, y, decayed,
-            batch, length, heads, launch.chunks, head_dim, state, launch.ratio,
-            *launch.x.stride()[:2], *launch.C.stride()[:2],
+            launch.batch, launch.length, launch.heads, launch.chunks, launch.head_dim,
+            launch.state, launch.ratio, *launch.x.stride()[:2], *launch.C.stride()[:2],
             KEEP=keep, HAS_D=launch.has_D, HAS_SEQ=launch.has_seq, BLOCK_P=launch.block_p,
             BLOCK_N=launch.block_n, **launch.chunk, **launch.dot,
         )  # fmt: skip
-    return y, final, decayed, states if keep else launch.new(0, *final.shape)
+    return y, final, decayed, first if keep else first[:0]
 
 
 def _rows_apart(t: Tensor) -> Tensor:

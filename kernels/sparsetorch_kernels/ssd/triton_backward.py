@@ -261,8 +261,8 @@ def backward(
     grad_final_state: Tensor,
     chunk_size: int,
 ) -> Gradients:
-    """See `gemm_backward.backward`."""
-    if arguments.x_BLHP.numel() == 0 or states.numel() == 0:
+    """See `gemm_backward.backward`; of the states, the first alone has been kept."""
+    if arguments.x_BLHP.numel() == 0 or arguments.B_BLGN.numel() == 0:
         return gemm_backward.backward(
             arguments, decayed, states, grad_y, grad_final_state, chunk_size
         )
@@ -275,10 +275,11 @@ def backward(
 class _Backward(Launch):
     """The kernels of a backward, one after another."""
 
-    def __init__(self, arguments, decayed, states, grad_y, grads: Gradients, chunk_size: int):
+    def __init__(self, arguments, decayed, first, grad_y, grads: Gradients, chunk_size: int):
         super().__init__(arguments, chunk_size)
-        self.decayed, self.states_MBHPN, self.g, self.grads = decayed, states, grad_y, grads
+        self.decayed, self.g, self.grads = decayed, grad_y, grads
         self.sums_BMHQ = self.sums()
+        self.states_MBHPN, _ = self.states(first, self.sums_BMHQ)
         self.after_MBHPN = self.outer(self.g, self.C, self.sums_BMHQ, read=True)
         self.dots_4BMHQ = self.new(4, *self.sums_BMHQ.shape)
 
