@@ -290,10 +290,7 @@ class _Backward(Launch):
         self._groups()
         self._decays(kept)
         if self.has_D:
-            positions = torch.arange(self.chunks * self.size, device=self.g.device) < self.length
-            valid_M1Q = positions.view(self.chunks, 1, self.size)
-            products = torch.where(valid_M1Q, self.dots_4BMHQ[3], 0.0)
-            self.grads.D_H += products.sum((0, 1, 3))
+            self.grads.D_H += self.dots_4BMHQ[3].sum((0, 1, 3))
 
     def _pass_back(self) -> Tensor:
         elements, block = self.head_dim * self.state, 512
