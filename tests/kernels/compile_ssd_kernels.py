@@ -87,7 +87,7 @@ def main() -> None:
     for architecture, value, index, flags in (
         (80, "fp16", "i32", False),
         (90, "bf16", "i32", True),
-        (100, "bf16", "i64", True),
+        (100, "bf16", "i64", False),
     ):
         for name in KERNELS:
             sizes = compile_kernel(name, value, index, architecture, flags)
