@@ -1,4 +1,10 @@
-"""The convolution before the scan against its formula: results, gradients, documents, steps."""
+"""The convolution before the scan against its formula: results, gradients, documents, steps.
+
+In pieces in PyTorch here, by Triton kernels in a process that interprets them (`test_ssd_triton.py`
+starts this file again with TRITON_INTERPRET=1).
+"""
+
+import os
 
 import pytest
 import torch
@@ -12,10 +18,27 @@ NAMES = ("x", "weight", "bias", "initial")
 SIZES = [(2, 13, 3, 4), (1, 1, 2, 4), (2, 0, 3, 4), (2, 7, 5, 1), (0, 4, 3, 2), (1, 2, 1, 4)]
 
 
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
 @pytest.fixture(autouse=True)
-def short_pieces(monkeypatch):
+def poisoned_memory():
     torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)  # fills what is uninitialized with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def implementation(monkeypatch):
     monkeypatch.setattr(conv, "PIECE", 20)
+    if INTERPRETED:
+        from sparsetorch_kernels.ssd import conv_triton
+
+        monkeypatch.setattr(conv, "_kernels", lambda x: conv_triton)
+        monkeypatch.setattr(conv_triton, "ROWS", 8)
+        monkeypatch.setattr(conv_triton, "COLUMNS", 4)
 
 
 def draw(size, dtype) -> list[torch.Tensor]:
@@ -24,13 +47,14 @@ def draw(size, dtype) -> list[torch.Tensor]:
     return [torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("packed", [False, True], ids=["one document", "packed"])
 @pytest.mark.parametrize("activation", ["silu", None])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_results_and_gradients_are_those_of_the_formula(size, dtype, activation, packed):
-    arguments = draw(size, dtype)
-    seq_idx = documents(*size[:2]) if packed else None
+def test_results_and_gradients_are_those_of_the_formula(size, dtype, activation, packed, device):
+    arguments = [t.detach().to(device).requires_grad_() for t in draw(size, dtype)]
+    seq_idx = documents(*size[:2]).to(device) if packed else None
     y, _ = causal_conv(*arguments, seq_idx=seq_idx, activation=activation)
     grad = torch.randn_like(y)
     wide = [t.detach().double().requires_grad_() for t in arguments]

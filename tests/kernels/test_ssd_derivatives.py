@@ -88,3 +88,12 @@ def test_shapes_and_dtypes_without_memory(dtype):
     x, dt, A, B, C, D, state = arguments
     y, state = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D, state)
     assert (y.shape, y.dtype, state.shape) == ((2, 4, 3), dtype, (2, 4, 3, 2))
+
+
+def test_autocast_changes_nothing():
+    arguments: Any = draw(SIZE, torch.float32)
+    step = [t if t.dim() == 1 else t[:, 0] for t in arguments[:6]] + [arguments[6]]
+    want = torch.autograd.grad(loss(*arguments), arguments), ssd_step(*step)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = torch.autograd.grad(loss(*arguments), arguments), ssd_step(*step)
+    torch.testing.assert_close(got, want)

@@ -1,21 +1,29 @@
 """Which implementation of the scan runs: Triton on CUDA, else products of matrices in PyTorch."""
 
+import functools
+import importlib.util
+from types import ModuleType
+
+import torch
 from torch import Tensor
 
 from sparsetorch_kernels.ssd import gemm, gemm_backward
 from sparsetorch_kernels.ssd.gemm import Arguments
 from sparsetorch_kernels.ssd.gemm_backward import Gradients
 
-# Longer chunks cost more than the passing on of states that they save, on a CPU's core.
+# On a CPU's core, longer chunks cost more than the passing on of states that they save; on a GPU
+# they do not fit into the memory of a multiprocessor.
 LONGEST_CHUNK = 64
+LONGEST_CHUNK_ON_CUDA = 128
 
 
 def forward(
     arguments: Arguments, initial_state: Tensor | None, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `gemm.forward`; chunks of the length that `chunk_length` tells."""
-    x = arguments.x_BLHP
-    chunk = chunk_length(x, chunk_size)
+    """See `gemm.forward`; in chunks of the length that `chunk_length` tells."""
+    chunk = chunk_length(arguments.x_BLHP, chunk_size)
+    if (kernels := _kernels(arguments.x_BLHP)) is not None:
+        return kernels[0].forward(arguments, initial_state, chunk, keep)
     return gemm.forward(arguments, initial_state, chunk, keep)
 
 
@@ -29,9 +37,32 @@ def backward(
 ) -> Gradients:
     """See `gemm_backward.backward`."""
     chunk = chunk_length(arguments.x_BLHP, chunk_size)
-    return gemm_backward.backward(arguments, decayed, states, grad_y, grad_final_state, chunk)
+    kernels = _kernels(arguments.x_BLHP)
+    module = gemm_backward if kernels is None else kernels[1]
+    return module.backward(arguments, decayed, states, grad_y, grad_final_state, chunk)
 
 
 def chunk_length(x: Tensor, chunk_size: int) -> int:
     """The chunks that are used where the caller asks for chunk_size: the fastest up to it."""
-    return min(chunk_size, LONGEST_CHUNK)
+    return min(chunk_size, LONGEST_CHUNK_ON_CUDA if x.is_cuda else LONGEST_CHUNK)
+
+
+def kept_states(x: Tensor, chunk_size: int) -> int:
+    """How many states the forward keeps for the backward."""
+    if _kernels(x) is not None:
+        return min(x.shape[1], 1)
+    return -(-x.shape[1] // chunk_length(x, chunk_size))
+
+
+def _kernels(x: Tensor) -> tuple[ModuleType, ModuleType] | None:
+    """The Triton kernels, forward and backward, where they serve: they know no float64."""
+    return _triton() if x.is_cuda and x.dtype != torch.float64 else None
+
+
+@functools.cache
+def _triton() -> tuple[ModuleType, ModuleType] | None:
+    if importlib.util.find_spec("triton") is None:
+        return None  # normal for PyTorch's CPU builds
+    from sparsetorch_kernels.ssd import triton, triton_backward
+
+    return triton, triton_backward

@@ -7,6 +7,8 @@ Suffixes: B batch, L length, Q positions of a piece, C channels, K taps, W = K -
 """
 
 import functools
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def causal_conv(
         return reference.causal_conv(*inputs), final
     if watched(*(t for t in inputs[:4] if t is not None)):
         return _Conv.apply(*inputs), final
-    return _forward(*inputs), final
+    return forward(*inputs), final
 
 
 def causal_conv_step(
@@ -107,13 +109,11 @@ def _last_inputs(
 class _Piece:
     """Positions [start, stop): what forward and backward share, in the precision of sums."""
 
-    def __init__(self, scratch: Scratch, start: int, stop: int, x, weight_KC, initial, seq_idx):
+    def __init__(self, scratch: Scratch, start: int, stop: int, x, weight_KC, initial, seq: Any):
         self.scratch, self.size, taps = scratch, stop - start, weight_KC.shape[0]
         window = _window(x, taps, initial, start, stop)
         self.window = window if x.dtype == scratch.dtype else scratch.copy("window", window)
-        self.seq: Any = None
-        if seq_idx is not None:
-            self.seq = reference.seq_with_earlier(seq_idx, taps)[:, start : stop + taps - 1]
+        self.seq = None if seq is None else seq[:, start : stop + taps - 1]
         self.weight_KC = weight_KC
 
     def tap(self, k: int) -> Tensor:
@@ -145,14 +145,20 @@ def _pieces(x, weight, initial, seq_idx):
     batch, length, channels = x.shape
     scratch = Scratch(x, checks.sum_dtype(x.dtype))
     weight_KC = weight.to(scratch.dtype).mT.contiguous()
+    seq = None
+    if seq_idx is not None and length > 0:
+        seq = reference.seq_with_earlier(seq_idx, weight.shape[1])
     at_once = PIECE * torch.get_num_threads() // max(1, batch * channels) if x.is_cpu else length
     step = max(1, at_once)
     for start in range(0, length, step):
         stop = min(start + step, length)
-        yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq_idx)
+        yield start, stop, _Piece(scratch, start, stop, x, weight_KC, initial, seq)
 
 
-def _forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
+def forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
+    """The convolution, without derivatives."""
+    if (kernels := _kernels(x)) is not None:
+        return kernels.forward(x, weight, bias, initial, seq_idx, silu)
     y = x.new_empty(x.shape)
     for start, stop, piece in _pieces(x, weight, initial, seq_idx):
         sums = piece.sums(bias)
@@ -162,8 +168,10 @@ def _forward(x, weight, bias, initial, seq_idx, silu: bool) -> Tensor:
     return y
 
 
-def _backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
+def backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
     """The gradients of x with the earlier inputs in front, of the weight and of the bias."""
+    if (kernels := _kernels(x)) is not None:
+        return kernels.backward(grad_y, x, weight, bias, initial, seq_idx, silu)
     taps, dtype = weight.shape[1], checks.sum_dtype(x.dtype)
     batch, length, channels = x.shape
     grad_x = x.new_zeros((batch, taps - 1 + length, channels), dtype=dtype)
@@ -182,10 +190,24 @@ def _backward(grad_y, x, weight, bias, initial, seq_idx, silu: bool):
     return grad_x, grad_KC.mT, grad_bias
 
 
+def _kernels(x: Tensor) -> ModuleType | None:
+    """The Triton kernels where they serve."""
+    return _triton() if x.is_cuda else None
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None  # normal for PyTorch's CPU builds
+    from sparsetorch_kernels.ssd import conv_triton
+
+    return conv_triton
+
+
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(*inputs):
-        return _forward(*inputs)
+        return forward(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -199,7 +221,7 @@ class _Conv(torch.autograd.Function):
             plain = functools.partial(reference.causal_conv, seq_idx_BL=seq_idx, silu=ctx.silu)
             inputs = (x, weight, bias, initial)
             return *reference.gradients(plain, inputs, (grad_y,)), None, None
-        grad_x, grad_weight, grad_bias = _backward(
+        grad_x, grad_weight, grad_bias = backward(
             grad_y, x, weight, bias, initial, seq_idx, ctx.silu
         )
         earlier = weight.shape[1] - 1

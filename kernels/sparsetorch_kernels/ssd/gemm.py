@@ -174,18 +174,18 @@ def forward(
         state_BHPN.copy_(initial_state_BHPN)
     chunks = -(-length // chunk_size) if keep else 0
     states_MBHPN = state_BHPN.new_empty(chunks, *state_shape)
-    decayed_BLHP = x_BLHP.new_empty(x_BLHP.shape if keep else (0,), dtype=dtype)
+    decayed_BLHP = x_BLHP.new_empty(x_BLHP.shape if keep else (0,))
     y_BLHP, scratch = x_BLHP.new_empty(x_BLHP.shape), Scratch(x_BLHP, dtype)
     for span in spans(arguments, chunk_size):
         piece = Piece(arguments, span, scratch)
         if keep:
             before = states_MBHPN[span.first : span.first + span.chunks]
-            decayed = piece.per_head("", decayed_BLHP)
         else:
             before = scratch.empty("states", (span.chunks, *state_shape))
-            decayed = scratch.empty("decayed", piece.x_MBQGRP.shape)
         _pass_on(piece, state_BHPN, before)
-        _decayed(piece, before, decayed)
+        decayed = _decayed(piece, before)
+        if keep:
+            span.cut(decayed_BLHP).copy_(decayed.flatten(3, 4))
         span.cut(y_BLHP).copy_(_outputs(piece, decayed).flatten(3, 4))
     return y_BLHP, state_BHPN, decayed_BLHP, states_MBHPN
 
@@ -202,15 +202,16 @@ def _pass_on(piece: Piece, state_BHPN: Tensor, before_MBHPN: Tensor) -> None:
         torch.addcmul(added_MBHPN[i], before_MBHPN[i], kept_MBH11[i], out=after)
 
 
-def _decayed(piece: Piece, before_MBHPN: Tensor, decayed_MBQGRP: Tensor) -> None:
-    """Write `decayed`."""
+def _decayed(piece: Piece, before_MBHPN: Tensor) -> Tensor:
+    """What the outputs have of earlier steps (M, B, Q, G, R, P)."""
     product = piece.scratch.product
     before_MBGCN = before_MBHPN.unflatten(2, piece.groups).flatten(3, 4)
     carried_MBGRQP = piece.apart(product("carried", piece.C_MBGQN, before_MBGCN.mT))
     scores_MBGRQK = piece.decay_MBGRQK().mul_(piece.scores_MBGQK[:, :, :, None])
     within_MBGRQP = product("within", scores_MBGRQK, piece.u_MBGRQP)
     terms = (within_MBGRQP, carried_MBGRQP, piece.carry_MBGRQ()[..., None])
-    torch.addcmul(*map(heads_last, terms), out=decayed_MBQGRP)
+    out = piece.scratch.empty("decayed", piece.x_MBQGRP.shape)
+    return torch.addcmul(*map(heads_last, terms), out=out)
 
 
 def _outputs(piece: Piece, decayed_MBQGRP: Tensor) -> Tensor:

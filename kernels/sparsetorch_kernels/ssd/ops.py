@@ -5,6 +5,7 @@ custom ops for `torch.compile`. The backward is written by hand; a second deriva
 goes through the reference, and forward mode is refused by PyTorch.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -74,6 +75,11 @@ def ssd_step(
     by PyTorch's own rules, any number of times.
     """
     groups = _check(x, dt, A, B, C, D, state, "b h p n", skip="l", state_name="state")
+    with _full_precision(x.device.type):
+        return _step(x, dt, A, B, C, D, state, groups)
+
+
+def _step(x, dt, A, B, C, D, state, groups: tuple[int, int]) -> tuple[Tensor, Tensor]:
     dtype = checks.sum_dtype(x.dtype)
     x_BGRP = x.to(dtype).unflatten(1, groups)
     dt_BGR, A_GR = dt.to(dtype).unflatten(1, groups), A.to(dtype).unflatten(0, groups)
@@ -102,18 +108,27 @@ def _check(
     return sizes["g"], sizes["h"] // sizes["g"]
 
 
+def _full_precision(device: str) -> contextlib.AbstractContextManager:
+    """Without autocast, which would multiply in half precision what is given in float32."""
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
 # The computation, without derivatives
 
 
 def _forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     arguments = Arguments(x, dt, A, B, C, D, seq_idx)
-    return backend.forward(arguments, initial_state, chunk_size, keep)
+    with _full_precision(x.device.type):
+        return backend.forward(arguments, initial_state, chunk_size, keep)
 
 
 def _backward(grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, chunk_size):
     """The gradients of x, dt, A, B, C, D and the initial state, the latter in their sums' dtype."""
     arguments = Arguments(x, dt, A, B, C, D, seq_idx)
-    g = backend.backward(arguments, decayed, states, grad_y, grad_final, chunk_size)
+    with _full_precision(x.device.type):
+        g = backend.backward(arguments, decayed, states, grad_y, grad_final, chunk_size)
     return g.x_BLHP, g.dt_BLH, g.A_H.to(A.dtype), g.B_BLGN, g.C_BLGN, g.D_H, g.state_BHPN
 
 
@@ -147,13 +162,14 @@ def _twice_differentiable(ctx, grad_y, grad_final):
     """The same gradients through the reference, which remembers how they came about."""
     *inputs, seq_idx, _, _ = ctx.saved_tensors
     dtype = checks.sum_dtype(inputs[0].dtype)
-    chunk = min(ctx.chunk_size, backend.LONGEST_CHUNK)
+    chunk = backend.chunk_length(inputs[0], ctx.chunk_size)
 
     def call(*tensors):
         wide: Any = [None if t is None else t.to(dtype) for t in tensors]
         return reference.ssd_chunked(*wide, seq_idx_BL=seq_idx, chunk_size=chunk)
 
-    return *reference.gradients(call, inputs, (grad_y, grad_final)), None, None
+    with _full_precision(inputs[0].device.type):
+        return *reference.gradients(call, inputs, (grad_y, grad_final)), None, None
 
 
 # The autograd.Function: eager mode and torch.func
@@ -199,14 +215,14 @@ _backward_op = torch.library.custom_op(
 
 @_forward_op.register_fake
 def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
-    batch, length, heads, head_dim = x.shape
+    batch, _, heads, head_dim = x.shape
     dtype, state = checks.sum_dtype(x.dtype), (batch, heads, head_dim, B.shape[-1])
-    chunks = -(-length // backend.chunk_length(x, chunk_size)) if keep else 0
+    kept = backend.kept_states(x, chunk_size) if keep else 0
     return (
         x.new_empty(x.shape),
         x.new_empty(state, dtype=dtype),
-        x.new_empty(x.shape if keep else (0,), dtype=dtype),
-        x.new_empty((chunks, *state), dtype=dtype),
+        x.new_empty(x.shape if keep else (0,)),
+        x.new_empty((kept, *state), dtype=dtype),
     )
 
 
