@@ -48,8 +48,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "TGCE": {"network": "tgce"},
     "TGCE, each pair encoded": {"network": "tgce"},
     "HGNN": {"width": 64, "heads": ["pooled"]},
-    "HGNN, cross-attention": {"width": 64, "heads": ["cross"]},
-    "HGNN, cross-attention, hard pairs": {"width": 64, "heads": ["cross"]},
+    "HGNN, cross-attention": {"width": 64, "heads": ["cross", "pooled"]},
+    "HGNN, cross-attention, hard pairs": {"width": 64, "heads": ["cross", "pooled"]},
+    "HGNN, cross-attention alone": {"width": 64, "heads": ["cross"]},
     "HGNN, shared tokens": {"width": 64, "heads": ["shared"]},
     "shared tokens": {"width": 0, "heads": ["shared"], "vectors": 0},
 }

@@ -52,7 +52,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "neighbours": {"width": 0, "heads": ["shared"], "rounds": 2},
     "HGNN, neighbours": {"width": 32, "heads": ["shared"], "rounds": 2, "dropout": 0.3},
     "HGNN, shared tokens": {"width": 32, "heads": ["shared"], "dropout": 0.3},
-    "HGNN, cross-attention": {"width": 32, "heads": ["cross"], "vectors": 32},
+    "HGNN, cross-attention": {"width": 32, "heads": ["cross", "pooled"], "vectors": 32},
     "HGNN, pooled": {"width": 32, "heads": ["pooled"], "vectors": 32},
     "TGCE": {"network": "tgce", "vectors": 64},
 }

@@ -120,5 +120,5 @@ def attention(head: CrossAttention, devices: Devices, pair: tuple[int, int]) -> 
     if not devices.nodes.values.shape[1]:
         raise ValueError('devices: expected those of a matcher with a "cross" head')
     x, y = (devices.nodes[d] for d in pair)
-    scores = head.key(x) @ head.key(y).T
+    scores = head.keys(x) @ head.keys(y).T
     return Attention(scores.softmax(1), torch.sigmoid(head.filter(x))[:, 0])

@@ -13,6 +13,7 @@ from graphnets.assignment import Assignment, every_k
 from graphnets.cross_attention import CrossAttention
 from graphnets.hgnn import HGNN
 from graphnets.matching.devices import Devices
+from graphnets.matching.embedding import NodeEmbedding
 from graphnets.matching.evidence import TokenWeights
 from graphnets.matching.graphs import DeviceGraphs, device_graphs
 from graphnets.matching.heads import Pooled, SharedTokens
@@ -20,7 +21,6 @@ from graphnets.matching.logs import HOUR, Logs
 from graphnets.matching.tokens import DeviceTokens, device_tokens, node_features
 from graphnets.matching.vectors import page_vectors
 from graphnets.matching.vocabulary import Vocabulary, n_kinds
-from graphnets.mggnn import mlp
 from graphnets.ragged import Ragged
 from graphnets.tgce import attention_pool
 
@@ -53,9 +53,10 @@ class Inputs:
 class HGNNMatcher(nn.Module):
     """HGNN with heads that compare devices; the score is the sum of the heads' log-odds.
 
-    Heads: "cross" is the paper's cross-attention between all pages of both devices; "pooled" its
-    variant without, one vector a device; "shared" is cross-attention restricted to what both
-    devices have, tokens of their pages' addresses and titles, with learned weights.
+    Heads: "cross" is the paper's cross-attention between all pages of both devices, which does best
+    together with "pooled", its variant without, one vector a device; "shared" is cross-attention
+    restricted to what both devices have, tokens of their pages' addresses and titles, with learned
+    weights.
 
     Args:
         levels: of the pages' prefixes.
@@ -93,7 +94,7 @@ class HGNNMatcher(nn.Module):
         self.width, self.vectors = width, vectors
         self.rounds = rounds if "shared" in heads else 0
         if width:
-            self.embed = mlp(7 + kinds + vectors, width, width)
+            self.embed = NodeEmbedding(7 + kinds, vectors, width)
             self.network = HGNN(width, layers)
             self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict()

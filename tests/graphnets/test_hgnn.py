@@ -80,7 +80,8 @@ def test_cross_attention_is_its_formula():
 
     def explained(own, other):
         beta = torch.sigmoid(head.filter(own))
-        attended = (head.key(own) @ head.key(other).T).softmax(1) @ other
+        a, b = (k / k.norm(dim=1, keepdim=True) for k in (head.key(own), head.key(other)))
+        attended = (head.log_sharpness.exp() * a @ b.T).softmax(1) @ other
         return head.compare((beta * (attended - own)) ** 2).amax(0)
 
     expected = []
