@@ -5,7 +5,7 @@ import torch
 from small_models import drawn_tokens, small_model
 
 from nemotron_blocks.budget import ThinkingBudget
-from nemotron_blocks.generate import generate, stream
+from nemotron_blocks.generate import stream
 from nemotron_blocks.speculative import speculate
 
 PROMPTS = [[5, 9, 3, 3, 17], [8], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
@@ -120,15 +120,16 @@ def test_drawn_speculative_tokens_have_the_same_distribution():
 
 def test_wrong_arguments_are_named():
     model = small_model("M")
-    for prompts, options, error, message in (
-        ([], {}, ValueError, "prompts: expected at least one"),
-        ([[1], []], {}, ValueError, "prompts: expected at least one, each of at least one token"),
-        (torch.tensor([1, 2]), {}, TypeError, r"prompts: expected \(B, L\) int64"),
-        ([[1]], {"prefill": 0}, ValueError, "prefill: expected at least 1"),
-        ([[99]], {}, ValueError, "tokens: expected 0 to 60"),
+    for prompts, error, message in (
+        ([], ValueError, "prompts: expected at least one"),
+        ([[1], []], ValueError, "prompts: expected at least one, each of at least one token"),
+        (torch.tensor([1, 2]), TypeError, r"prompts: expected \(B, L\) int64"),
+        ([[99]], ValueError, "tokens: expected 0 to 60"),
     ):
         with pytest.raises(error, match=message):
-            generate(model, prompts, 3, **options)
+            model.generate(prompts, 3)
+    with pytest.raises(ValueError, match="prefill: expected at least 1"):
+        model.generate([[1]], 3, prefill=0)
     with pytest.raises(ValueError, match="max_new_tokens: expected at least 0, got -1"):
         model.generate([[1]], -1)
     with pytest.raises(ValueError, match="model: it predicts no tokens ahead"):
