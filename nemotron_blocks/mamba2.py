@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from nemotron_blocks.cache import MambaState
 from nemotron_blocks.norm import GatedRMSNorm
 from nemotron_blocks.sequence import Sequence
-from sparsetorch_kernels import causal_conv, ssd_scan, ssd_step
+from sparsetorch_kernels import causal_conv, causal_conv_step, ssd_scan, ssd_step
 
 
 class Mamba2(nn.Module):
@@ -65,14 +65,7 @@ class Mamba2(nn.Module):
         """(B, L, D) -> (B, L, D); `kept` goes on from the tokens before, and keeps these."""
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(self.sizes, dim=-1)
         conv, ssm = self._before(kept, sequence)
-        xBC_BLC, conv = causal_conv(
-            xBC_BLC,
-            self.conv1d.weight[:, 0],
-            self.conv1d.bias,
-            initial=conv,
-            seq_idx=sequence.seq_idx,
-            activation="silu",
-        )
+        xBC_BLC, conv = self._convolve(xBC_BLC, conv, sequence)
         y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
         if kept is not None:
             kept.conv, kept.ssm = conv, ssm
@@ -88,6 +81,16 @@ class Mamba2(nn.Module):
             return kept.conv, kept.ssm
         old = ~sequence.fresh
         return kept.conv * old[:, None, None], kept.ssm * old[:, None, None, None]
+
+    def _convolve(
+        self, xBC_BLC: Tensor, conv: Tensor | None, sequence: Sequence
+    ) -> tuple[Tensor, Tensor]:
+        """The result, (B, L, C), and what the next tokens will ask for."""
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+        if sequence.length == 1 and conv is not None:
+            y_BC, conv = causal_conv_step(xBC_BLC[:, 0], weight, bias, conv)
+            return y_BC[:, None], conv
+        return causal_conv(xBC_BLC, weight, bias, initial=conv, seq_idx=sequence.seq_idx)
 
     def _scan(
         self, xBC_BLC: Tensor, dt_BLH: Tensor, ssm: Tensor | None, sequence: Sequence
