@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 BLOCKS = {"M": "Mamba-2", "*": "attention", "-": "MLP", "E": "mixture of experts"}
@@ -207,6 +207,3 @@ class HybridConfig:
             self._at_least_one("d_latent")
         if self.d_shared < 0:
             raise ValueError(f"d_shared: expected at least 0, got {self.d_shared}")
-
-
-FIELDS = tuple(field.name for field in fields(HybridConfig))

@@ -90,9 +90,6 @@ def fields_of(config: dict[str, Any]) -> dict[str, Any]:
         if given.get(name, value) != value:
             raise ValueError(f"{name}: this library has {value!r} alone, got {given[name]!r}")
     fields = {ours: given[theirs] for theirs, ours in _NAMES.items() if theirs in given}
-    for name in ("top_k", "d_expert", "n_experts"):
-        if "E" not in _pattern(given):
-            fields.pop(name, None)
     fields["pattern"] = _pattern(given)
     if given.get("n_shared_experts", 1):
         fields["d_shared"] = given.get("moe_shared_expert_intermediate_size", 0)

@@ -212,7 +212,8 @@ class TextData(ResumableDataModule):
     def setup(self, stage: str) -> None:
         """Open the files of tokens."""
         h = self.hparams
-        ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        together = dist.is_available() and dist.is_initialized()
+        ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         make: Callable[..., TokenBatches] = partial(
             TokenBatches, length=h["length"], size=h["batch"], rank=ranks[0], processes=ranks[1]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 STANDARD_LIBRARY = "stdlib"
@@ -64,13 +64,3 @@ def key(files: Sequence[Path]) -> str:
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def paragraphs(text: str, characters: int = 20_000) -> Iterator[str]:
-    """A text in pieces of about so many characters, that end where a line does."""
-    start = 0
-    while start < len(text):
-        stop = text.find("\n", start + characters)
-        stop = len(text) if stop < 0 else stop + 1
-        yield text[start:stop]
-        start = stop

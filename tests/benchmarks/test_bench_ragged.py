@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("torch_geometric")
+pytest.importorskip("torch_geometric", reason="no PyG: bench_ragged is NOT tested")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import bench_ragged

@@ -10,8 +10,8 @@ from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.router import Router
 
-if os.environ.get("REQUIRE_TRANSFORMERS") != "1":
-    pytest.importorskip("transformers", minversion="5.3")
+if not os.environ.get("CI"):  # which must have it
+    pytest.importorskip("transformers", "5.3", reason="no transformers 5.3: parity is NOT tested")
 from transformers import NemotronHForCausalLM
 
 MODELS = {
