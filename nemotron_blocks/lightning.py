@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -68,6 +69,7 @@ class HybridModule(L.LightningModule):
         self.save_hyperparameters({"config": asdict(config)})
         self.model = HybridLM(config)
         self.model.recompute = recompute
+        self._last_step: float | None = None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss, unweighted: "next", "ahead" and "balance", where there are any."""
@@ -108,6 +110,7 @@ class HybridModule(L.LightningModule):
             )
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
         self.log("train/loss", loss.detach(), prog_bar=True)
+        self._log_speed(batch.tokens.numel())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -147,6 +150,13 @@ class HybridModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _log_speed(self, tokens: int) -> None:
+        """Tokens a second of this process, from one batch to the next; validation counts, too."""
+        now, before = time.perf_counter(), self._last_step
+        self._last_step = now
+        if before is not None:
+            self.log("train/tokens_per_s", tokens / (now - before))
 
     @staticmethod
     def _loss(hidden: Tensor, output: Tensor, targets: Tensor) -> Tensor:
