@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from nemotron_blocks.cache import MambaState
 from nemotron_blocks.norm import GatedRMSNorm
 from nemotron_blocks.sequence import Sequence
-from sparsetorch_kernels import causal_conv, causal_conv_step, ssd_scan, ssd_step
+from sparsetorch_kernels import causal_conv, mamba2_step, ssd_scan
 
 
 class Mamba2(nn.Module):
@@ -65,8 +65,13 @@ class Mamba2(nn.Module):
         """(B, L, D) -> (B, L, D); `kept` goes on from the tokens before, and keeps these."""
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(self.sizes, dim=-1)
         conv, ssm = self._before(kept, sequence)
-        xBC_BLC, conv = self._convolve(xBC_BLC, conv, sequence)
-        y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
+        if sequence.length == 1 and conv is not None and ssm is not None:
+            y_BLI, conv, ssm = self._step(xBC_BLC, dt_BLH, conv, ssm)
+        else:
+            weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+            seq_idx = sequence.seq_idx
+            xBC_BLC, conv = causal_conv(xBC_BLC, weight, bias, initial=conv, seq_idx=seq_idx)
+            y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
         if kept is not None:
             kept.conv, kept.ssm = conv, ssm
         return self.out_proj(self.norm(y_BLI, z_BLI))
@@ -82,15 +87,24 @@ class Mamba2(nn.Module):
         old = ~sequence.fresh
         return kept.conv * old[:, None, None], kept.ssm * old[:, None, None, None]
 
-    def _convolve(
-        self, xBC_BLC: Tensor, conv: Tensor | None, sequence: Sequence
-    ) -> tuple[Tensor, Tensor]:
-        """The result, (B, L, C), and what the next tokens will ask for."""
-        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
-        if sequence.length == 1 and conv is not None:
-            y_BC, conv = causal_conv_step(xBC_BLC[:, 0], weight, bias, conv)
-            return y_BC[:, None], conv
-        return causal_conv(xBC_BLC, weight, bias, initial=conv, seq_idx=sequence.seq_idx)
+    def _step(
+        self, xBC_B1C: Tensor, dt_B1H: Tensor, conv: Tensor, ssm: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The result of one token, (B, 1, I), and what the next one will ask for."""
+        y_BI, conv, ssm = mamba2_step(
+            xBC_B1C[:, 0],
+            dt_B1H[:, 0],
+            self.conv1d.weight[:, 0],
+            self.conv1d.bias,
+            conv,
+            self.A_log,
+            self.D,
+            self.dt_bias,
+            ssm,
+            self.groups,
+            self.dt_limit,
+        )
+        return y_BI[:, None], conv, ssm
 
     def _scan(
         self, xBC_BLC: Tensor, dt_BLH: Tensor, ssm: Tensor | None, sequence: Sequence
@@ -103,10 +117,6 @@ class Mamba2(nn.Module):
         wide = torch.promote_types(dt_BLH.dtype, torch.float32)
         dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
         A_H, D_H = -self.A_log.to(wide).exp(), self.D.to(wide)
-        if sequence.length == 1 and ssm is not None:
-            first = (x_BLHP[:, 0], dt_BLH[:, 0], A_H, B_BLGN[:, 0], C_BLGN[:, 0], D_H, ssm)
-            y_BHP, ssm = ssd_step(*first)
-            return y_BHP.flatten(1)[:, None], ssm
         y_BLHP, ssm = ssd_scan(
             x_BLHP,
             dt_BLH,

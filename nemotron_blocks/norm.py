@@ -31,6 +31,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
         if by_hand(x):
+            if not torch.is_grad_enabled():  # to call a function of autograd takes as long again
+                return _normed(x, self.weight, self.eps)
             return _RMSNorm.apply(x, self.weight, self.eps)
         wide = to_wide(x)
         return rms_norm(wide, wide.shape[-1:], self.weight.to(wide.dtype), self.eps).to(x.dtype)
@@ -56,6 +58,8 @@ class GatedRMSNorm(nn.Module):
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
         """(..., width) of the scan and of the gate -> (..., width)."""
         if by_hand(y):
+            if not torch.is_grad_enabled():
+                return _gated(y, z, self.weight, self.groups, self.eps)
             return _GatedRMSNorm.apply(y, z, self.weight, self.groups, self.eps)
         gated = (to_wide(y) * silu(to_wide(z))).unflatten(-1, (self.groups, -1))
         found = rms_norm(gated, gated.shape[-1:], None, self.eps).flatten(-2)
@@ -77,6 +81,16 @@ def _scale(x: Tensor, eps: float) -> Tensor:
     return (vecdot(x, x) / x.shape[-1] + eps).rsqrt()[..., None]
 
 
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = to_wide(x)
+    return (wide * _scale(wide, eps)).mul_(weight).to(x.dtype)
+
+
+def _gated(y: Tensor, z: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
+    gated = silu(to_wide(z)).mul_(to_wide(y)).unflatten(-1, (groups, -1))
+    return (gated * _scale(gated, eps)).flatten(-2).mul_(weight).to(y.dtype)
+
+
 def _to_input(to_normed: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
     """The derivative with respect to x from that with respect to normed = x scale(x)."""
     along = vecdot(to_normed, normed)[..., None] / normed.shape[-1]
@@ -88,8 +102,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
-        wide = to_wide(x)
-        return (wide * _scale(wide, eps)).mul_(weight).to(x.dtype)
+        return _normed(x, weight, eps)
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,8 +121,7 @@ class _GatedRMSNorm(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, z: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
         ctx.save_for_backward(y, z, weight)
         ctx.groups, ctx.eps = groups, eps
-        gated = silu(to_wide(z)).mul_(to_wide(y)).unflatten(-1, (groups, -1))
-        return (gated * _scale(gated, eps)).flatten(-2).mul_(weight).to(y.dtype)
+        return _gated(y, z, weight, groups, eps)
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:

@@ -20,6 +20,7 @@ from sparsetorch_kernels.moe.squared_relu import squared_relu
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
 from sparsetorch_kernels.ssd.conv import causal_conv, causal_conv_step
+from sparsetorch_kernels.ssd.mixer_step import mamba2_step
 from sparsetorch_kernels.ssd.ops import ssd_scan, ssd_step
 from sparsetorch_kernels.triangular.ops import solve_triangular
 from sparsetorch_kernels.triangular.reference import SingularTriangleError
@@ -42,6 +43,7 @@ __all__ = [
     "forward_layout",
     "grouped_mlp",
     "level_sets",
+    "mamba2_step",
     "nestable",
     "permute",
     "routed_mlp",

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cholesky.h"
+#include "mamba2_step.h"
 #include "permute.h"
 #include "pieces.h"
 #include "sddmm.h"
@@ -172,6 +173,10 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
   m.def(
       "solve_triangular(Tensor crow, Tensor col, Tensor? perm, Tensor t_crow, Tensor t_col, "
       "Tensor? t_perm, Tensor values, Tensor b, bool lower, bool unit) -> Tensor");
+  m.def(
+      "mamba2_step(Tensor inputs, Tensor steps, Tensor weight, Tensor? bias, Tensor earlier, "
+      "Tensor log_decay, Tensor skip, Tensor step_bias, float low, float high, Tensor before, "
+      "int groups) -> (Tensor, Tensor, Tensor)");
   m.def("ilu0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
   m.def("ic0(Tensor crow, Tensor col, Tensor values, int n_cols) -> Tensor");
 }
@@ -190,6 +195,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("permute", TORCH_BOX(&sparsetorch::permute));
   m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));
+  m.impl("mamba2_step", TORCH_BOX(&sparsetorch::mamba2_step));
   m.impl("ilu0", TORCH_BOX(&sparsetorch::ilu0));
   m.impl("ic0", TORCH_BOX(&sparsetorch::ic0));
 }
