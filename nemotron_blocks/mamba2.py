@@ -100,9 +100,8 @@ class Mamba2(nn.Module):
         x_BLI, B_BLGN, C_BLGN = xBC_BLC.split([inner, *2 * [(channels - inner) // 2]], dim=-1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         B_BLGN, C_BLGN = (part.unflatten(-1, (self.groups, -1)) for part in (B_BLGN, C_BLGN))
-        wide = torch.promote_types(dt_BLH.dtype, torch.float32)
-        dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
-        A_H, D_H = -self.A_log.to(wide).exp(), self.D.to(wide)
+        dt_BLH, A_H = self._steps(dt_BLH)
+        D_H = self.D.to(A_H.dtype)
         if sequence.length == 1 and ssm is not None:
             first = (x_BLHP[:, 0], dt_BLH[:, 0], A_H, B_BLGN[:, 0], C_BLGN[:, 0], D_H, ssm)
             y_BHP, ssm = ssd_step(*first)
@@ -119,3 +118,9 @@ class Mamba2(nn.Module):
             chunk_size=self.chunk_size,
         )
         return y_BLHP.flatten(2), ssm
+
+    def _steps(self, dt_BLH: Tensor) -> tuple[Tensor, Tensor]:
+        """Time steps, (B, L, H), from what the projection makes, and A, (H,)."""
+        wide = torch.promote_types(dt_BLH.dtype, torch.float32)
+        dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
+        return dt_BLH, -self.A_log.to(wide).exp()

@@ -1,0 +1,53 @@
+"""Fully sharded data parallel (FSDP2): each rank keeps a part of every weight."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+
+from nemotron_blocks.block import Block
+from nemotron_blocks.model import HybridLM
+from nemotron_blocks.parallel.weights import check_mesh
+
+
+def shard(
+    model: HybridLM, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None
+) -> HybridLM:
+    """Shard every block, then the rest, over ranks that see tokens of their own, in place.
+
+    The first rank's weights count. Gradients are the mean over ranks, as under
+    DistributedDataParallel. A block's weights are whole while it runs; those of embedding, last
+    norm, output and what joins tokens ahead from `hidden` to the end of the backward pass.
+
+    Args:
+        model: on the device; `tensor_parallel` may have been there before.
+        mesh: of one dimension.
+        policy: dtypes of arithmetic and of reducing gradients.
+
+    Raises:
+        ValueError: the mesh has more dimensions.
+    """
+    _agree(model, check_mesh(mesh))
+    policy = policy or MixedPrecisionPolicy()
+    for module in model.modules():
+        if isinstance(module, Block):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # Training asks for hidden states, and takes the output's weights from there.
+    register_fsdp_forward_method(model, "hidden")
+    return model
+
+
+@torch.no_grad()
+def _agree(model: HybridLM, group: dist.ProcessGroup) -> None:
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not tensor.is_meta:
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            dist.broadcast(local, group_src=0, group=group)
