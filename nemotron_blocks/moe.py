@@ -105,11 +105,10 @@ class Experts(nn.Module):
 
     def _operands(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens and both stacks, of autocast's dtype as in any linear layer there."""
-        operands = x_TD, self.up, self.down
-        if torch.is_autocast_enabled(x_TD.device.type):
-            dtype = torch.get_autocast_dtype(x_TD.device.type)
-            operands = tuple(operand.to(dtype) for operand in operands)
-        return operands
+        if not torch.is_autocast_enabled(x_TD.device.type):
+            return x_TD, self.up, self.down
+        dtype = torch.get_autocast_dtype(x_TD.device.type)
+        return x_TD.to(dtype), self.up.to(dtype), self.down.to(dtype)
 
     def extra_repr(self) -> str:
         """The sizes, for `print(module)`."""

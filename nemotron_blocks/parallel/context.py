@@ -46,17 +46,18 @@ def context_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
     for module in list(model.modules()):
         for kind, of_a_piece in kinds.items():
             if isinstance(module, kind):
-                extend(module, of_a_piece)
-                module.context_group = group  # pyright: ignore[reportAttributeAccessIssue]
+                extend(module, of_a_piece, context_group=group)
     return model
 
 
-def piece(x_BS: Tensor, mesh: DeviceMesh) -> Tensor:
-    """This rank's part (B, L, ...) of rows (B, R L, ...).
+def piece(x_BS: Tensor, mesh: DeviceMesh | None) -> Tensor:
+    """This rank's part (B, L, ...) of rows (B, R L, ...); all of them without a mesh.
 
     Raises:
         ValueError: rows are not of R pieces of one length.
     """
+    if mesh is None:
+        return x_BS
     check_mesh(mesh)
     if x_BS.shape[1] % mesh.size():
         raise ValueError(
@@ -66,15 +67,16 @@ def piece(x_BS: Tensor, mesh: DeviceMesh) -> Tensor:
     return x_BS.chunk(mesh.size(), dim=1)[mesh.get_local_rank()]
 
 
-def whole_row(x_BL: Tensor, mesh: DeviceMesh) -> Tensor:
+def whole_row(x_BL: Tensor, mesh: DeviceMesh | None) -> Tensor:
     """The rows (B, R L, ...) of which this rank has a piece (B, L, ...); differentiable.
 
-    For what needs whole documents: the balance loss of routers' scores, targets ahead.
+    For what needs whole documents: the balance loss of routers' scores, targets ahead. Without a
+    mesh rows are whole already.
     """
-    return _row(x_BL, check_mesh(mesh))
+    return x_BL if mesh is None else _row(x_BL, check_mesh(mesh))
 
 
-def token_mean(loss: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
+def token_mean(loss: Tensor, targets: Tensor, mesh: DeviceMesh | None) -> Tensor:
     """A rank's mean loss, weighted by how many of all targets that count are its own.
 
     The mean over ranks is the mean over the tokens of all, where that of the losses as they are
@@ -83,8 +85,10 @@ def token_mean(loss: Tensor, targets: Tensor, mesh: DeviceMesh) -> Tensor:
     Args:
         loss: 0-d, the mean over this rank's targets that count.
         targets: integers; `IGNORED` does not count.
-        mesh: of one dimension.
+        mesh: of one dimension; the loss is returned as it is without one.
     """
+    if mesh is None:
+        return loss
     count = (targets != IGNORED).sum()
     total = count.clone()
     dist.all_reduce(total, group=check_mesh(mesh))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Placement, Shard
 
@@ -45,12 +45,11 @@ def expert_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
             f"n_experts: expected a multiple of {mesh.size()}, the ranks of expert parallel, got "
             f"{config.n_experts}"
         )
-    placements: dict[nn.Parameter, Placement] = {}
+    placements: dict[Tensor, Placement] = {}
     for module in list(model.modules()):
         if isinstance(module, Experts):
-            placements |= {module.up: Shard(0), module.down: Shard(0)}
-            extend(module, _ExpertsOfARank)
-            module.process_group = group  # pyright: ignore[reportAttributeAccessIssue]
+            placements |= dict.fromkeys((module.up, module.down), Shard(0))
+            extend(module, _ExpertsOfARank, process_group=group)
     spread(model, mesh, placements)
     return model
 

@@ -52,11 +52,11 @@ def tensor_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
     """
     group = check_mesh(mesh)
     _check(model.config, mesh.size())
-    placements: dict[nn.Parameter, Placement] = {}
+    placements: dict[Tensor, Placement] = {}
     for module in list(model.modules()):
         match module:
             case Mamba2():
-                _divide_mamba(module, mesh.size())
+                _divide_heads(module, mesh.size())
                 sides = [(module.in_proj.weight, 0), (module.out_proj.weight, 1)]
                 whole = (*module.conv1d.parameters(), *module.norm.parameters())
                 sides += [(w, 0) for w in (*whole, module.A_log, module.D, module.dt_bias)]
@@ -70,11 +70,10 @@ def tensor_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
             case _:
                 continue
         placements |= {weight: Shard(dim) for weight, dim in sides}
-        extend(module, _DividedExperts if isinstance(module, Experts) else _Divided)
-        module.process_group = group  # pyright: ignore[reportAttributeAccessIssue]
+        kind = _DividedExperts if isinstance(module, Experts) else _Divided
+        extend(module, kind, process_group=group)
     spread(model, mesh, placements)
-    extend(model, _DividedCache)
-    model.ranks = mesh.size()  # pyright: ignore[reportAttributeAccessIssue]
+    extend(model, _DividedCache, ranks=mesh.size())
     return model
 
 
@@ -86,6 +85,12 @@ class _Divided(nn.Module):
     def forward(self, x: Tensor, *others: object) -> Tensor:
         y = super().forward(copied(x, self.process_group), *others)
         return summed(y, self.process_group)
+
+
+class _DividedRows(Mamba2):
+    """A mixer whose rows are in another order, of which `full_state_dict` knows."""
+
+    row_orders: dict[str, Tensor]
 
 
 class _DividedExperts(Experts):
@@ -112,7 +117,7 @@ class _DividedCache(HybridLM):
 
 
 @torch.no_grad()
-def _divide_mamba(mixer: Mamba2, ranks: int) -> None:
+def _divide_heads(mixer: Mamba2, ranks: int) -> None:
     """Sort rows so that the r-th part of each weight is rank r's, and make the sizes a rank's."""
     inner, channels, heads = mixer.sizes
     half = (channels - inner) // 2
@@ -122,7 +127,7 @@ def _divide_mamba(mixer: Mamba2, ranks: int) -> None:
     for name, order in orders.items():
         weight = mixer.get_parameter(name)
         weight.copy_(weight[order])
-    mixer.row_orders = orders  # pyright: ignore[reportAttributeAccessIssue]
+    extend(mixer, _DividedRows, row_orders=orders)
     mixer.sizes = (inner // ranks, channels // ranks, heads // ranks)
     mixer.heads, mixer.groups = mixer.heads // ranks, mixer.groups // ranks
     mixer.norm.groups = mixer.groups

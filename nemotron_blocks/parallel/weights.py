@@ -27,16 +27,16 @@ class PlainParameters(nn.Module):
         return found
 
 
-def extend(module: nn.Module, kind: type[nn.Module]) -> None:
+def extend(module: nn.Module, kind: type[nn.Module], **attributes: Any) -> None:
     """Make a module one of `kind` besides what it is; methods of `kind` come first."""
     old = type(module)
     module.__class__ = type(f"{kind.__name__}{old.__name__}", (kind, old), {})
+    for name, value in attributes.items():
+        setattr(module, name, value)
 
 
 @torch.no_grad()
-def spread(
-    model: nn.Module, mesh: DeviceMesh, placements: Mapping[nn.Parameter, Placement]
-) -> None:
+def spread(model: nn.Module, mesh: DeviceMesh, placements: Mapping[Tensor, Placement]) -> None:
     """Make all parameters DTensors, in place: the values of the first rank, on each.
 
     Args:

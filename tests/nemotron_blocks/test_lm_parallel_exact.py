@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from lm_parallel import MODELS, agree, gradients, loss_of, mesh_of_all, packed, whole_model
 from processes import run_together
+from torch.distributed.tensor import DTensor
 
 from nemotron_blocks.parallel import (
     context_parallel,
@@ -35,6 +36,7 @@ def _tensor():
         loss.backward()
         torch.testing.assert_close(loss, expected)
         norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 0.01) for m in (single, model)]
+        assert isinstance(norms[1], DTensor)
         torch.testing.assert_close(norms[1].full_tensor(), norms[0])
         agree(gradients(model), gradients(single))
 
