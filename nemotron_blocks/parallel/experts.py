@@ -16,7 +16,7 @@ from torch.distributed.tensor import Placement, Shard
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.moe import Experts
 from nemotron_blocks.parallel.collectives import exchanged
-from nemotron_blocks.parallel.weights import check_mesh, extend, spread
+from nemotron_blocks.parallel.weights import check_mesh, check_whole, extend, spread
 from nemotron_blocks.router import Routing
 from sparsetorch_kernels import grouped_mlp
 
@@ -32,9 +32,11 @@ def expert_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
         mesh: of one dimension.
 
     Raises:
-        ValueError: the pattern has no experts, or the ranks do not divide n_experts.
+        ValueError: the pattern has no experts, the ranks do not divide n_experts, or the weights
+            are spread already.
     """
     group = check_mesh(mesh)
+    check_whole(model)
     config = model.config
     if "E" not in config.pattern:
         raise ValueError(

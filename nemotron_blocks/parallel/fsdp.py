@@ -34,7 +34,7 @@ def shard(
     Raises:
         ValueError: the mesh has more dimensions.
     """
-    _agree(model, check_mesh(mesh))
+    _agree(model, check_mesh(mesh), torch.device(mesh.device_type))
     policy = policy or MixedPrecisionPolicy()
     for module in model.modules():
         if isinstance(module, Block):
@@ -46,8 +46,10 @@ def shard(
 
 
 @torch.no_grad()
-def _agree(model: HybridLM, group: dist.ProcessGroup) -> None:
+def _agree(model: HybridLM, group: dist.ProcessGroup, device: torch.device) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if not tensor.is_meta:
             local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            dist.broadcast(local, group_src=0, group=group)
+            sent = local.to(device)  # one at a time: the whole model may not fit
+            dist.broadcast(sent, group_src=0, group=group)
+            local.copy_(sent)

@@ -26,7 +26,7 @@ from nemotron_blocks.mlp import MLP
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.moe import Experts
 from nemotron_blocks.parallel.collectives import copied, summed
-from nemotron_blocks.parallel.weights import check_mesh, extend, spread
+from nemotron_blocks.parallel.weights import check_mesh, check_whole, extend, spread
 from nemotron_blocks.router import Routing
 
 _DIVIDED = {  # fields that the ranks have to divide, by symbol
@@ -48,9 +48,11 @@ def tensor_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
         mesh: of one dimension.
 
     Raises:
-        ValueError: the ranks do not divide n_groups, n_kv_heads, d_ff, d_expert or d_shared.
+        ValueError: the ranks do not divide n_groups, n_kv_heads, d_ff, d_expert or d_shared; the
+            weights are spread already.
     """
     group = check_mesh(mesh)
+    check_whole(model)
     _check(model.config, mesh.size())
     placements: dict[Tensor, Placement] = {}
     for module in list(model.modules()):

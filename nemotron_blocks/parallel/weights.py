@@ -63,17 +63,38 @@ def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
     Every process has to call it, and each gets all of it. `HybridLM.save_pretrained` does so.
     """
-    state = {name: _whole(tensor).cpu() for name, tensor in model.state_dict().items()}
-    for prefix, module in model.named_modules():
-        for name, order in getattr(module, "row_orders", {}).items():
-            key = f"{prefix}.{name}" if prefix else name
-            state[key] = state[key][order.argsort()]
-    return state
+    return whole_tensors(model, model.state_dict())
+
+
+@torch.no_grad()
+def whole_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is spread as the weights of these names, gradients for instance, whole on the CPU.
+
+    Every process has to call it.
+    """
+    orders = {
+        f"{prefix}.{name}": order
+        for prefix, module in model.named_modules()
+        for name, order in getattr(module, "row_orders", {}).items()
+    }
+    found = {}
+    for name, tensor in tensors.items():
+        whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+        found[name] = whole[orders[name].argsort()] if name in orders else whole
+    return found
 
 
 def is_spread(model: nn.Module) -> bool:
     """Whether weights are spread over processes."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raise ValueError if weights are spread already."""
+    if is_spread(model):
+        raise ValueError(
+            "model: its weights are spread over processes already; divide heads or experts first"
+        )
 
 
 def check_mesh(mesh: DeviceMesh) -> dist.ProcessGroup:
@@ -87,7 +108,3 @@ def check_mesh(mesh: DeviceMesh) -> dist.ProcessGroup:
             f"mesh: expected one dimension, got {mesh.ndim}; mesh[name] is the one of that name"
         )
     return mesh.get_group()
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from small_models import drawn_tokens, small_model
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from nemotron_blocks import HybridLM, next_token_loss
 from nemotron_blocks.balance import sequence_balance_loss
 from nemotron_blocks.batches import targets_ahead
 from nemotron_blocks.loss import IGNORED
-from nemotron_blocks.parallel import full_state_dict
+from nemotron_blocks.parallel import mean_gradients, piece, token_mean, whole_row
+from nemotron_blocks.parallel.weights import whole_tensors
 from nemotron_blocks.router import collect_routings
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -41,6 +43,7 @@ def whole_model(name: str) -> HybridLM:
         for weight_name, weight in model.named_parameters():
             if weight_name.endswith("dt_bias"):
                 weight -= 2
+    model.recompute = name == "latent"
     return model.train()
 
 
@@ -57,42 +60,35 @@ def packed(rows: int = 4, length: int = 24) -> Packed:
     return Packed(tokens, targets, seq_idx)
 
 
-def loss_of(
-    model: HybridLM,
-    batch: Packed,
-    weighted: Callable[[Tensor, Tensor], Tensor] = lambda loss, targets: loss,
-    row: Callable[[Tensor], Tensor] = lambda x: x,
-    part: Callable[[Tensor], Tensor] = lambda x: x,
-) -> Tensor:
-    """Next token, tokens ahead and balance; the functions put pieces of rows together."""
+def loss_of(model: HybridLM, batch: Packed, mesh: DeviceMesh | None = None) -> Tensor:
+    """Next token, tokens ahead and balance; the mesh is of ranks that have pieces of rows."""
 
     def mean(hidden: Tensor, targets: Tensor) -> Tensor:
-        output = model.lm_head.weight
-        return weighted(next_token_loss(hidden.flatten(0, 1), output, targets.flatten()), targets)
+        loss = next_token_loss(hidden.flatten(0, 1), model.lm_head.weight, targets.flatten())
+        return token_mean(loss, targets, mesh)
 
+    targets, seq_idx = whole_row(batch.targets, mesh), whole_row(batch.seq_idx, mesh)
     with collect_routings(model) as routings:
         hidden = model.hidden(batch.tokens, batch.seq_idx)
         loss = mean(hidden, batch.targets)
         for k, deeper in enumerate(model.ahead(hidden, batch.tokens, batch.seq_idx), 1):
-            targets = part(targets_ahead(row(batch.targets), row(batch.seq_idx), k))
-            loss = loss + 0.3 * mean(deeper, targets)
+            loss = loss + 0.3 * mean(deeper, piece(targets_ahead(targets, seq_idx, k), mesh))
     for routing in routings:
-        scores = row(routing.scores.unflatten(0, batch.tokens.shape))
-        loss = loss + 0.1 * sequence_balance_loss(scores, 2, row(batch.seq_idx))
+        scores = whole_row(routing.scores.unflatten(0, batch.tokens.shape), mesh)
+        loss = loss + 0.1 * sequence_balance_loss(scores, 2, seq_idx)
     return loss
 
 
 def gradients(model: HybridLM) -> dict[str, Tensor]:
     """Of every parameter, whole, in the order of one process."""
-    with torch.no_grad():
-        for weight in model.parameters():
-            assert weight.grad is not None
-            if isinstance(weight, DTensor):
-                assert isinstance(weight.grad, DTensor)
-                assert weight.grad.placements == weight.placements
-            weight.copy_(weight.grad)
-    state = full_state_dict(model)
-    return {name: state[name] for name, _ in model.named_parameters(remove_duplicate=False)}
+    found = {}
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        if isinstance(weight, DTensor):
+            assert isinstance(weight.grad, DTensor)
+            assert weight.grad.placements == weight.placements, name
+        found[name] = weight.grad
+    return {name: gradient.clone() for name, gradient in whole_tensors(model, found).items()}
 
 
 def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -104,6 +100,40 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert bool(tensor.any()), name
 
 
-def mesh_of_all(size: int = 2) -> DeviceMesh:
-    """All processes in a line."""
-    return init_device_mesh("cpu", (size,))
+def check_halves(
+    model: HybridLM, single: HybridLM, batch: Packed, mesh: DeviceMesh
+) -> dict[str, Tensor]:
+    """Each rank has half of the rows; gradients, which are returned, are of the mean loss."""
+    halves = [Packed(*rows) for rows in zip(*(t.chunk(2) for t in batch))]
+    losses = [loss_of(single, half) for half in halves]
+    torch.stack(losses).mean().backward()
+    loss = loss_of(model, halves[mesh.get_local_rank()])
+    torch.testing.assert_close(loss, losses[mesh.get_local_rank()])
+    _backward(model, loss, mesh)
+    expected = gradients(single)
+    agree(gradients(model), expected)
+    return expected
+
+
+def check_pieces(model: HybridLM, single: HybridLM, batch: Packed, mesh: DeviceMesh) -> None:
+    """Each rank has a piece of each row; the mean over ranks is the loss of whole rows."""
+    expected = loss_of(single, batch)
+    expected.backward()
+    loss = loss_of(model, Packed(*(piece(t, mesh) for t in batch)), mesh)
+    both = loss.detach().clone()
+    dist.all_reduce(both, group=mesh.get_group())
+    torch.testing.assert_close(both / mesh.size(), expected.detach())
+    _backward(model, loss, mesh)
+    agree(gradients(model), gradients(single))
+
+
+def _backward(model: HybridLM, loss: Tensor, mesh: DeviceMesh) -> None:
+    loss.backward()
+    if not isinstance(model, FSDPModule):
+        mean_gradients(model, mesh)
+
+
+def mesh_of(*sizes: int) -> DeviceMesh:
+    """All processes in a line, or in Lightning's rectangle."""
+    names = ("data_parallel", "tensor_parallel") if len(sizes) == 2 else None
+    return init_device_mesh("cpu", sizes, mesh_dim_names=names)

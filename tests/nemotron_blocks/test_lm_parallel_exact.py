@@ -1,4 +1,4 @@
-"""Loss and every gradient over two processes are those of one, in float64."""
+"""Loss and every gradient over several processes are those of one, in float64."""
 
 from __future__ import annotations
 
@@ -7,53 +7,49 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from lm_parallel import MODELS, agree, gradients, loss_of, mesh_of_all, packed, whole_model
+from lm_parallel import (
+    MODELS,
+    agree,
+    check_halves,
+    check_pieces,
+    gradients,
+    loss_of,
+    mesh_of,
+    packed,
+    whole_model,
+)
 from processes import run_together
+from small_models import drawn_tokens, small_model
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from nemotron_blocks.parallel import (
     context_parallel,
     expert_parallel,
-    mean_gradients,
     piece,
     shard,
     tensor_parallel,
-    token_mean,
-    whole_row,
 )
+from nemotron_blocks.parallel.divide import divide
 
-HERE = ["lm_parallel"]
 
-
-def _tensor():
-    mesh, batch = mesh_of_all(), packed()
+def tensor():
+    mesh, batch = mesh_of(2), packed()
     for name in MODELS:
         single = whole_model(name)
         model = tensor_parallel(copy.deepcopy(single), mesh)
-        expected = loss_of(single, batch)
-        expected.backward()
-        loss = loss_of(model, batch)
-        loss.backward()
+        expected, loss = loss_of(single, batch), loss_of(model, batch)
         torch.testing.assert_close(loss, expected)
+        expected.backward()
+        loss.backward()
         norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 0.01) for m in (single, model)]
         assert isinstance(norms[1], DTensor)
         torch.testing.assert_close(norms[1].full_tensor(), norms[0])
         agree(gradients(model), gradients(single))
 
 
-def _half(batch, rank=None):
-    rank = dist.get_rank() if rank is None else rank
-    return type(batch)(*(t.chunk(2)[rank] for t in batch))
-
-
-def _mean_of_halves(single, batch):
-    for rank in range(2):
-        (loss_of(single, _half(batch, rank)) / 2).backward()
-    return gradients(single)
-
-
-def _fsdp():
-    mesh, batch = mesh_of_all(), packed()
+def fsdp():
+    mesh, batch = mesh_of(2), packed()
     for name in MODELS:
         single = whole_model(name)
         model = copy.deepcopy(single)
@@ -61,15 +57,13 @@ def _fsdp():
             torch.nn.init.zeros_(model.embeddings.weight)  # the first rank's weights count
         model = shard(model, mesh)
         for _ in range(2):
+            single.zero_grad()
             model.zero_grad()
-            loss = loss_of(model, _half(batch))
-            loss.backward()
-        torch.testing.assert_close(loss, loss_of(single, _half(batch)))
-        agree(gradients(model), _mean_of_halves(single, batch))
+            check_halves(model, single, batch, mesh)
 
 
-def _experts():
-    mesh, batch = mesh_of_all(), packed()
+def experts():
+    mesh, batch = mesh_of(2), packed()
     for name in ("experts", "latent"):
         for skewed in (False, True):
             single = whole_model(name)
@@ -77,39 +71,96 @@ def _experts():
                 for bias in single.buffers():
                     bias[:3] = 20
             model = expert_parallel(copy.deepcopy(single), mesh)
-            loss = loss_of(model, _half(batch))
-            loss.backward()
-            torch.testing.assert_close(loss, loss_of(single, _half(batch)))
-            mean_gradients(model, mesh)
-            expected = _mean_of_halves(single, batch)
+            expected = check_halves(model, single, batch, mesh)
             stacks = [g for key, g in expected.items() if key.endswith("experts.up")]
             assert stacks
             assert all(bool(g[4:].any()) != skewed for g in stacks)
-            agree(gradients(model), expected)
 
 
-def _context():
-    mesh, batch = mesh_of_all(), packed()
+def context():
+    mesh, batch = mesh_of(2), packed()
     for name in MODELS:
-        for documents in (True, False):
-            whole = batch if documents else batch._replace(seq_idx=torch.zeros_like(batch.seq_idx))
-            single = whole_model(name)
-            expected = loss_of(single, whole)
-            expected.backward()
-            model = context_parallel(whole_model(name), mesh)
-            own = type(batch)(*(piece(t, mesh) for t in whole))
-            loss = loss_of(
-                model, own, lambda loss, targets: token_mean(loss, targets, mesh),
-                lambda x: whole_row(x, mesh), lambda x: piece(x, mesh),
-            )  # fmt: skip
-            loss.backward()
-            mean_gradients(model, mesh)
-            both = loss.detach().clone()
-            dist.all_reduce(both)
-            torch.testing.assert_close(both / 2, expected.detach())
-            agree(gradients(model), gradients(single))
+        for whole in (batch, batch._replace(seq_idx=torch.zeros_like(batch.seq_idx))):
+            check_pieces(context_parallel(whole_model(name), mesh), whole_model(name), whole, mesh)
+    # Rows of one document each need not say so.
+    single, model = whole_model("dense"), context_parallel(whole_model("dense"), mesh)
+    with torch.no_grad():
+        logits = piece(single(batch.tokens), mesh)
+        torch.testing.assert_close(model(piece(batch.tokens, mesh)), logits)
 
 
-@pytest.mark.parametrize("kind", [_tensor, _fsdp, _experts, _context])
-def test_two_processes_give_the_gradients_of_one(kind, tmp_path):
-    run_together(kind, 2, tmp_path, preload=HERE)
+def documents_over_three():
+    """A document that spans a whole piece, and one that begins where a piece does."""
+    mesh, batch = mesh_of(3), packed(2, 12)
+    seq_idx = torch.tensor([[0] * 3 + [1] * 9, [0] * 4 + [1] * 7 + [2]])
+    whole = batch._replace(seq_idx=seq_idx)
+    check_pieces(context_parallel(whole_model("dense"), mesh), whole_model("dense"), whole, mesh)
+
+
+def two_dimensions():
+    mesh, batch = mesh_of(2, 2), packed()
+    data = mesh["data_parallel"]
+    single, model = whole_model("latent"), whole_model("latent")
+    divide(model, mesh, "weights")
+    check_halves(model, single, batch, data)
+    single, model = whole_model("latent"), whole_model("latent")
+    divide(model, mesh, "tokens")
+    check_pieces(model, single, batch, data)
+
+
+def generation():
+    """Every process says what one does, with a cache of its own heads."""
+    mesh, tokens = mesh_of(2), packed(1).tokens
+    single = whole_model("latent").eval()
+    for divided in (tensor_parallel, shard):
+        model = divided(copy.deepcopy(single), mesh)
+        for speculative in (False, True):
+            expected = single.generate(tokens, 6, speculative=speculative).tokens
+            found = model.generate(tokens, 6, speculative=speculative).tokens
+            assert [t.tolist() for t in found] == [t.tolist() for t in expected]
+
+
+def refusals():
+    """What does not fit is named, on every rank."""
+    mesh = mesh_of(2)
+    for changes, message in (
+        ({"n_kv_heads": 1}, "n_kv_heads: expected a multiple of 2, the ranks of tensor parallel"),
+        ({"n_groups": 1}, "n_groups: expected a multiple of 2"),
+        ({"d_shared": 41}, "d_shared: expected a multiple of 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tensor_parallel(small_model("M*E", **changes), mesh)
+    with pytest.raises(ValueError, match=r"n_experts: expected a multiple of 2, .* got 5"):
+        expert_parallel(small_model("E", n_experts=5), mesh)
+    with pytest.raises(ValueError, match=r"pattern: expected experts .* got 'M'"):
+        expert_parallel(small_model("M"), mesh)
+    with pytest.raises(ValueError, match="model: its weights are spread over processes already"):
+        tensor_parallel(tensor_parallel(small_model("M"), mesh), mesh)
+    rectangle = init_device_mesh("cpu", (2, 1), mesh_dim_names=("a", "b"))
+    with pytest.raises(ValueError, match="mesh: expected one dimension, got 2"):
+        shard(small_model("M"), rectangle)
+    with pytest.raises(ValueError, match=r"x: expected rows of a multiple of 2 tokens, .* got 7"):
+        piece(drawn_tokens(1, 7), mesh)
+
+    model, rank = context_parallel(small_model("M"), mesh), dist.get_rank()
+    tokens, zeros = drawn_tokens(1, 4), torch.zeros(1, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="cache: context parallel is for training"):
+        model.hidden(tokens, cache=model.cache(1, 9))
+    for arguments, message in (
+        ((drawn_tokens(1, 4 + rank),), r"tokens: .* one shape, got \(1, 4\) .*, \(1, 5\) without"),
+        ((tokens[:, :2],), "tokens: expected pieces of at least 3, the convolution's reach, got 2"),
+        ((tokens, zeros + 1 - rank), "seq_idx: .* row 0 goes back at token 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.hidden(*arguments)
+
+
+WAYS = [
+    (tensor, 2), (fsdp, 2), (experts, 2), (context, 2), (documents_over_three, 3),
+    (two_dimensions, 4), (generation, 2), (refusals, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "size"), WAYS, ids=[way.__name__ for way, _ in WAYS])
+def test_several_processes_do_what_one_does(way, size, tmp_path):
+    run_together(way, size, tmp_path, preload=["lm_parallel"])
