@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +103,30 @@ def in_two(folder: str, family: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def divided_in_two(
-    folder: str, family: str, data: dict[str, Any], sizes: tuple[int, int], divide: str
-) -> dict[str, Any]:
-    """`fit` as one of two processes, also killed behind the third step and gone on with."""
+    folder: str, family: str, data: dict[str, Any], ways: dict[str, tuple[tuple[int, int], str]]
+) -> dict[str, dict[str, Any]]:
+    """`divided` in several ways, each in a folder of its name, as one of two processes."""
+    return {
+        name: divided(Path(folder) / name, family, data, sizes, divide)
+        for name, (sizes, divide) in ways.items()
+    }
 
-    def options(**more: Any) -> dict[str, Any]:
-        return {"strategy": ModelParallelStrategy(*sizes), "devices": 2} | more
+
+def divided(
+    folder: Path, family: str, data: dict[str, Any], sizes: tuple[int, int], divide: str
+) -> dict[str, Any]:
+    """`fit`, and what becomes of it if it is killed behind the third step and goes on."""
+
+    def run(learner: HybridModule, *callbacks: L.Callback, **more: Any) -> dict[str, Any]:
+        # A folder with a file of each process, or one file.
+        strategy = ModelParallelStrategy(*sizes, save_distributed_checkpoint=divide != "tokens")
+        return fit(str(folder), learner, data, *callbacks, strategy=strategy, devices=2, **more)
 
     learner = module(family, divide=divide)
-    found = fit(folder, learner, data, **options())
-    learner.model.save_pretrained(folder)
+    found = run(learner)
+    learner.model.save_pretrained(folder / "model")
     keep = ModelCheckpoint(folder, "two", every_n_train_steps=2)
-    killed = options(enable_checkpointing=True)
-    try:
-        fit(folder, module(family, divide=divide), data, keep, Kill(3), **killed)
-    except Killed:
-        again = module(family, divide=divide)
-        resumed = fit(folder, again, data, **options(ckpt_path=Path(folder) / "two.ckpt"))
-        found["resumed"] = resumed["losses"]
-    return found
+    with suppress(Killed):
+        run(module(family, divide=divide), keep, Kill(3), enable_checkpointing=True)
+    resumed = run(module(family, divide=divide), ckpt_path=folder / "two.ckpt")
+    return found | {"resumed": resumed["losses"]}

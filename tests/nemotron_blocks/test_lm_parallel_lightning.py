@@ -6,14 +6,15 @@ from lm_training import divided_in_two, fit, module, write_texts
 from processes import run_together
 
 from nemotron_blocks import HybridLM
+from sparsetorch.resumable.checkpoints import check_checkpoint
 
-# Sizes of data and tensor parallel, what the former divide, and whether rows differ by process.
-WAYS = {
-    "fsdp": ((2, 1), "weights", True),
-    "tensor": ((1, 2), "weights", False),
-    "experts": ((2, 1), "experts", True),
-    "context": ((2, 1), "tokens", False),
+WAYS = {  # sizes of data and tensor parallel, and what the former divide
+    "fsdp": ((2, 1), "weights"),
+    "tensor": ((1, 2), "weights"),
+    "experts": ((2, 1), "experts"),
+    "context": ((2, 1), "tokens"),
 }
+OWN_ROWS = ("fsdp", "experts")  # with these each process has rows of its own
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,25 @@ def singles(data, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_two_processes_train_as_one(way, data, singles, tmp_path):
-    sizes, divide, own_rows = WAYS[way]
-    single = singles[own_rows]
-    both = run_together(
-        divided_in_two, 2, tmp_path, str(tmp_path), "latent", data, sizes, divide,
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the ways of two processes write."""
+    return tmp_path_factory.mktemp("divided")
+
+
+@pytest.fixture(scope="module")
+def divided(data, folder):
+    """What each of two processes has, by way."""
+    return run_together(
+        divided_in_two, 2, folder, str(folder), "latent", data, WAYS,
         preload=["lm_training"], start=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_train_as_one(way, divided, singles, folder):
+    own_rows, both = way in OWN_ROWS, [result[way] for result in divided]
+    single = singles[own_rows]
     losses = [result["losses"] for result in both]
     if own_rows:
         found = [loss for pair in zip(*losses) for loss in pair]
@@ -50,7 +62,8 @@ def test_two_processes_train_as_one(way, data, singles, tmp_path):
         found = [sum(pair) / 2 for pair in zip(*losses)]
         expected = single["losses"]
     assert found == pytest.approx(expected, rel=1e-4)
-    saved = HybridLM.from_pretrained(tmp_path).state_dict()
+    check_checkpoint(folder / way / "two.ckpt")
+    saved = HybridLM.from_pretrained(folder / way / "model").state_dict()
     for result in both:
         assert result["resumed"] == pytest.approx(result["losses"][2:], rel=1e-5)
         assert result["val"] == pytest.approx(single["val"], rel=1e-3)
@@ -59,3 +72,9 @@ def test_two_processes_train_as_one(way, data, singles, tmp_path):
                 result["weights"][name], weight, rtol=1e-2, atol=1e-4, msg=name
             )
             assert torch.equal(saved[name.removeprefix("model.")], result["weights"][name])
+
+
+def test_a_folder_that_was_not_written_to_its_end_is_refused(tmp_path):
+    (tmp_path / ".metadata").touch()
+    with pytest.raises(ValueError, match=r"checkpoint: .* is cut short, damaged, or no checkpoint"):
+        check_checkpoint(tmp_path)
