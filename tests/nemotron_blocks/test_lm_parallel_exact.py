@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from lm_parallel import (
     MODELS,
+    Packed,
     agree,
     check_halves,
     check_pieces,
@@ -21,6 +22,7 @@ from lm_parallel import (
 from processes import run_together
 from small_models import drawn_tokens, small_model
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from nemotron_blocks.parallel import (
@@ -29,6 +31,7 @@ from nemotron_blocks.parallel import (
     piece,
     shard,
     tensor_parallel,
+    whole_row,
 )
 from nemotron_blocks.parallel.divide import divide
 
@@ -122,6 +125,27 @@ def generation():
             assert [t.tolist() for t in found] == [t.tolist() for t in expected]
 
 
+def half_precision():
+    """By FSDP2's policy, and by autocast, losses are near those of full precision."""
+    mesh, batch = mesh_of(2), packed()
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    expected = loss_of(whole_model("latent").float(), batch).detach()
+    sharded = loss_of(shard(whole_model("latent").float(), mesh, policy), batch)
+    sharded.backward()
+    losses = [sharded]
+    for divided in (tensor_parallel, expert_parallel):
+        model = divided(whole_model("latent").float(), mesh)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses.append(loss_of(model, batch))
+        losses[-1].backward()
+    model = context_parallel(whole_model("latent").float(), mesh)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(model, Packed(*(piece(t, mesh) for t in batch)), mesh)
+    loss.backward()
+    losses.append(whole_row(loss.detach()[None, None], mesh).mean())
+    torch.testing.assert_close(torch.stack(losses).detach(), expected.expand(4), rtol=5e-3, atol=0)
+
+
 def refusals():
     """What does not fit is named, on every rank."""
     mesh = mesh_of(2)
@@ -165,7 +189,7 @@ def refusals():
 
 WAYS = [
     (tensor, 2), (fsdp, 2), (experts, 2), (context, 2), (documents_over_three, 3),
-    (two_dimensions, 4), (generation, 2), (refusals, 2),
+    (two_dimensions, 4), (generation, 2), (half_precision, 2), (refusals, 2),
 ]  # fmt: skip
 
 
