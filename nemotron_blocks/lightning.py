@@ -21,7 +21,7 @@ from nemotron_blocks.batches import Batch, TokenBatches, targets_ahead
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
-from nemotron_blocks.parallel import mean_gradients, piece, token_mean, whole_row
+from nemotron_blocks.parallel import piece, token_mean, whole_row
 from nemotron_blocks.parallel.divide import DIVIDED, divide
 from nemotron_blocks.parallel.weights import is_spread
 from nemotron_blocks.router import collect_routings, update_biases
@@ -51,9 +51,9 @@ class HybridModule(L.LightningModule):
         bias_rate: step of the routers' biases; 0 leaves them alone.
         recompute: whether blocks are computed again in the backward pass, for memory.
         divide: what processes of Lightning's `ModelParallelStrategy` divide over "data_parallel":
-            "weights" (FSDP2), "experts", with all other weights on each, or "tokens" of each row,
-            and weights (context parallel). Over "tensor_parallel" heads and channels are divided.
-            Other strategies do not look at it.
+            "weights" (FSDP2), "experts" and all other weights, or "tokens" of each row and weights
+            (context parallel). Over "tensor_parallel" heads and channels are divided. Other
+            strategies do not look at it.
 
     Raises:
         ValueError: divide is none of these.
@@ -156,11 +156,6 @@ class HybridModule(L.LightningModule):
         hidden = self.model.hidden(batch.tokens, batch.seq_idx)
         loss = self._loss(hidden, self.model.lm_head.weight, batch.targets)
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Where experts are divided, take the mean of gradients; FSDP2 and DDP do so themselves."""
-        if self.device_mesh is not None and self.hparams["divide"] == "experts":
-            mean_gradients(self.model, self.device_mesh["data_parallel"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how many processes divide heads: rows of Mamba-2's weights are sorted by them."""

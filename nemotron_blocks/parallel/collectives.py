@@ -26,6 +26,11 @@ def copied(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return _Copied.apply(x, group)
 
 
+def averaged(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """x; its gradient, in which the ranks' losses are added up, becomes that of their mean."""
+    return _Averaged.apply(x, dist.get_world_size(group))
+
+
 def summed(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The sum of the ranks' x, on each; gradients, the same on each rank, pass unchanged."""
     return _Summed.apply(x, group)
@@ -59,6 +64,17 @@ class _Copied(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
         return _sum(change, ctx.group), None
+
+
+class _Averaged(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: int) -> Tensor:
+        ctx.ranks = ranks
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
+        return change / ctx.ranks, None
 
 
 class _Summed(torch.autograd.Function):

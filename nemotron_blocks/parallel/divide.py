@@ -20,7 +20,7 @@ def divide(model: HybridLM, mesh: DeviceMesh, what: str) -> None:
     Args:
         model: of whole weights.
         mesh: of these two dimensions.
-        what: one of `DIVIDED`; weights are sharded with "tokens" too.
+        what: one of `DIVIDED`; weights are sharded with "experts" and "tokens" too.
 
     Raises:
         ValueError: experts are to be divided where heads are; the ranks do not divide a size.

@@ -11,25 +11,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Placement, Shard
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import Shard
 
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.moe import Experts
-from nemotron_blocks.parallel.collectives import exchanged
+from nemotron_blocks.parallel.collectives import averaged, exchanged
+from nemotron_blocks.parallel.fsdp import shard
 from nemotron_blocks.parallel.weights import check_mesh, check_whole, extend, spread
 from nemotron_blocks.router import Routing
 from sparsetorch_kernels import grouped_mlp
 
 
-def expert_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
+def expert_parallel(
+    model: HybridLM, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None
+) -> HybridLM:
     """Divide the experts of a model over ranks, in place; the first rank's weights count.
 
-    All other weights are on each rank. Every rank has to run the same blocks as often, with any
-    tokens. `mean_gradients` makes gradients those of the mean loss over ranks.
+    All other weights are sharded over the same ranks, by `shard`. Every rank has to run the same
+    blocks as often, with any tokens. Gradients are those of the mean loss over ranks.
 
     Args:
         model: with whole weights.
         mesh: of one dimension.
+        policy: of `shard`; experts take the dtype of the tokens that come to them.
 
     Raises:
         ValueError: the pattern has no experts, the ranks do not divide n_experts, or the weights
@@ -47,13 +52,11 @@ def expert_parallel(model: HybridLM, mesh: DeviceMesh) -> HybridLM:
             f"n_experts: expected a multiple of {mesh.size()}, the ranks of expert parallel, got "
             f"{config.n_experts}"
         )
-    placements: dict[Tensor, Placement] = {}
     for module in list(model.modules()):
         if isinstance(module, Experts):
-            placements |= dict.fromkeys((module.up, module.down), Shard(0))
+            spread(module, mesh, dict.fromkeys((module.up, module.down), Shard(0)))
             extend(module, _ExpertsOfARank, process_group=group)
-    spread(model, mesh, placements)
-    return model
+    return shard(model, mesh, policy)
 
 
 class _ExpertsOfARank(Experts):
@@ -62,7 +65,8 @@ class _ExpertsOfARank(Experts):
     process_group: dist.ProcessGroup
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
-        x_TD, up, down = self._operands(x_TD)
+        x_TD, *weights = self._operands(x_TD)
+        up, down = (averaged(w.to(x_TD.dtype), self.process_group) for w in weights)
         # Sorted by expert, rows are sorted by rank too.
         order = routing.expert.flatten().argsort(stable=True)
         token = order // routing.expert.shape[1]

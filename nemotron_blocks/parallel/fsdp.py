@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
@@ -27,27 +28,35 @@ def shard(
     norm, output and what joins tokens ahead from `hidden` to the end of the backward pass.
 
     Args:
-        model: on the device; `tensor_parallel` may have been there before.
+        model: with whole weights, or those of `tensor_parallel`.
         mesh: of one dimension.
         policy: dtypes of arithmetic and of reducing gradients.
 
     Raises:
         ValueError: the mesh has more dimensions.
     """
-    _agree(model, check_mesh(mesh), torch.device(mesh.device_type))
+    group = check_mesh(mesh)
+    # Experts that are divided over these ranks already stay where they are.
+    divided = {w for w in model.parameters() if _is_over(w, mesh)}
+    whole = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor not in divided]
+    _agree(whole, group, torch.device(mesh.device_type))
     policy = policy or MixedPrecisionPolicy()
-    for module in model.modules():
-        if isinstance(module, Block):
-            fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for module in (*blocks, model):
+        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=divided)
     # Training asks for hidden states, and takes the output's weights from there.
     register_fsdp_forward_method(model, "hidden")
     return model
 
 
+def _is_over(weight: nn.Parameter, mesh: DeviceMesh) -> bool:
+    return isinstance(weight, DTensor) and weight.device_mesh == mesh
+
+
 @torch.no_grad()
-def _agree(model: HybridLM, group: dist.ProcessGroup, device: torch.device) -> None:
-    for tensor in (*model.parameters(), *model.buffers()):
+def _agree(tensors: list[Tensor], group: dist.ProcessGroup, device: torch.device) -> None:
+    """Give each rank what the first one has."""
+    for tensor in tensors:
         if not tensor.is_meta:
             local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
             sent = local.to(device)  # one at a time: the whole model may not fit

@@ -1,4 +1,4 @@
-"""The gradient of the mean loss over ranks that keep all weights, or some experts."""
+"""The gradient of the mean loss over ranks of which each has all weights."""
 
 from __future__ import annotations
 
@@ -6,38 +6,29 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
 
 from nemotron_blocks.parallel.weights import check_mesh
 
 
 @torch.no_grad()
 def mean_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Make all gradients those of the mean of the ranks' losses, in one message for each dtype.
+    """Make all gradients the mean over ranks, in one message for each dtype.
 
-    To be called after the backward pass, by every rank, under `expert_parallel` and
-    `context_parallel`; `shard` does it by itself. A weight without a gradient counts as zero.
+    To be called after the backward pass, by every rank, under `context_parallel` without `shard`,
+    which does it by itself. A weight without a gradient counts as zero.
 
     Args:
-        model: after `backward`.
+        model: of the same weights on each rank.
         mesh: of one dimension, whose ranks saw different tokens.
     """
     group = check_mesh(mesh)
-    shared: dict[torch.dtype, list[Tensor]] = {}
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for weight in model.parameters():
-        if not weight.requires_grad:
-            continue
-        if weight.grad is None:  # experts without a token here may have some elsewhere
-            weight.grad = torch.zeros_like(weight)
-        gradient = weight.grad
-        if isinstance(gradient, DTensor):
-            divided = any(placement.is_shard() for placement in gradient.placements)
-            gradient = gradient.to_local()
-            if divided:  # tokens of all ranks have been added up already
-                gradient /= mesh.size()
-                continue
-        shared.setdefault(gradient.dtype, []).append(gradient)
-    for gradients in shared.values():
+        if weight.requires_grad:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            by_dtype.setdefault(weight.dtype, []).append(weight.grad)
+    for gradients in by_dtype.values():
         together = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(together, group=group)
         together /= mesh.size()

@@ -85,6 +85,8 @@ def context():
     for name in MODELS:
         for whole in (batch, batch._replace(seq_idx=torch.zeros_like(batch.seq_idx))):
             check_pieces(context_parallel(whole_model(name), mesh), whole_model(name), whole, mesh)
+    both = expert_parallel(context_parallel(whole_model("latent"), mesh), mesh)
+    check_pieces(both, whole_model("latent"), batch, mesh)
     # Rows of one document each need not say so.
     single, model = whole_model("dense"), context_parallel(whole_model("dense"), mesh)
     with torch.no_grad():
@@ -130,9 +132,10 @@ def half_precision():
     mesh, batch = mesh_of(2), packed()
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     expected = loss_of(whole_model("latent").float(), batch).detach()
-    sharded = loss_of(shard(whole_model("latent").float(), mesh, policy), batch)
-    sharded.backward()
-    losses = [sharded]
+    losses = []
+    for divided in (shard, expert_parallel):
+        losses.append(loss_of(divided(whole_model("latent").float(), mesh, policy), batch))
+        losses[-1].backward()
     for divided in (tensor_parallel, expert_parallel):
         model = divided(whole_model("latent").float(), mesh)
         with torch.autocast("cpu", torch.bfloat16):
@@ -143,7 +146,7 @@ def half_precision():
         loss = loss_of(model, Packed(*(piece(t, mesh) for t in batch)), mesh)
     loss.backward()
     losses.append(whole_row(loss.detach()[None, None], mesh).mean())
-    torch.testing.assert_close(torch.stack(losses).detach(), expected.expand(4), rtol=5e-3, atol=0)
+    torch.testing.assert_close(torch.stack(losses).detach(), expected.expand(5), rtol=5e-3, atol=0)
 
 
 def refusals():
