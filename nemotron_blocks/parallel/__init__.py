@@ -1,8 +1,9 @@
 """Models over several processes: FSDP2, tensor, expert and context parallel.
 
 Each takes a model of whole weights and a mesh of one dimension, from
-`torch.distributed.device_mesh.init_device_mesh`. `HybridModule` does the first two by itself under
-Lightning's `ModelParallelStrategy`.
+`torch.distributed.device_mesh.init_device_mesh`. Heads or tokens are divided first, then `shard`
+divides weights; `expert_parallel` does that by itself. `HybridModule` calls them under Lightning's
+`ModelParallelStrategy`.
 """
 
 from nemotron_blocks.parallel.context import context_parallel, piece, token_mean, whole_row
