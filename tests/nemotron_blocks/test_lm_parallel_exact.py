@@ -159,6 +159,8 @@ def refusals():
         expert_parallel(small_model("M"), mesh)
     with pytest.raises(ValueError, match="model: its weights are spread over processes already"):
         tensor_parallel(tensor_parallel(small_model("M"), mesh), mesh)
+    with pytest.raises(ValueError, match="divide: experts are divided without tensor parallel"):
+        divide(small_model("E"), mesh_of(1, 2), "experts")
     rectangle = init_device_mesh("cpu", (2, 1), mesh_dim_names=("a", "b"))
     with pytest.raises(ValueError, match="mesh: expected one dimension, got 2"):
         shard(small_model("M"), rectangle)
