@@ -5,7 +5,12 @@
 
 The text is the Python standard library's source, which is on every machine; `--data.sources` takes
 other files and folders. A run that was stopped goes on with
-`--ckpt_path runs/lm/checkpoints/last.ckpt`. At the end the model is written in Hugging Face's
+`--ckpt_path runs/lm/checkpoints/last.ckpt`. Several processes share the work with
+
+    --trainer.strategy ModelParallelStrategy --trainer.strategy.data_parallel_size 2
+    --trainer.strategy.tensor_parallel_size 1 --trainer.devices 2
+
+At the end the model is written in Hugging Face's
 layout, with its tokenizer, to runs/lm/model, and says how it would go on from `--prompt`.
 """
 
@@ -16,7 +21,9 @@ from typing import Any
 
 import torch
 
+from nemotron_blocks import HybridLM
 from nemotron_blocks.lightning import HybridModule, TextData, vocab_size_of
+from nemotron_blocks.parallel.weights import is_spread
 from nemotron_blocks.tokenizer import BPETokenizer
 from sparsetorch.resumable.cli.lightning import ResumableCLI
 
@@ -33,16 +40,19 @@ class LanguageCLI(ResumableCLI):
 
     def after_fit(self) -> None:
         """Write the model, and let it speak."""
-        if not self.trainer.is_global_zero:
-            return
-        model, tokenizer = self.model.model.eval(), self.datamodule.tokenizer()
         folder = Path(self.trainer.default_root_dir) / "model"
-        model.save_pretrained(folder)
+        first, model = self.trainer.is_global_zero, self.model.model
+        # Of weights that are divided over processes each has to give its part.
+        if first or is_spread(model):
+            model.save_pretrained(folder)
+        if not first:
+            return
+        model, tokenizer = HybridLM.from_pretrained(folder).eval(), self.datamodule.tokenizer()
         if isinstance(tokenizer, BPETokenizer):
             tokenizer.save(folder / "tokenizer.json")
         print(f"wrote {folder}")
         prompt = self.config["fit"]["prompt"]
-        generator = torch.Generator(model.embeddings.weight.device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         said = model.generate(
             [tokenizer.encode(prompt)],
             200,

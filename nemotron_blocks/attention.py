@@ -1,6 +1,7 @@
 """Grouped-query attention without positions: order comes from the Mamba-2 blocks around it.
 
-B: sequences, L: tokens, D: d_model, H: heads, K: heads of keys and values, E: head_dim
+B: sequences, L: tokens, S: tokens so far, D: d_model, H: heads, K: heads of keys and values,
+E: head_dim
 """
 
 from __future__ import annotations
@@ -37,17 +38,24 @@ class Attention(nn.Module):
             project(x_BLD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if kept is not None:
-            stop = sequence.start + x_BLD.shape[1]
-            kept.keys[:, :, sequence.start : stop] = k_BKLE
-            kept.values[:, :, sequence.start : stop] = v_BKLE
-            k_BKLE, v_BKLE = kept.keys[:, :, :stop], kept.values[:, :, :stop]
+        k_BKSE, v_BKSE = self._so_far(k_BKLE, v_BKLE, sequence, kept)
         y_BHLE = scaled_dot_product_attention(
             q_BHLE,
-            k_BKLE,
-            v_BKLE,
+            k_BKSE,
+            v_BKSE,
             attn_mask=sequence.mask,
             is_causal=sequence.causal,
-            enable_gqa=q_BHLE.shape[1] != k_BKLE.shape[1],
+            enable_gqa=q_BHLE.shape[1] != k_BKSE.shape[1],
         )
         return self.o_proj(y_BHLE.transpose(1, 2).flatten(2))
+
+    def _so_far(
+        self, k_BKLE: Tensor, v_BKLE: Tensor, sequence: Sequence, kept: KeyValues | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of these tokens and those before."""
+        if kept is None:
+            return k_BKLE, v_BKLE
+        stop = sequence.start + sequence.length
+        kept.keys[:, :, sequence.start : stop] = k_BKLE
+        kept.values[:, :, sequence.start : stop] = v_BKLE
+        return kept.keys[:, :, :stop], kept.values[:, :, :stop]

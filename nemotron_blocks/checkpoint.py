@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from nemotron_blocks.config import HybridConfig
@@ -28,18 +29,22 @@ Model = TypeVar("Model", bound="HybridLM")
 def save(model: HybridLM, folder: str | Path, shard_bytes: int = 5_000_000_000) -> None:
     """Write config.json and the weights, in several files if they are large.
 
-    Each file is written whole or not at all, the index last.
+    Each file is written whole or not at all, the index last. Where weights are spread over
+    processes (`nemotron_blocks.parallel`), all of them have to call this, and the first one writes.
 
     Args:
         model: on any device.
         folder: made where there is none.
         shard_bytes: largest size of a file, unless one tensor is larger.
     """
+    state = _state(model)
+    if state is None:
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_hf() | {"dtype": str(model.embeddings.weight.dtype)[6:]}
     _write(folder / "config.json", json.dumps(config, indent=2).encode())
-    shards = list(_shards(model, shard_bytes))
+    shards = list(_shards(model.config, state, shard_bytes))
     where: dict[str, str] = {}
     save_bytes = extra("safetensors.torch").save
     for number, shard in enumerate(shards, 1):
@@ -173,14 +178,27 @@ def _lacks(folder: Path, names: list[str]) -> str:
     return text
 
 
-def _shards(model: HybridLM, shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+def _state(model: HybridLM) -> dict[str, Tensor] | None:
+    """Whole weights; None on all processes but the first, where they are spread over several."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return dict(model.state_dict())
+    from nemotron_blocks.parallel.weights import full_state_dict, is_spread
+
+    if not is_spread(model):
+        return dict(model.state_dict())
+    state = full_state_dict(model)
+    return state if dist.get_rank() == 0 else None
+
+
+def _shards(
+    config: HybridConfig, state: dict[str, Tensor], shard_bytes: int
+) -> Iterator[dict[str, Tensor]]:
     """Tensors by their names in a checkpoint, in groups of so many bytes."""
-    state = dict(model.state_dict())
-    if model.config.tie_embeddings:
+    if config.tie_embeddings:
         del state["lm_head.weight"]
     shard: dict[str, Tensor] = {}
     size = 0
-    for name, tensor in tensors_of(state, len(model.config.mtp_layers)):
+    for name, tensor in tensors_of(state, len(config.mtp_layers)):
         if shard and size + tensor.nbytes > shard_bytes:
             yield shard
             shard, size = {}, 0

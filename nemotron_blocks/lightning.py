@@ -14,7 +14,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.distributed.device_mesh import DeviceMesh
 
 from nemotron_blocks import text
 from nemotron_blocks.balance import sequence_balance_loss
@@ -22,6 +22,9 @@ from nemotron_blocks.batches import Batch, TokenBatches, targets_ahead
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
+from nemotron_blocks.parallel import piece, token_mean, whole_row
+from nemotron_blocks.parallel.divide import DIVIDED, divide
+from nemotron_blocks.parallel.weights import is_spread
 from nemotron_blocks.router import collect_routings, update_biases
 from nemotron_blocks.schedule import warmup_stable_decay
 from nemotron_blocks.token_file import TokenFile, write_tokens
@@ -48,6 +51,13 @@ class HybridModule(L.LightningModule):
         balance: weight of the balance loss.
         bias_rate: step of the routers' biases; 0 leaves them alone.
         recompute: whether blocks are computed again in the backward pass, for memory.
+        divide: what processes of Lightning's `ModelParallelStrategy` divide over "data_parallel":
+            "weights" (FSDP2), "experts" and all other weights, or "tokens" of each row and weights
+            (context parallel). Over "tensor_parallel" heads and channels are divided. Other
+            strategies do not look at it.
+
+    Raises:
+        ValueError: divide is none of these.
     """
 
     def __init__(
@@ -62,8 +72,11 @@ class HybridModule(L.LightningModule):
         balance: float = 1e-4,
         bias_rate: float = 1e-3,
         recompute: bool = False,
+        divide: str = "weights",
     ) -> None:
         super().__init__()
+        if divide not in DIVIDED:
+            raise ValueError(f"divide: expected one of {', '.join(DIVIDED)}, got {divide!r}")
         config = HybridConfig(**config) if isinstance(config, dict) else config
         self.save_hyperparameters(ignore="config")
         self.save_hyperparameters({"config": asdict(config)})
@@ -71,8 +84,36 @@ class HybridModule(L.LightningModule):
         self.model.recompute = recompute
         self._last_step: float | None = None
 
+    def configure_model(self) -> None:
+        """Divide the model over the mesh of `ModelParallelStrategy`, if that is the strategy.
+
+        Raises:
+            ValueError: the model cannot be divided so.
+        """
+        if self.device_mesh is not None and not is_spread(self.model):
+            divide(self.model, self.device_mesh, self.hparams["divide"])
+
+    def data_ranks(self) -> tuple[int, int]:
+        """Which process this is, of how many that have rows of their own."""
+        if self.device_mesh is None:
+            return _ranks()
+        if self.hparams["divide"] == "tokens":
+            return 0, 1
+        mesh = self.device_mesh["data_parallel"]
+        return mesh.get_local_rank(), mesh.size()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """This process's tokens of each row."""
+        return Batch(*(piece(rows, self._context) for rows in batch))
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss, unweighted: "next", "ahead" and "balance", where there are any."""
+        """The parts of the loss, unweighted: "next", "ahead" and "balance", where there are any.
+
+        Where processes divide the tokens of a row, the batch is this one's, and the mean over
+        processes is what counts.
+        """
+        mesh = self._context
+        targets, seq_idx = (whole_row(t, mesh) for t in (batch.targets, batch.seq_idx))
         with collect_routings(self.model) as routings:
             hidden = self.model.hidden(batch.tokens, batch.seq_idx)
             output = self.model.lm_head.weight
@@ -80,7 +121,7 @@ class HybridModule(L.LightningModule):
             if self.hparams["ahead"] and self.model.mtp is not None:
                 deeper = self.model.ahead(hidden, batch.tokens, batch.seq_idx)
                 parts = [
-                    self._loss(h, output, targets_ahead(batch.targets, batch.seq_idx, k))
+                    self._loss(h, output, piece(targets_ahead(targets, seq_idx, k), mesh))
                     for k, h in enumerate(deeper, 1)
                 ]
                 found["ahead"] = torch.stack(parts).mean()
@@ -88,7 +129,7 @@ class HybridModule(L.LightningModule):
             shape = batch.tokens.shape
             top_k = self.model.config.top_k
             parts = [
-                sequence_balance_loss(r.scores.unflatten(0, shape), top_k, batch.seq_idx)
+                sequence_balance_loss(whole_row(r.scores.unflatten(0, shape), mesh), top_k, seq_idx)
                 for r in routings
             ]
             found["balance"] = torch.stack(parts).mean()
@@ -118,6 +159,23 @@ class HybridModule(L.LightningModule):
         hidden = self.model.hidden(batch.tokens, batch.seq_idx)
         loss = self._loss(hidden, self.model.lm_head.weight, batch.targets)
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how many processes divide heads: rows of Mamba-2's weights are sorted by them."""
+        checkpoint["tensor_parallel"] = self._tensor_parallel
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another number of processes that divide heads.
+
+        Raises:
+            ValueError: it is another number.
+        """
+        kept = checkpoint.get("tensor_parallel", 1)
+        if kept != self._tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel_size: the checkpoint is of {kept}, this run of "
+                f"{self._tensor_parallel}; take {kept}, or start from model.save_pretrained(folder)"
+            )
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """A step, after which routers move towards even loads."""
@@ -158,9 +216,20 @@ class HybridModule(L.LightningModule):
         if before is not None:
             self.log("train/tokens_per_s", tokens / (now - before))
 
-    @staticmethod
-    def _loss(hidden: Tensor, output: Tensor, targets: Tensor) -> Tensor:
-        return next_token_loss(hidden.flatten(0, 1), output, targets.flatten())
+    @property
+    def _context(self) -> DeviceMesh | None:
+        """Of the processes that divide the tokens of a row; None where rows are whole."""
+        if self.device_mesh is None or self.hparams["divide"] != "tokens":
+            return None
+        return self.device_mesh["data_parallel"]
+
+    @property
+    def _tensor_parallel(self) -> int:
+        return self.device_mesh["tensor_parallel"].size() if self.device_mesh is not None else 1
+
+    def _loss(self, hidden: Tensor, output: Tensor, targets: Tensor) -> Tensor:
+        loss = next_token_loss(hidden.flatten(0, 1), output, targets.flatten())
+        return token_mean(loss, targets, self._context)
 
 
 class TextData(ResumableDataModule):
@@ -222,8 +291,8 @@ class TextData(ResumableDataModule):
     def setup(self, stage: str) -> None:
         """Open the files of tokens."""
         h = self.hparams
-        together = dist.is_available() and dist.is_initialized()
-        ranks = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        module = self.trainer.lightning_module if self.trainer else None
+        ranks = module.data_ranks() if isinstance(module, HybridModule) else _ranks()
         make: Callable[..., TokenBatches] = partial(
             TokenBatches, length=h["length"], size=h["batch"], rank=ranks[0], processes=ranks[1]
         )
@@ -235,9 +304,10 @@ class TextData(ResumableDataModule):
         """One batch after another."""
         return self.resumable(self.training, _Epochs(self.training))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> TokenBatches:
         """All validation texts."""
-        return DataLoader(self.validation, batch_size=None)
+        # Of a DataLoader Lightning would give each process a share of the share that it has here.
+        return self.validation
 
     def _paths(self, tokenizer: Tokenizer) -> list[Path]:
         cache = Path(self.hparams["cache"])
@@ -249,6 +319,12 @@ def vocab_size_of(tokenizer: str, vocab_size: int) -> int:
     if tokenizer == "bytes":
         return ByteTokenizer.vocab_size
     return vocab_size if tokenizer == "bpe" else BPETokenizer.load(tokenizer).vocab_size
+
+
+def _ranks() -> tuple[int, int]:
+    """Which process this is, of how many."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
 
 class _Epochs:

@@ -65,7 +65,7 @@ class _NextToken(torch.autograd.Function):
             change = logits.softmax(1)
             counted = wanted != IGNORED
             change[counted.nonzero()[:, 0], wanted[counted]] -= 1
-            change = (change * (counted / count)[:, None]).to(hidden.dtype)
+            change = (change * (counted.to(wide) / count)[:, None]).to(hidden.dtype)
             if to_hidden is not None:
                 torch.mm(change, output, out=to_hidden[start : start + step])
             if to_output is not None:

@@ -68,9 +68,7 @@ class Mamba2(nn.Module):
         if sequence.length == 1 and conv is not None and ssm is not None:
             y_BLI, conv, ssm = self._step(xBC_BLC, dt_BLH, conv, ssm)
         else:
-            weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
-            seq_idx = sequence.seq_idx
-            xBC_BLC, conv = causal_conv(xBC_BLC, weight, bias, initial=conv, seq_idx=seq_idx)
+            xBC_BLC, conv = self._convolve(xBC_BLC, conv, sequence)
             y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
         if kept is not None:
             kept.conv, kept.ssm = conv, ssm
@@ -106,6 +104,13 @@ class Mamba2(nn.Module):
         )
         return y_BI[:, None], conv, ssm
 
+    def _convolve(
+        self, xBC_BLC: Tensor, conv: Tensor | None, sequence: Sequence
+    ) -> tuple[Tensor, Tensor]:
+        """The result, (B, L, C), and what the next tokens will ask for."""
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+        return causal_conv(xBC_BLC, weight, bias, initial=conv, seq_idx=sequence.seq_idx)
+
     def _scan(
         self, xBC_BLC: Tensor, dt_BLH: Tensor, ssm: Tensor | None, sequence: Sequence
     ) -> tuple[Tensor, Tensor]:
@@ -114,9 +119,8 @@ class Mamba2(nn.Module):
         x_BLI, B_BLGN, C_BLGN = xBC_BLC.split([inner, *2 * [(channels - inner) // 2]], dim=-1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         B_BLGN, C_BLGN = (part.unflatten(-1, (self.groups, -1)) for part in (B_BLGN, C_BLGN))
-        wide = torch.promote_types(dt_BLH.dtype, torch.float32)
-        dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
-        A_H, D_H = -self.A_log.to(wide).exp(), self.D.to(wide)
+        dt_BLH, A_H = self._steps(dt_BLH)
+        D_H = self.D.to(A_H.dtype)
         y_BLHP, ssm = ssd_scan(
             x_BLHP,
             dt_BLH,
@@ -129,3 +133,9 @@ class Mamba2(nn.Module):
             chunk_size=self.chunk_size,
         )
         return y_BLHP.flatten(2), ssm
+
+    def _steps(self, dt_BLH: Tensor) -> tuple[Tensor, Tensor]:
+        """Time steps, (B, L, H), from what the projection makes, and A, (H,)."""
+        wide = torch.promote_types(dt_BLH.dtype, torch.float32)
+        dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
+        return dt_BLH, -self.A_log.to(wide).exp()

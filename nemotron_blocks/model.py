@@ -75,7 +75,7 @@ class HybridLM(nn.Module):
                 the cache is full.
         """
         self._check(tokens_BL)
-        sequence = Sequence.of(tokens_BL, seq_idx, cache)
+        sequence = self.sequence(tokens_BL, seq_idx, cache)
         x_BLD = self.embeddings(tokens_BL)
         for k, layer in enumerate(self.layers):
             if self.recompute and self.training and cache is None:
@@ -96,12 +96,22 @@ class HybridLM(nn.Module):
         if self.mtp is None:
             return []
         found = []
-        sequence = Sequence.of(tokens_BL, seq_idx)
+        sequence = self.sequence(tokens_BL, seq_idx)
         for k in range(1, self.config.mtp_depth + 1):
-            shifted = tokens_BL.roll(-k, dims=1)
-            hidden_BLD = self.mtp(hidden_BLD, self.embeddings(shifted), sequence)
+            following = self.embeddings(self.behind(tokens_BL, k))
+            hidden_BLD = self.mtp(hidden_BLD, following, sequence)
             found.append(hidden_BLD)
         return found
+
+    def sequence(
+        self, tokens_BL: Tensor, seq_idx: Tensor | None = None, cache: Cache | None = None
+    ) -> Sequence:
+        """What blocks know of the tokens; arguments and errors are those of `hidden`."""
+        return Sequence.of(tokens_BL, seq_idx, cache)
+
+    def behind(self, tokens_BL: Tensor, k: int) -> Tensor:
+        """(B, L) the tokens k places on; the last k mean nothing."""
+        return tokens_BL.roll(-k, dims=1)
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many sequences of at most so many tokens."""

@@ -94,10 +94,7 @@ class Experts(nn.Module):
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
         """Tokens (T, D) and where they go -> the weighted sum of each token's experts (T, D)."""
-        up, down = self.up, self.down
-        if torch.is_autocast_enabled(x_TD.device.type):  # as any linear layer there
-            dtype = torch.get_autocast_dtype(x_TD.device.type)
-            x_TD, up, down = x_TD.to(dtype), up.to(dtype), down.to(dtype)
+        x_TD, up, down = self._operands(x_TD)
         if torch.compiler.is_compiling() or not x_TD.is_cpu:
             return routed_mlp(*_sorted(routing), x_TD, up, down)
         if len(x_TD) <= FEW and not watched(x_TD, routing.gate, up, down):
@@ -105,6 +102,13 @@ class Experts(nn.Module):
         # Row e of the transposed matrix lists the tokens of expert e and their weights.
         to_experts = routing.matrix.T
         return routed_mlp(to_experts.pattern.layout, to_experts.values, x_TD, up, down)
+
+    def _operands(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and both stacks, of autocast's dtype as in any linear layer there."""
+        if not torch.is_autocast_enabled(x_TD.device.type):
+            return x_TD, self.up, self.down
+        dtype = torch.get_autocast_dtype(x_TD.device.type)
+        return x_TD.to(dtype), self.up.to(dtype), self.down.to(dtype)
 
     def extra_repr(self) -> str:
         """The sizes, for `print(module)`."""

@@ -97,8 +97,8 @@ def test_time_steps_are_clamped_and_extremes_are_torchs():
 def test_without_a_bias_and_without_a_batch():
     arguments = draw(SIZES["a rest"], torch.float32)
     arguments["conv_bias"] = None
-    zero = torch.zeros(len(arguments["conv_weight"]))
-    for a, b in zip(mamba2_step(**arguments), mamba2_step(**arguments | {"conv_bias": zero})):
+    zeros: dict[str, Any] = arguments | {"conv_bias": torch.zeros(len(arguments["conv_weight"]))}
+    for a, b in zip(mamba2_step(**arguments), mamba2_step(**zeros)):
         torch.testing.assert_close(a, b)
     empty = draw((0, 6, 2, 5, 19, 4), torch.float32)
     assert [len(t) for t in mamba2_step(**empty)] == [0, 0, 0]

@@ -2,25 +2,20 @@
 
 import pytest
 import torch
-from lm_training import fit, in_two
+from lm_training import fit, in_two, module, write_texts
 from processes import run_together
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    for k in range(40):
-        lines = [f"def f_{k}_{j}(x):\n    return x + {j}\n" for j in range(12)]
-        (folder / f"{k}.py").write_text("\n".join(lines))
-    cache = str(tmp_path_factory.mktemp("tokens"))
-    return {
-        "sources": [str(folder)], "length": 32, "batch": 2, "validation": 0.3, "cache": cache,
-    }  # fmt: skip
+    # Two processes validate on all windows that one does.
+    options = {"length": 40, "batch": 2, "validation": 0.35}
+    return write_texts(tmp_path_factory.mktemp("data"), 40, **options)
 
 
 @pytest.mark.parametrize("family", ["latent"])
 def test_two_processes_train_as_one(family, data, tmp_path):
-    single = fit(str(tmp_path), family, data, accumulate_grad_batches=2)
+    single = fit(str(tmp_path), module(family), data, accumulate_grad_batches=2)
     both = run_together(
         in_two, 2, tmp_path, str(tmp_path), family, data, preload=["lm_training"], start=False
     )
@@ -28,7 +23,7 @@ def test_two_processes_train_as_one(family, data, tmp_path):
     # Lightning gives the loss that accumulation has divided.
     assert dealt == pytest.approx([2 * loss for loss in single["losses"]], rel=1e-4)
     for result in both:
-        assert result["val"] == pytest.approx(both[0]["val"])
+        assert result["val"] == pytest.approx(single["val"], rel=1e-3)
         for name, weight in single["weights"].items():
             if name.endswith("e_score_correction_bias"):
                 assert torch.equal(result["weights"][name], weight), name

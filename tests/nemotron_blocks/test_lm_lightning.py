@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lm_training import FAMILIES, Losses, module, trainer
+from lm_training import FAMILIES, Kill, Killed, Losses, module, trainer, write_texts
 
 from nemotron_blocks.lightning import HybridModule, TextData
 from nemotron_blocks.loss import IGNORED
@@ -13,14 +13,8 @@ from nemotron_blocks.router import Router
 
 @pytest.fixture(scope="module")
 def data_options(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    for k in range(60):
-        lines = [f"def f_{k}_{j}(x):\n    return x + {j}\n" for j in range(12)]
-        (folder / f"{k}.py").write_text("\n".join(lines))
-    cache = str(tmp_path_factory.mktemp("tokens"))
-    return {
-        "sources": [str(folder)], "length": 48, "batch": 4, "validation": 0.2, "cache": cache,
-    }  # fmt: skip
+    options = {"length": 48, "batch": 4, "validation": 0.2}
+    return write_texts(tmp_path_factory.mktemp("data"), 60, **options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,20 +61,12 @@ def test_losses_are_those_of_the_logits(data_options):
 
 @pytest.mark.parametrize("stop", [7, 20])
 def test_a_run_that_was_killed_goes_on_with_the_same_losses(stop, data_options, tmp_path):
-    class Killed(RuntimeError):
-        pass
-
-    class Kill(L.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == stop:
-                raise Killed
-
     def keep():
         return ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=3)
 
     whole, part = Losses(), Losses()
     trainer(tmp_path, 26, whole).fit(module("experts"), TextData(**data_options))
-    first = trainer(tmp_path, 26, part, keep(), Kill(), enable_checkpointing=True)
+    first = trainer(tmp_path, 26, part, keep(), Kill(stop), enable_checkpointing=True)
     with pytest.raises(Killed):
         first.fit(module("experts"), TextData(**data_options))
     L.seed_everything(99, verbose=False)
@@ -130,6 +116,16 @@ def test_half_precision_trains(data_options, tmp_path):
         module("latent"), TextData(**data_options)
     )
     assert losses.values[-1] < 0.7 * losses.values[0]
+
+
+def test_what_is_divided_is_checked():
+    with pytest.raises(ValueError, match="divide: expected one of weights, experts, tokens, got"):
+        module("dense", divide="heads")
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused():
+    with pytest.raises(ValueError, match="tensor_parallel_size: the checkpoint is of 2, this run"):
+        module("dense").on_load_checkpoint({"tensor_parallel": 2})
 
 
 def test_too_few_files_are_named(data_options):
