@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nemotron_blocks.budget import ThinkingBudget
 from nemotron_blocks.cache import Cache
 from nemotron_blocks.generate import Generation, Prompts, checked_prompts
 from nemotron_blocks.sampling import GREEDY, Sampling, draw
@@ -30,13 +31,14 @@ def speculate(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     stop: Collection[int] = (),
+    budget: ThinkingBudget | None = None,
     draft: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Generation:
     """`generate`, several tokens a pass; prompts are taken one by one.
 
     Args:
-        model, prompts, max_new_tokens, sampling, stop, generator: see `generate`.
+        model, prompts, max_new_tokens, sampling, stop, budget, generator: see `generate`.
         draft: tokens guessed before each pass; the model's depth of prediction when None.
 
     Raises:
@@ -51,7 +53,7 @@ def speculate(
         raise ValueError(f"draft: expected at least 1, got {draft}")
     said, passes = [], 0
     for prompt in checked_prompts(prompts):
-        one = _Speculation(model, sampling, draft, generator)
+        one = _Speculation(model, sampling, draft, budget, generator)
         tokens, count = one.run(prompt, max_new_tokens, frozenset(stop))
         said.append(tokens)
         passes += count
@@ -70,17 +72,21 @@ class _Speculation:
         model: HybridLM,
         sampling: Sampling,
         draft: int,
+        budget: ThinkingBudget | None,
         generator: torch.Generator | None,
     ) -> None:
-        self.model, self.sampling, self.draft, self.generator = model, sampling, draft, generator
+        self.model, self.sampling, self.draft = model, sampling, draft
+        self.budget, self.generator = budget, generator
 
     def run(self, prompt: Tensor, count: int, stop: frozenset[int]) -> tuple[Tensor, int]:
         """The new tokens, and the passes they took."""
         device = self.model.embeddings.weight.device
+        if self.budget is not None:
+            self.budget.start([prompt])
         prompt = prompt.to(device)[None]
         cache = self.model.cache(1, prompt.shape[1] + count + self.draft + 1)
         hidden = self.model.hidden(prompt, cache=cache)
-        said = [self._choose(self.model.lm_head(hidden[:, -1]))]
+        said = self._within_budget([self._choose(self.model.lm_head(hidden[:, -1]))])
         passes = 0
         # What the drafting block has yet to read: hidden states, each with the token behind it.
         unread = hidden, torch.cat([prompt[:, 1:], prompt.new_tensor([[said[-1]]])], dim=1)
@@ -131,9 +137,22 @@ class _Speculation:
                 break
             kept.append(guess)
         else:
-            return hidden, [*kept, self._draw(truth[-1])]
+            kept.append(self._draw(truth[-1]))
+        kept = self._within_budget(kept)
+        if len(kept) == tokens.shape[1]:
+            return hidden, kept
         cache.rewind(length, states)
         return self.model.hidden(tokens[:, : len(kept)], cache=cache), kept
+
+    def _within_budget(self, tokens: list[int]) -> list[int]:
+        """The tokens up to one that the budget changes, which is the last then."""
+        if self.budget is None:
+            return tokens
+        for k, token in enumerate(tokens):
+            said = int(self.budget.step(torch.tensor([token])))
+            if said != token:
+                return [*tokens[:k], said]
+        return tokens
 
     def _lost(self, chance: float) -> bool:
         return chance == 0 or float(torch.rand((), generator=self.generator)) >= chance

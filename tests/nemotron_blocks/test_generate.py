@@ -82,6 +82,23 @@ def test_speculative_greedy_is_plain_greedy(pattern, draft):
     assert [t.tolist() for t in ended.tokens] == [t.tolist() for t in expected.tokens]
 
 
+@pytest.mark.parametrize("limit", [0, 2, 5])
+def test_a_budget_closes_speculated_thoughts_where_it_closes_plain_ones(limit):
+    model = small_model("M*-/*", init_std=0.3)
+    prompts = [[1, 9], [1, 4, 4], [7]]
+    plain = model.generate(prompts, 24)
+    lines = {int(tokens[limit + 1]) for tokens in plain.tokens}
+
+    def closed(speculative: bool) -> list[list[int]]:
+        budget = ThinkingBudget(limit, close=2, open=1, newlines=lines, grace=3)
+        found = model.generate(prompts, 24, budget=budget, speculative=speculative)
+        return [tokens.tolist() for tokens in found.tokens]
+
+    expected = closed(False)
+    assert closed(True) == expected
+    assert all(2 in tokens for tokens in expected[:2])
+
+
 def test_guesses_that_are_right_are_kept():
     """A model whose next token depends on the last alone, and whose guesses know the rule."""
     model = small_model("-/-", d_ff=8)
