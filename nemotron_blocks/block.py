@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nemotron_blocks.attention import Attention
 from nemotron_blocks.cache import Layer
@@ -20,16 +22,24 @@ class Block(nn.Module):
     Args:
         config: of the model.
         symbol: of the pattern: "M", "*", "-" or "E".
+
+    Attributes:
+        recompute: whether training recomputes the inside in the backward pass, for memory.
     """
 
     def __init__(self, config: HybridConfig, symbol: str) -> None:
         super().__init__()
-        self.symbol = symbol
+        self.symbol, self.recompute = symbol, False
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = mixer(config, symbol)
 
     def forward(self, x_BLD: Tensor, sequence: Sequence, kept: Layer = None) -> Tensor:
         """(B, L, D) -> (B, L, D); `kept` is what the block has in a cache."""
+        if self.recompute and self.training and kept is None and torch.is_grad_enabled():
+            return checkpoint(self._inside, x_BLD, sequence, use_reentrant=False)
+        return self._inside(x_BLD, sequence, kept)
+
+    def _inside(self, x_BLD: Tensor, sequence: Sequence, kept: Layer = None) -> Tensor:
         normed = self.norm(x_BLD)
         if self.symbol in "M*":
             return x_BLD + self.mixer(normed, sequence, kept)

@@ -93,9 +93,14 @@ class HybridConfig:
             self._divides("n_kv_heads", "n_heads")
         if "E" in self.pattern:
             self._check_experts()
-        low, high = self.dt_limit
-        if not 0 <= low <= high:
+        if not (len(self.dt_limit) == 2 and 0 <= self.dt_limit[0] <= self.dt_limit[1]):
             raise ValueError(f"dt_limit: expected 0 <= low <= high, got {self.dt_limit}")
+        if not 0 < self.dt_min <= self.dt_max:
+            given = f"{self.dt_min} and {self.dt_max}"
+            raise ValueError(f"dt_min, dt_max: expected 0 < dt_min <= dt_max, got {given}")
+        for name in ("norm_eps", "init_std", "dt_floor"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
 
     @property
     def layers(self) -> str:

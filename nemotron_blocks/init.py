@@ -10,8 +10,8 @@ from torch import nn
 from nemotron_blocks.config import HybridConfig
 from nemotron_blocks.mamba2 import Mamba2
 
-OUTPUTS = ("out_proj.weight", "o_proj.weight", "down_proj.weight", "experts.down")
-"""Ends of the names of weights that write to the residual stream."""
+OUTPUTS = ("out_proj.weight", "o_proj.weight", "down_proj.weight")
+"""Ends of the names of weights that write to the residual stream, those of experts apart."""
 
 
 @torch.no_grad()
@@ -25,8 +25,9 @@ def initialize(model: nn.Module, config: HybridConfig) -> None:
     with a bias of zero. Hugging Face's start, A = 1, 2, ..., heads, forgets too fast in most heads.
     """
     small = config.init_std / math.sqrt(len(config.layers))
+    experts = "experts.down" if config.d_latent is None else "fc2_latent_proj.weight"
     for name, weight in model.named_parameters():
-        if name.endswith(OUTPUTS):
+        if name.endswith((*OUTPUTS, experts)):
             nn.init.normal_(weight, std=small)
         elif "conv1d" not in name and weight.ndim > 1:
             nn.init.normal_(weight, std=config.init_std)

@@ -24,6 +24,7 @@ from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.parallel import piece, token_mean, whole_row
 from nemotron_blocks.parallel.divide import DIVIDED, divide
+from nemotron_blocks.parallel.gradients import total_norm
 from nemotron_blocks.parallel.weights import is_spread
 from nemotron_blocks.router import collect_routings, update_biases
 from nemotron_blocks.schedule import warmup_stable_decay
@@ -57,7 +58,7 @@ class HybridModule(L.LightningModule):
             strategies do not look at it.
 
     Raises:
-        ValueError: divide is none of these.
+        ValueError: divide is none of these, or a number is negative, or a share above 1.
     """
 
     def __init__(
@@ -77,11 +78,19 @@ class HybridModule(L.LightningModule):
         super().__init__()
         if divide not in DIVIDED:
             raise ValueError(f"divide: expected one of {', '.join(DIVIDED)}, got {divide!r}")
+        for name, value, highest in (
+            ("lr", lr, math.inf), ("weight_decay", weight_decay, math.inf),
+            ("warmup", warmup, math.inf), ("decay", decay, 1), ("floor", floor, 1),
+            ("ahead", ahead, math.inf), ("balance", balance, math.inf),
+            ("bias_rate", bias_rate, math.inf),
+        ):  # fmt: skip
+            if not 0 <= value <= highest:
+                raise ValueError(f"{name}: expected 0 to {highest}, got {value}")
         config = HybridConfig(**config) if isinstance(config, dict) else config
         self.save_hyperparameters(ignore="config")
         self.save_hyperparameters({"config": asdict(config)})
         self.model = HybridLM(config)
-        self.model.recompute = recompute
+        self.model.recompute(recompute)
         self._last_step: float | None = None
 
     def configure_model(self) -> None:
@@ -139,16 +148,14 @@ class HybridModule(L.LightningModule):
         """The loss of a batch.
 
         Raises:
-            FloatingPointError: it is NaN or infinite: weights and checkpoints stay as they are.
+            FloatingPointError: it is NaN or infinite. Of several processes all raise it, once they
+                have added up their gradients.
         """
         parts = self.losses(batch)
         weights = {"next": 1.0, "ahead": self.hparams["ahead"], "balance": self.hparams["balance"]}
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        if not bool(loss.isfinite()):
-            raise FloatingPointError(
-                f"loss: {float(loss)} at step {self.global_step}; go on from the last checkpoint "
-                "with a lower lr, or gradient clipping"
-            )
+        if _ranks()[1] == 1 and not bool(loss.isfinite()):
+            raise FloatingPointError(self._not_finite("loss", loss))
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
         self.log("train/loss", loss.detach(), prog_bar=True)
         self._log_speed(batch.tokens.numel())
@@ -177,6 +184,18 @@ class HybridModule(L.LightningModule):
                 f"{self._tensor_parallel}; take {kept}, or start from model.save_pretrained(folder)"
             )
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look at the gradient before any weight moves.
+
+        Raises:
+            FloatingPointError: it is NaN or infinite: weights and checkpoints stay as they are.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # which looks by itself, and leaves such steps out
+        norm = total_norm(self.model)
+        if not bool(norm.isfinite()):
+            raise FloatingPointError(self._not_finite("gradient", norm))
+
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """A step, after which routers move towards even loads."""
         super().optimizer_step(*args, **options)
@@ -189,9 +208,14 @@ class HybridModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with the schedule of `warmup_stable_decay`."""
         h = self.hparams
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        named = dict(self.named_parameters())
+        decay = {
+            name: p.ndim > 1 and not name.endswith("conv1d.weight") for name, p in named.items()
+        }
+        groups = [
+            {"params": [named[name] for name in named if decay[name]]},
+            {"params": [named[name] for name in named if not decay[name]], "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(groups, h["lr"], (0.9, 0.95), weight_decay=h["weight_decay"])
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
@@ -208,6 +232,12 @@ class HybridModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _not_finite(self, what: str, found: Tensor) -> str:
+        return (
+            f"{what}: {float(found)} at step {self.global_step}; go on from the last checkpoint "
+            "with a lower lr, or gradient clipping"
+        )
 
     def _log_speed(self, tokens: int) -> None:
         """Tokens a second of this process, from one batch to the next; validation counts, too."""
@@ -289,14 +319,25 @@ class TextData(ResumableDataModule):
                 write_tokens(path, _tokens(tokenizer, files), tokenizer.vocab_size)
 
     def setup(self, stage: str) -> None:
-        """Open the files of tokens."""
-        h = self.hparams
+        """Open the files of tokens.
+
+        Raises:
+            ValueError: the model's vocabulary is smaller than the tokenizer's.
+        """
+        h, tokenizer, ranks = self.hparams, self.tokenizer(), _ranks()
         module = self.trainer.lightning_module if self.trainer else None
-        ranks = module.data_ranks() if isinstance(module, HybridModule) else _ranks()
+        if isinstance(module, HybridModule):
+            ranks = module.data_ranks()
+            size = module.model.config.vocab_size
+            if size < tokenizer.vocab_size:
+                raise ValueError(
+                    f"vocab_size: the model has {size}, the tokenizer {tokenizer.vocab_size}; "
+                    "HybridConfig(vocab_size=...) has to be at least that"
+                )
         make: Callable[..., TokenBatches] = partial(
             TokenBatches, length=h["length"], size=h["batch"], rank=ranks[0], processes=ranks[1]
         )
-        training, validation = map(TokenFile, self._paths(self.tokenizer()))
+        training, validation = map(TokenFile, self._paths(tokenizer))
         self.training = make(training, seed=h["seed"])
         self.validation = make(validation, shuffle=False)
 

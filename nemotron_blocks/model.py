@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nemotron_blocks.block import Block
 from nemotron_blocks.cache import Cache
@@ -33,15 +32,11 @@ class HybridLM(nn.Module):
 
     Args:
         config: of the model. On torch's "meta" device nothing is allocated or drawn.
-
-    Attributes:
-        recompute: whether training recomputes the inside of each block in the backward pass, for
-            memory.
     """
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
-        self.config, self.recompute = config, False
+        self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, symbol) for symbol in config.layers)
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
@@ -78,10 +73,7 @@ class HybridLM(nn.Module):
         sequence = self.sequence(tokens_BL, seq_idx, cache)
         x_BLD = self.embeddings(tokens_BL)
         for k, layer in enumerate(self.layers):
-            if self.recompute and self.training and cache is None:
-                x_BLD = checkpoint(layer, x_BLD, sequence, use_reentrant=False)
-            else:
-                x_BLD = layer(x_BLD, sequence, cache.layers[k] if cache else None)
+            x_BLD = layer(x_BLD, sequence, cache.layers[k] if cache else None)
         return self.norm_f(x_BLD)
 
     def ahead(self, hidden_BLD: Tensor, tokens_BL: Tensor, seq_idx: Tensor | None) -> list[Tensor]:
@@ -112,6 +104,12 @@ class HybridLM(nn.Module):
     def behind(self, tokens_BL: Tensor, k: int) -> Tensor:
         """(B, L) the tokens k places on; the last k mean nothing."""
         return tokens_BL.roll(-k, dims=1)
+
+    def recompute(self, whether: bool = True) -> None:
+        """Whether training recomputes the inside of each block in the backward pass, for memory."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recompute = whether
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many sequences of at most so many tokens."""

@@ -135,7 +135,8 @@ def plan(
     Raises:
         ValueError: a number is below one.
     """
-    for name, value in (("context", context), ("batch", batch), ("weight_bytes", weight_bytes)):
+    sizes = {"context": context, "batch": batch, "weight_bytes": weight_bytes}
+    for name, value in (*sizes.items(), ("cache_bytes", cache_bytes)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     parts = [

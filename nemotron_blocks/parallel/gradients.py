@@ -1,4 +1,4 @@
-"""The gradient of the mean loss over ranks of which each has all weights."""
+"""The gradient of the mean loss over ranks of which each has all weights, and its size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from nemotron_blocks.parallel.weights import check_mesh
 
@@ -35,3 +36,9 @@ def mean_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
         sizes = [gradient.numel() for gradient in gradients]
         for gradient, mean in zip(gradients, together.split(sizes)):
             gradient.copy_(mean.view_as(gradient))
+
+
+def total_norm(model: nn.Module) -> Tensor:
+    """The 2-norm of the whole gradient, 0-d; the same on all ranks that divide weights."""
+    found = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return found.full_tensor() if isinstance(found, DTensor) else found

@@ -43,7 +43,7 @@ def whole_model(name: str) -> HybridLM:
         for weight_name, weight in model.named_parameters():
             if weight_name.endswith("dt_bias"):
                 weight -= 2
-    model.recompute = name == "latent"
+    model.recompute(name == "latent")
     return model.train()
 
 

@@ -93,3 +93,18 @@ def test_what_this_library_lacks_is_refused_by_name():
     assert HybridConfig.from_hf(given | {"expand": 7, "rope_theta": 1e4}).d_inner == 32
     limited = HybridConfig.from_hf(given | {"time_step_limit": [0.0, math.inf]})
     assert limited.dt_limit == (0.0, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"dt_min": 0.0}, "dt_min, dt_max: expected 0 < dt_min <= dt_max, got 0.0 and 0.1"),
+        ({"dt_min": 1.0}, "dt_min, dt_max: expected 0 < dt_min <= dt_max, got 1.0 and 0.1"),
+        ({"dt_limit": (0.0, 1.0, 2.0)}, "dt_limit: expected 0 <= low <= high"),
+        ({"init_std": -1.0}, "init_std: expected at least 0, got -1.0"),
+        ({"norm_eps": float("nan")}, "norm_eps: expected at least 0, got nan"),
+    ],
+)
+def test_numbers_of_the_start_are_checked(changes, text):
+    with pytest.raises(ValueError, match=text):
+        HybridConfig("M", d_model=16, mamba_heads=8, **changes)

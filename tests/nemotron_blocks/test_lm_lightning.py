@@ -1,5 +1,7 @@
 """Training: every family learns, all weights move, and a run that was stopped goes on exactly."""
 
+from dataclasses import replace
+
 import lightning as L
 import pytest
 import torch
@@ -90,11 +92,84 @@ def test_a_loss_that_is_not_finite_stops_training(data_options, tmp_path):
         torch.testing.assert_close(weight, before[name], equal_nan=True)
 
 
+class Counter:
+    """Passes that are differentiated."""
+
+    training = 0
+
+    def count(self, *_: object) -> None:
+        self.training += torch.is_grad_enabled()
+
+
+class SpoilGradient(L.Callback):
+    """A gradient that overflows at a step, though the loss does not."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            pl_module.get_parameter("model.norm_f.weight").grad[3] = float("inf")
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_last_good_checkpoint(data_options, tmp_path):
+    keep = ModelCheckpoint(tmp_path / "kept", save_last=True, every_n_train_steps=1)
+    made = trainer(tmp_path, 9, keep, SpoilGradient(3), enable_checkpointing=True)
+    with pytest.raises(FloatingPointError, match="gradient: inf at step 3; go on from the last"):
+        made.fit(module("dense"), TextData(**data_options))
+    kept = torch.load(tmp_path / "kept" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 3
+    assert all(bool(weight.isfinite().all()) for weight in kept["state_dict"].values())
+    goes_on = trainer(tmp_path, 5)
+    goes_on.fit(
+        module("dense"), TextData(**data_options), ckpt_path=tmp_path / "kept" / "last.ckpt"
+    )
+    assert goes_on.global_step == 5
+
+
+def test_matrices_decay_and_nothing_else_does(data_options, tmp_path):
+    learner = module("latent", weight_decay=0.25)
+    made = trainer(tmp_path, 1)
+    made.fit(learner, TextData(**data_options))
+    names = {p: name.rpartition("layers.")[2] for name, p in learner.named_parameters()}
+    decays, stays = (
+        {names[p] for p in group["params"]} for group in made.optimizers[0].param_groups
+    )
+    assert [group["weight_decay"] for group in made.optimizers[0].param_groups] == [0.25, 0.0]
+    assert {"0.mixer.in_proj.weight", "1.mixer.experts.up", "1.mixer.gate.weight"} <= decays
+    own = {f"0.mixer.{name}" for name in ("A_log", "D", "dt_bias", "conv1d.weight", "conv1d.bias")}
+    assert own | {"0.norm.weight", "0.mixer.norm.weight"} <= stays
+
+
+def test_a_model_of_too_small_a_vocabulary_is_refused_at_once(data_options, tmp_path):
+    config = replace(module("dense").model.config, vocab_size=200)
+    with pytest.raises(ValueError, match="vocab_size: the model has 200, the tokenizer 259"):
+        trainer(tmp_path, 1).fit(HybridModule(config), TextData(**data_options))
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ({"decay": 1.5}, "decay: expected 0 to 1, got 1.5"),
+        ({"warmup": -3}, "warmup: expected 0 to inf, got -3"),
+        ({"bias_rate": -1.0}, "bias_rate: expected 0 to inf"),
+        ({"lr": float("nan")}, "lr: expected 0 to inf, got nan"),
+    ],
+)
+def test_numbers_of_a_training_are_checked(option, text):
+    with pytest.raises(ValueError, match=text):
+        module("dense", **option)
+
+
 def test_recomputing_changes_no_loss(data_options, tmp_path):
     losses = [Losses(), Losses()]
     for recompute, seen in zip((False, True), losses):
         learner = module("latent", recompute=recompute)
+        inside = Counter()  # passes through what may be recomputed
+        for name in ("layers.0.mixer", "mtp.layers.0.mixer"):
+            learner.model.get_submodule(name).register_forward_pre_hook(inside.count)
         trainer(tmp_path, 6, seen).fit(learner, TextData(**data_options))
+        assert inside.training == 6 * (1 + learner.model.config.mtp_depth) * (1 + recompute)
     assert losses[0].values == pytest.approx(losses[1].values, rel=1e-4)
 
 

@@ -85,7 +85,7 @@ def test_recomputing_blocks_changes_no_gradient():
     model, tokens = small_model("MEM*-"), drawn_tokens(2, 9)
     gradients = []
     for recompute in (False, True):
-        model.recompute = recompute
+        model.recompute(recompute)
         loss = model(tokens).square().mean()
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     for plain, again in zip(*gradients):
@@ -138,3 +138,17 @@ def test_wrong_tokens_are_named():
             model(tokens, None if documents is None else torch.tensor(documents))
     with pytest.raises(ValueError, match="cache: expected one for batch 1, got 2"):
         model(torch.tensor([[1]]), cache=model.cache(2, 4))
+
+
+def test_what_writes_to_the_residual_stream_starts_smaller():
+    torch.manual_seed(0)
+    config = HybridConfig(
+        "E-E-", d_model=256, vocab_size=64, d_ff=128, n_experts=8, top_k=2, d_expert=128,
+        d_shared=128,
+    )  # fmt: skip
+    for latent, narrow in ((None, "experts.down"), (64, "fc2_latent_proj.weight")):
+        model = HybridLM(config.changed(d_latent=latent))
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                ends = name.endswith((narrow, "down_proj.weight"))
+                assert float(weight.std()) == pytest.approx(0.01 if ends else 0.02, rel=0.05), name
