@@ -15,8 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(INSTALLED) compiler-wanted ## train MG-GNN for three minutes, then solve PDEs with it; writes demo/
 	$(BIN)/python examples/demo.py $(ARGS)
 
-test: compiler-needed $(INSTALLED) ## run the tests
-	SPARSETORCH_NATIVE=require $(BIN)/python -m pytest $(ARGS)
+test: compiler-needed $(INSTALLED) ## run the tests, in a process for each core
+	SPARSETORCH_NATIVE=require $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 lint: $(INSTALLED) ## check style and types (ruff, pyright)
 	$(BIN)/ruff check .

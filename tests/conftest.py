@@ -2,6 +2,11 @@
 
 import os
 
+# Where tests run in a process for each core, threads of one would only wait for another's; programs
+# that they start see it, too. Before torch is imported, which reads it then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from ddm.mesh import GmshUnavailableError, load_gmsh
