@@ -85,6 +85,7 @@ class _Speculation:
             self.budget.start([prompt])
         prompt = prompt.to(device)[None]
         cache = self.model.cache(1, prompt.shape[1] + count + self.draft + 1)
+        cache.make_ahead()
         hidden = self.model.hidden(prompt, cache=cache)
         said = self._within_budget([self._choose(self.model.lm_head(hidden[:, -1]))])
         passes = 0
