@@ -6,6 +6,7 @@ E: head_dim
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -55,7 +56,11 @@ class Attention(nn.Module):
         """Keys and values of these tokens and those before."""
         if kept is None:
             return k_BKLE, v_BKLE
-        stop = sequence.start + sequence.length
-        kept.keys[:, :, sequence.start : stop] = k_BKLE
-        kept.values[:, :, sequence.start : stop] = v_BKLE
+        start, stop = sequence.start, sequence.start + sequence.length
+        kept.keys[:, :, start:stop] = k_BKLE.detach()
+        kept.values[:, :, start:stop] = v_BKLE.detach()
+        if torch.is_grad_enabled():
+            # Copies: the next pass writes into what is kept, which a backward pass may not see.
+            k_BKSE = torch.cat([kept.keys[:, :, :start], k_BKLE], dim=2)
+            return k_BKSE, torch.cat([kept.values[:, :, :start], v_BKLE], dim=2)
         return kept.keys[:, :, :stop], kept.values[:, :, :stop]

@@ -18,7 +18,7 @@ class ThinkingBudget:
         max_thinking_tokens: of a thought, before its end is looked for.
         close: token that closes a thought, `</think>`.
         open: token that opens one, `<think>`.
-        newlines: tokens that end a line.
+        newlines: tokens that end a line, `tokenizer.line_ends()`.
         grace: further tokens to wait for a newline; then the thought is closed anyway.
 
     Raises:

@@ -65,13 +65,17 @@ class Mamba2(nn.Module):
         """(B, L, D) -> (B, L, D); `kept` goes on from the tokens before, and keeps these."""
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(self.sizes, dim=-1)
         conv, ssm = self._before(kept, sequence)
-        if sequence.length == 1 and conv is not None and ssm is not None:
-            y_BLI, conv, ssm = self._step(xBC_BLC, dt_BLH, conv, ssm)
+        past: list[tuple[Tensor, Tensor]] = []
+        by_steps = sequence.length == 1 or (sequence.traced and sequence.length > 0)
+        if by_steps and conv is not None and ssm is not None:
+            y_BLI, past = self._steps_on(xBC_BLC, dt_BLH, conv, ssm, sequence)
+            conv, ssm = past[-1]
         else:
             xBC_BLC, conv = self._convolve(xBC_BLC, conv, sequence)
             y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
         if kept is not None:
-            kept.conv, kept.ssm = conv, ssm
+            kept.conv, kept.ssm = conv.detach(), ssm.detach()
+            kept.past = [(c.detach(), s.detach()) for c, s in past] if sequence.traced else []
         return self.out_proj(self.norm(y_BLI, z_BLI))
 
     def _before(
@@ -82,8 +86,22 @@ class Mamba2(nn.Module):
             return None, None
         if sequence.fresh is None:
             return kept.conv, kept.ssm
-        old = ~sequence.fresh
-        return kept.conv * old[:, None, None], kept.ssm * old[:, None, None, None]
+        return _where(~sequence.fresh, kept.conv, kept.ssm)
+
+    def _steps_on(
+        self, xBC_BLC: Tensor, dt_BLH: Tensor, conv: Tensor, ssm: Tensor, sequence: Sequence
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The result, (B, L, I), a token at a time, and what each token leaves."""
+        found, past = [], []
+        for t in range(sequence.length):
+            if t > 0 and sequence.seq_idx is not None:
+                old = sequence.seq_idx[:, t] == sequence.seq_idx[:, t - 1]
+                conv, ssm = _where(old, conv, ssm)
+            part = slice(t, t + 1)
+            y_B1I, conv, ssm = self._step(xBC_BLC[:, part], dt_BLH[:, part], conv, ssm)
+            found.append(y_B1I)
+            past.append((conv, ssm))
+        return torch.cat(found, dim=1) if len(found) > 1 else found[0], past
 
     def _step(
         self, xBC_B1C: Tensor, dt_B1H: Tensor, conv: Tensor, ssm: Tensor
@@ -139,3 +157,8 @@ class Mamba2(nn.Module):
         wide = torch.promote_types(dt_BLH.dtype, torch.float32)
         dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
         return dt_BLH, -self.A_log.to(wide).exp()
+
+
+def _where(old: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+    """What both keep in the rows (B,) that go on with their document, zero in the others."""
+    return conv * old[:, None, None], ssm * old[:, None, None, None]

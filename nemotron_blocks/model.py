@@ -67,7 +67,7 @@ class HybridLM(nn.Module):
         Raises:
             TypeError: tokens are not int64.
             ValueError: shapes do not fit, a token is not in the vocabulary, documents go back, or
-                the cache is full.
+                the cache is full or of another model.
         """
         self._check(tokens_BL)
         sequence = self.sequence(tokens_BL, seq_idx, cache)
@@ -99,6 +99,11 @@ class HybridLM(nn.Module):
         self, tokens_BL: Tensor, seq_idx: Tensor | None = None, cache: Cache | None = None
     ) -> Sequence:
         """What blocks know of the tokens; arguments and errors are those of `hidden`."""
+        if cache is not None and cache.config.layers != self.config.layers:
+            raise ValueError(
+                f"cache: expected one for the blocks {self.config.layers!r}, got one for "
+                f"{cache.config.layers!r}; model.cache(batch, capacity) makes it"
+            )
         return Sequence.of(tokens_BL, seq_idx, cache)
 
     def behind(self, tokens_BL: Tensor, k: int) -> Tensor:

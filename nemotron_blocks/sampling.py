@@ -27,7 +27,7 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:  # nan is refused, too
             raise ValueError(f"temperature: expected at least 0, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {self.top_k}")
@@ -42,8 +42,8 @@ class Sampling:
             return torch.zeros_like(logits).scatter_(-1, best, 1.0)
         logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            best = logits.topk(self.top_k)  # of ties, too, no more than top_k
+            logits = torch.full_like(logits, -torch.inf).scatter_(-1, best.indices, best.values)
         found = logits.softmax(-1)
         return found if self.top_p is None else _nucleus(found, self.top_p)
 

@@ -24,6 +24,7 @@ class Sequence:
         seq_idx: (B, L) int64 documents, or None where all tokens of a row are one.
         seen: (B, S) int64 documents of all tokens so far; None likewise.
         device: of the tokens.
+        traced: whether Mamba-2 keeps the states behind each token.
     """
 
     start: int
@@ -31,6 +32,7 @@ class Sequence:
     seq_idx: Tensor | None
     seen: Tensor | None
     device: torch.device
+    traced: bool = False
 
     @classmethod
     def of(
@@ -39,8 +41,8 @@ class Sequence:
         """Of tokens (B, L), after those in the cache, which gets room for them.
 
         Raises:
-            TypeError, ValueError: seq_idx is not (B, L) integers, or goes back; the cache is of
-                another batch, or has no room.
+            TypeError, ValueError: seq_idx is not (B, L) integers, or goes back, also behind the
+                cache's last tokens; the cache is of another batch, or has no room.
         """
         check_documents(tokens, seq_idx)
         length = tokens.shape[1]
@@ -50,9 +52,8 @@ class Sequence:
             raise ValueError(f"cache: expected one for batch {len(tokens)}, got {cache.batch}")
         start = cache.length
         found = cache.extend(seq_idx, length)
-        if not cache.packed:
-            return cls(start, length, None, None, tokens.device)
-        return cls(start, length, found, cache.seq_idx[:, : cache.length], tokens.device)
+        seen = None if cache.seq_idx is None else cache.seq_idx[:, : cache.length]
+        return cls(start, length, found, seen, tokens.device, cache.traced)
 
     @property
     def causal(self) -> bool:
@@ -73,13 +74,16 @@ class Sequence:
     @cached_property
     def fresh(self) -> Tensor | None:
         """(B,) bool, rows whose first token begins a document; None where none does in mid-row."""
-        if self.start == 0 or self.seen is None:
+        if self.start == 0 or self.length == 0 or self.seen is None:
             return None
         return self.seen[:, self.start - 1] != self.seen[:, self.start]
 
 
 def check_documents(tokens: Tensor, seq_idx: Tensor | None) -> None:
-    """Raise TypeError or ValueError unless these are documents of the tokens."""
+    """Raise TypeError or ValueError unless these are documents of the tokens.
+
+    Their order is read on the CPU only: a GPU would have to be waited for.
+    """
     if seq_idx is None:
         return
     if seq_idx.dtype != torch.int64:
@@ -89,9 +93,11 @@ def check_documents(tokens: Tensor, seq_idx: Tensor | None) -> None:
             f"seq_idx: expected a document for each token, {tuple(tokens.shape[:2])}, got "
             f"{tuple(seq_idx.shape)}"
         )
-    back = (seq_idx.diff(dim=1) < 0).nonzero()
-    if len(back):
-        row, place = back[0].tolist()
+    if not seq_idx.is_cpu:
+        return
+    back = seq_idx[:, 1:] < seq_idx[:, :-1]
+    if bool(back.any()):
+        row, place = back.nonzero()[0].tolist()
         raise ValueError(
             f"seq_idx: documents come one after another, but row {row} goes back at token "
             f"{place + 1}"

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nemotron_blocks.budget import ThinkingBudget
 from nemotron_blocks.cache import Cache
-from nemotron_blocks.generate import Generation, Prompts, checked_prompts
+from nemotron_blocks.generate import PREFILL, Generation
+from nemotron_blocks.prompts import Prompts, check_count, checked_prompts, checked_stop
 from nemotron_blocks.sampling import GREEDY, Sampling, draw
 from nemotron_blocks.sequence import Sequence
 
@@ -34,27 +35,33 @@ def speculate(
     budget: ThinkingBudget | None = None,
     draft: int | None = None,
     generator: torch.Generator | None = None,
+    prefill: int = PREFILL,
 ) -> Generation:
     """`generate`, several tokens a pass; prompts are taken one by one.
 
     Args:
-        model, prompts, max_new_tokens, sampling, stop, budget, generator: see `generate`.
+        model, prompts, max_new_tokens, sampling, stop, budget, generator, prefill: see `generate`.
         draft: tokens guessed before each pass; the model's depth of prediction when None.
 
     Raises:
-        ValueError: the model predicts no tokens ahead, or `draft` is below one.
+        TypeError, ValueError: an argument is not as described; the model predicts no tokens ahead.
     """
     if model.mtp is None:
         raise ValueError(
             "model: it predicts no tokens ahead; its pattern has no suffix such as '/*E'"
         )
     draft = model.config.mtp_depth if draft is None else draft
-    if draft < 1:
-        raise ValueError(f"draft: expected at least 1, got {draft}")
+    for name, number, least in (
+        ("draft", draft, 1), ("max_new_tokens", max_new_tokens, 0), ("prefill", prefill, 1),
+    ):  # fmt: skip
+        check_count(name, number, least)
+    lists, ends = checked_prompts(prompts), frozenset(checked_stop(stop).tolist())
+    if max_new_tokens == 0:
+        return Generation([prompt.new_empty(0) for prompt in lists], 0.0)
     said, passes = [], 0
-    for prompt in checked_prompts(prompts):
-        one = _Speculation(model, sampling, draft, budget, generator)
-        tokens, count = one.run(prompt, max_new_tokens, frozenset(stop))
+    for prompt in lists:
+        one = _Speculation(model, sampling, draft, budget, generator, prefill)
+        tokens, count = one.run(prompt, max_new_tokens, ends)
         said.append(tokens)
         passes += count
     return Generation(said, sum(len(tokens) - 1 for tokens in said) / max(passes, 1))
@@ -74,23 +81,26 @@ class _Speculation:
         draft: int,
         budget: ThinkingBudget | None,
         generator: torch.Generator | None,
+        prefill: int,
     ) -> None:
         self.model, self.sampling, self.draft = model, sampling, draft
-        self.budget, self.generator = budget, generator
+        self.budget, self.generator, self.prefill = budget, generator, prefill
 
     def run(self, prompt: Tensor, count: int, stop: frozenset[int]) -> tuple[Tensor, int]:
-        """The new tokens, and the passes they took."""
+        """The new tokens, and the passes of the backbone behind the prompt's."""
         device = self.model.embeddings.weight.device
         if self.budget is not None:
             self.budget.start([prompt])
         prompt = prompt.to(device)[None]
         cache = self.model.cache(1, prompt.shape[1] + count + self.draft + 1)
-        hidden = self.model.hidden(prompt, cache=cache)
+        cache.make_ahead()
+        hidden, read = self._read(prompt, cache)
+        cache.traced = True
         said = self._within_budget([self._choose(self.model.lm_head(hidden[:, -1]))])
         passes = 0
         # What the drafting block has yet to read: hidden states, each with the token behind it.
-        unread = hidden, torch.cat([prompt[:, 1:], prompt.new_tensor([[said[-1]]])], dim=1)
-        read = 0
+        following = torch.cat([prompt[:, read + 1 :], prompt.new_tensor([[said[-1]]])], dim=1)
+        unread = hidden, following
         while len(said) < count and said[-1] not in stop:
             guesses, odds = self._guess(*unread, read, cache)
             read += unread[0].shape[1]
@@ -102,19 +112,36 @@ class _Speculation:
                     said.append(token)
         return torch.tensor(said[:count]), passes
 
+    def _read(self, prompt: Tensor, cache: Cache) -> tuple[Tensor, int]:
+        """Hidden states of the prompt's last chunk, and how many tokens come before it.
+
+        Those before it both blocks have read then, the last chunk only the backbone.
+        """
+        hidden, start = prompt.new_zeros(0), 0
+        for start in range(0, prompt.shape[1], self.prefill):
+            stop = start + self.prefill
+            hidden = self.model.hidden(prompt[:, start:stop], cache=cache)
+            if stop < prompt.shape[1]:
+                self._ahead(hidden, prompt[:, start + 1 : stop + 1], start, cache)
+        return hidden, start
+
+    def _ahead(self, hidden: Tensor, following: Tensor, read: int, cache: Cache) -> Tensor:
+        """What the drafting block makes of hidden states and the tokens behind, (1, L, D)."""
+        assert self.model.mtp is not None
+        sequence = Sequence(read, hidden.shape[1], None, None, hidden.device)
+        return self.model.mtp(hidden, self.model.embeddings(following), sequence, cache.ahead)
+
     def _guess(
         self, hidden: Tensor, following: Tensor, read: int, cache: Cache
     ) -> tuple[list[int], list[Tensor]]:
         """Guesses of the tokens behind the last one, and the distributions they are drawn from."""
-        mtp, model = self.model.mtp, self.model
-        assert mtp is not None
         guesses: list[int] = []
         odds: list[Tensor] = []
         for _ in range(self.draft):
-            sequence = Sequence(read, hidden.shape[1], None, None, hidden.device)
-            hidden = mtp(hidden, model.embeddings(following), sequence, cache.ahead)[:, -1:]
-            read = sequence.start + sequence.length
-            odds.append(self.sampling.probabilities(model.lm_head(hidden[:, -1]))[0])
+            length = hidden.shape[1]
+            hidden = self._ahead(hidden, following, read, cache)[:, -1:]
+            read += length
+            odds.append(self.sampling.probabilities(self.model.lm_head(hidden[:, -1]))[0])
             guesses.append(self._draw(odds[-1]))
             following = following.new_tensor([[guesses[-1]]])
         return guesses, odds
@@ -123,7 +150,7 @@ class _Speculation:
         self, last: int, guesses: list[int], odds: list[Tensor], cache: Cache
     ) -> tuple[Tensor, list[int]]:
         """Hidden states of the last token and the guesses that are kept, and the tokens behind."""
-        states, length = cache.states(), cache.length
+        length = cache.length
         tokens = torch.tensor([[last, *guesses]], device=self.model.embeddings.weight.device)
         hidden = self.model.hidden(tokens, cache=cache)
         truth = self.sampling.probabilities(self.model.lm_head(hidden[0]))
@@ -139,10 +166,9 @@ class _Speculation:
         else:
             kept.append(self._draw(truth[-1]))
         kept = self._within_budget(kept)
-        if len(kept) == tokens.shape[1]:
-            return hidden, kept
-        cache.rewind(length, states)
-        return self.model.hidden(tokens[:, : len(kept)], cache=cache), kept
+        length += len(kept)
+        cache.rewind(length, cache.states(length))
+        return hidden[:, : len(kept)], kept
 
     def _within_budget(self, tokens: list[int]) -> list[int]:
         """The tokens up to one that the budget changes, which is the last then."""

@@ -45,7 +45,9 @@ class TokenFile:
 
 
 def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_size: int) -> None:
-    """Write the tokens of documents, with what ends each; files are written whole or not at all.
+    """Write the tokens of documents, with what ends each; a file that is there is whole.
+
+    Whatever fails before all is written leaves an older file as it was.
 
     Args:
         path: of the file.
@@ -59,8 +61,29 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_siz
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    raw = path.with_name(path.name + ".raw")
-    starts, count = [], 0
+    raw, partial = (path.with_name(path.name + ending) for ending in (".raw", ".partial"))
+    partial_starts = _starts(partial)
+    try:
+        ends = _write_raw(raw, documents, vocab_size, dtype)
+        mapped = np.lib.format.open_memmap(partial, "w+", dtype, (ends[-1],))
+        mapped[:] = np.memmap(raw, dtype, "r")
+        mapped.flush()
+        with partial_starts.open("wb") as file:
+            np.save(file, np.array([0, *ends[:-1]], dtype=np.int64))
+        # An older file goes first and the new one comes last: neither meets the other's starts.
+        path.unlink(missing_ok=True)
+        partial_starts.replace(_starts(path))
+        partial.replace(path)
+    finally:
+        for left in (raw, partial, partial_starts):
+            left.unlink(missing_ok=True)
+
+
+def _write_raw(
+    raw: Path, documents: Iterable[Sequence[int]], vocab_size: int, dtype: type
+) -> list[int]:
+    """Write all tokens and nothing else; where each document that has some ends."""
+    ends, count = [], 0
     with raw.open("wb") as file:
         for document in documents:
             tokens = np.asarray(document, dtype=np.int64)
@@ -72,18 +95,11 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_siz
                     f"{tokens.max()}"
                 )
             tokens.astype(dtype).tofile(file)
-            starts.append(count)
             count += len(tokens)
-    if not count:
+            ends.append(count)
+    if not ends:
         raise ValueError("documents: expected at least one token, got none")
-    partial = path.with_name(path.name + ".partial")
-    mapped = np.lib.format.open_memmap(partial, "w+", dtype, (count,))
-    mapped[:] = np.memmap(raw, dtype, "r")
-    mapped.flush()
-    raw.unlink()
-    with _starts(path).open("wb") as file:
-        np.save(file, np.array(starts, dtype=np.int64))
-    partial.replace(path)  # last: a file that is there is whole
+    return ends
 
 
 def _starts(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -31,6 +32,10 @@ class Tokenizer(Protocol):
         """The number of a special token."""
         ...
 
+    def line_ends(self) -> frozenset[int]:
+        """The tokens that end a line, for `ThinkingBudget`."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Numbers of a text."""
         ...
@@ -53,6 +58,10 @@ class ByteTokenizer:
             ValueError: there is none of that name.
         """
         return 256 + _place(name)
+
+    def line_ends(self) -> frozenset[int]:
+        """The one byte that ends a line."""
+        return frozenset(b"\n")
 
     def encode(self, text: str) -> list[int]:
         """The bytes of a text."""
@@ -150,6 +159,16 @@ class BPETokenizer:
             ValueError: there is none of that name.
         """
         return self._tokenizer.token_to_id(SPECIAL[_place(name)])
+
+    def line_ends(self) -> frozenset[int]:
+        """The tokens with a newline behind which there is at most white space.
+
+        There are many: empty lines, and newlines with what is before them, or with the next line's
+        indentation, are tokens of their own.
+        """
+        numbers = sorted(self._tokenizer.get_vocab().values())
+        texts = self._tokenizer.decode_batch([[n] for n in numbers], skip_special_tokens=False)
+        return frozenset(n for n, text in zip(numbers, texts) if re.search(r"\n\s*\Z", text))
 
     def encode(self, text: str) -> list[int]:
         """Numbers of a text, in which the names of special tokens are text like any other."""

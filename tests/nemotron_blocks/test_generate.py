@@ -1,10 +1,13 @@
 """Greedy and drawn tokens, uneven prompts, chunks, ends, and tokens guessed ahead."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_models import drawn_tokens, small_model
 
 from nemotron_blocks.budget import ThinkingBudget
+from nemotron_blocks.cache import Cache
 from nemotron_blocks.generate import stream
 from nemotron_blocks.speculative import speculate
 
@@ -28,6 +31,7 @@ def test_a_batch_of_uneven_prompts_says_what_each_would_alone(pattern):
         found = model.generate(PROMPTS, 10, prefill=prefill)
         assert [new.tolist() for new in found.tokens] == expected
     assert found.per_pass == 1.0
+    assert model.generate(PROMPTS, 1).per_pass == 0.0
 
 
 def test_a_stop_ends_its_own_sequence():
@@ -76,10 +80,37 @@ def test_speculative_greedy_is_plain_greedy(pattern, draft):
     fast = model.generate(PROMPTS, 24, speculative=True, draft=draft)
     assert [t.tolist() for t in fast.tokens] == [t.tolist() for t in plain.tokens]
     assert 1.0 <= fast.per_pass <= draft + 1
+    for prefill in (1, 3, 8, 9):
+        chunks = model.generate(PROMPTS, 24, speculative=True, draft=draft, prefill=prefill)
+        assert [t.tolist() for t in chunks.tokens] == [t.tolist() for t in plain.tokens]
     stop = plain.tokens[1][7].item()
     ended = model.generate(PROMPTS, 24, speculative=True, draft=draft, stop=[stop])
     expected = model.generate(PROMPTS, 24, stop=[stop])
     assert [t.tolist() for t in ended.tokens] == [t.tolist() for t in expected.tokens]
+
+
+@pytest.mark.parametrize("pattern", ["M*-M/*-", "M-/-", "*/*"])
+def test_a_wrong_guess_costs_no_pass(pattern):
+    model = small_model(pattern)
+    lengths: list[int] = []
+    model.layers[0].register_forward_hook(lambda *call: lengths.append(call[2].shape[1]))
+    found = model.generate([PROMPTS[2]], 30, speculative=True, draft=2, prefill=4)
+    assert lengths[:3] == [4, 4, 1]
+    assert lengths[3:] == [3] * len(lengths[3:])
+    assert found.per_pass == 29 / len(lengths[3:]) < 2
+
+
+def test_what_drafts_has_room_only_when_it_does(monkeypatch):
+    model, caches = small_model("M*/*"), []
+
+    def kept(*arguments):
+        caches.append(Cache(model.config, *arguments))
+        return caches[-1]
+
+    monkeypatch.setattr(model, "cache", kept)
+    model.generate([[1, 2]], 3)
+    model.generate([[1, 2]], 3, speculative=True)
+    assert [len(cache.ahead) for cache in caches] == [0, 1]
 
 
 @pytest.mark.parametrize("limit", [0, 2, 5])
@@ -135,20 +166,46 @@ def test_drawn_speculative_tokens_have_the_same_distribution():
     assert float((plain - fast).abs().sum()) / 2 < 0.04  # total variation; noise is about 0.03
 
 
-def test_wrong_arguments_are_named():
-    model = small_model("M")
+@pytest.mark.parametrize("speculative", [False, True])
+def test_wrong_arguments_are_named(speculative):
+    def say(prompts, count: Any = 3, **options):
+        return model.generate(prompts, count, speculative=speculative, **options)
+
+    model = small_model("M/-")
     for prompts, error, message in (
         ([], ValueError, "prompts: expected at least one"),
         ([[1], []], ValueError, "prompts: expected at least one, each of at least one token"),
         (torch.tensor([1, 2]), TypeError, r"prompts: expected \(B, L\) int64"),
         ([[99]], ValueError, "tokens: expected 0 to 60"),
+        ([[1.7, 2.2]], TypeError, r"prompts: expected integers in prompt 0, .* torch.float32"),
+        ([[1], [True]], TypeError, "prompts: expected integers in prompt 1, .* torch.bool"),
+        ([[1], ["a"]], TypeError, "prompts: expected integers in prompt 1"),
+        ([[[1]]], TypeError, r"prompts: expected integers in prompt 0, .* of shape \(1, 1\)"),
+        ([1, 2, 3], TypeError, "prompts: .* got 1 for one; put a single prompt into a list"),
+        (7, TypeError, "prompts: expected a list of prompts, .* got 7 for one"),
+        ("abc", TypeError, r"prompts: expected numbers of tokens, got 'abc'; \[tokenizer.encode"),
+        (["abc"], TypeError, "prompts: expected numbers of tokens, got 'abc'"),
     ):
         with pytest.raises(error, match=message):
-            model.generate(prompts, 3)
-    with pytest.raises(ValueError, match="prefill: expected at least 1"):
-        model.generate([[1]], 3, prefill=0)
-    with pytest.raises(ValueError, match="max_new_tokens: expected at least 0, got -1"):
-        model.generate([[1]], -1)
+            say(prompts)
+    for options, error, message in (
+        ({"prefill": 0}, ValueError, "prefill: expected at least 1, got 0"),
+        ({"count": -1}, ValueError, "max_new_tokens: expected at least 0, got -1"),
+        ({"count": -20}, ValueError, "max_new_tokens: expected at least 0, got -20"),
+        ({"count": 2.5}, TypeError, "max_new_tokens: expected an integer, got 2.5"),
+        ({"stop": 7}, TypeError, r"stop: expected a collection of tokens, got 7; \[7\] is one"),
+        ({"stop": torch.tensor(7)}, TypeError, "stop: expected a collection of tokens"),
+        ({"stop": [0.5]}, TypeError, "stop: expected an integer, got 0.5"),
+    ):
+        with pytest.raises(error, match=message):
+            say([[1]], **options)
+    none = say(PROMPTS, 0)
+    assert [new.tolist() for new in none.tokens] == [[], [], []]
+    assert none.per_pass == 0.0
+
+
+def test_what_cannot_speculate_is_named():
+    model = small_model("M")
     with pytest.raises(ValueError, match="model: it predicts no tokens ahead"):
         model.generate([[1]], 3, speculative=True)
     with pytest.raises(ValueError, match="draft: expected at least 1, got 0"):

@@ -23,6 +23,8 @@ def test_top_k_keeps_the_first():
     torch.testing.assert_close(found[:, :2], expected)
     assert float(found[:, 2:].sum()) == 0
     assert torch.equal(Sampling(1.0, top_k=9).probabilities(LOGITS), LOGITS.softmax(-1))
+    ties = Sampling(1.0, top_k=2).probabilities(torch.zeros(3, 6))
+    assert ties.sort(-1).values.tolist() == 3 * [[0, 0, 0, 0, 0.5, 0.5]]
 
 
 def test_top_p_keeps_the_fewest_that_have_the_share():
@@ -44,6 +46,7 @@ def test_draws_have_their_probabilities():
     ("options", "message"),
     [
         ({"temperature": -1.0}, "temperature: expected at least 0"),
+        ({"temperature": float("nan")}, "temperature: expected at least 0"),
         ({"top_k": 0}, "top_k: expected at least 1"),
         ({"top_p": 0.0}, r"top_p: expected a share in \(0, 1\]"),
         ({"top_p": 1.1}, r"top_p: expected a share in \(0, 1\]"),

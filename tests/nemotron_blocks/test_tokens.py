@@ -33,6 +33,22 @@ def test_any_text_comes_back(number):
         tokenizer.special("<pad>")
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_line_ends_are_all_that_ends_a_line(number):
+    texts = 9 * ["if a:\n    b\n\n    c;\n"]
+    tokenizer = (ByteTokenizer(), BPETokenizer.train(texts, 300))[number]
+    ends = tokenizer.line_ends()
+    found = {token for token in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([token])}
+    assert ends == found
+    assert len(ends) == 1 if number == 0 else len(ends) > 2
+    assert not ends & {tokenizer.special(name) for name in SPECIAL}
+    # A line's end within a token is none: what follows is on the next line.
+    if isinstance(tokenizer, BPETokenizer):
+        tokenizer._tokenizer.add_tokens([";\nd", "d;\n"])
+        added = [tokenizer.vocab_size - 2, tokenizer.vocab_size - 1]
+        assert tokenizer.line_ends() == ends | {added[1]}
+
+
 def test_byte_pairs_are_fewer_and_go_to_a_file(tmp_path):
     plain, merged = tokenizers()
     assert len(merged.encode(TEXTS[0])) < len(plain.encode(TEXTS[0]))
@@ -78,7 +94,7 @@ def test_bad_files_of_tokens_are_named(file, tmp_path):
         write_tokens(tmp_path / "x.npy", [[5, 40]], 40)
     with pytest.raises(ValueError, match="documents: expected at least one token"):
         write_tokens(tmp_path / "x.npy", [[]], 40)
-    assert not (tmp_path / "x.npy").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tokens.npy", "tokens.npy.starts"]
     path = tmp_path / "tokens.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
@@ -90,6 +106,36 @@ def test_bad_files_of_tokens_are_named(file, tmp_path):
     np.save(path, np.arange(10.0))
     with pytest.raises(ValueError, match="is no file of tokens"):
         TokenFile(path)
+
+
+@pytest.mark.parametrize("failing", ["documents", "starts", "tokens"])
+def test_a_file_of_tokens_stays_until_another_is_whole(file, tmp_path, monkeypatch, failing):
+    path = tmp_path / "tokens.npy"
+
+    def documents():
+        yield [1, 2]
+        if failing == "documents":
+            raise RuntimeError("no more")
+        yield [3]
+
+    def fail(*arguments, **options):
+        raise RuntimeError("no more")
+
+    if failing == "starts":
+        monkeypatch.setattr(np, "save", fail)
+    if failing == "tokens":
+        monkeypatch.setattr(np.lib.format, "open_memmap", fail)
+    with pytest.raises(RuntimeError, match="no more"):
+        write_tokens(path, documents(), 40)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.starts"]
+    again = TokenFile(path)
+    assert again.tokens.tolist() == FLAT
+    assert again.starts.tolist() == file.starts.tolist()
+    failing = ""
+    write_tokens(path, documents(), 40)
+    assert TokenFile(path).tokens.tolist() == [1, 2, 3]
+    assert TokenFile(path).starts.tolist() == [0, 2]
 
 
 def test_batches_have_each_window_once_an_epoch(file):
