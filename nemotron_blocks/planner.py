@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def kv_cache(self) -> int:
-        """Bytes of keys and values of the whole batch at the full context."""
+        """Bytes of keys and values of the whole batch at the full context, those for speculation too."""
         return self._cache("*")
 
     @property
