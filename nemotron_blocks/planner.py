@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def kv_cache(self) -> int:
-        """Bytes of keys and values of the whole batch at the full context, those for speculation too."""
+        """Bytes of keys and values of the batch at the full context, speculation's included."""
         return self._cache("*")
 
     @property
