@@ -23,7 +23,6 @@ import torch
 
 from nemotron_blocks import HybridLM
 from nemotron_blocks.lightning import HybridModule, TextData, vocab_size_of
-from nemotron_blocks.parallel.weights import is_spread
 from nemotron_blocks.tokenizer import BPETokenizer
 from sparsetorch.resumable.cli.lightning import ResumableCLI
 
@@ -41,11 +40,8 @@ class LanguageCLI(ResumableCLI):
     def after_fit(self) -> None:
         """Write the model, and let it speak."""
         folder = Path(self.trainer.default_root_dir) / "model"
-        first, model = self.trainer.is_global_zero, self.model.model
-        # Of weights that are divided over processes each has to give its part.
-        if first or is_spread(model):
-            model.save_pretrained(folder)
-        if not first:
+        self.model.model.save_pretrained(folder)  # by all processes: the first one writes
+        if not self.trainer.is_global_zero:
             return
         model, tokenizer = HybridLM.from_pretrained(folder).eval(), self.datamodule.tokenizer()
         if isinstance(tokenizer, BPETokenizer):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 BLOCKS = {"M": "Mamba-2", "*": "attention", "-": "MLP", "E": "mixture of experts"}
-_NEEDS = {  # fields that blocks of a kind cannot do without
+NEEDS = {  # fields that blocks of a kind cannot do without
     "M": ("mamba_heads", "mamba_head_dim", "n_groups", "d_state", "d_conv", "chunk_size"),
     "*": ("n_heads", "n_kv_heads", "head_dim"),
     "-": ("d_ff",),
@@ -84,7 +84,7 @@ class HybridConfig:
     def __post_init__(self) -> None:
         self._check_pattern()
         self._at_least_one("d_model", "vocab_size")
-        for symbol, needed in _NEEDS.items():
+        for symbol, needed in NEEDS.items():
             if symbol in self.pattern:
                 self._at_least_one(*needed, why=f" for {symbol!r} ({BLOCKS[symbol]}) in pattern")
         if "M" in self.pattern:

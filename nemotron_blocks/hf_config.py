@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
-if TYPE_CHECKING:
-    from nemotron_blocks.config import HybridConfig
+from nemotron_blocks.config import NEEDS, HybridConfig
 
 MODEL_TYPE = "nemotron_h"
 SYMBOLS = {
@@ -71,6 +70,17 @@ _FIXED = {  # what these models have in common, and this library takes for grant
     "attention_dropout": 0.0,
     "hidden_dropout": 0.0,
     "sliding_window": None,
+    "residual_in_fp32": False,
+}
+_ALWAYS = ("d_model", "vocab_size")  # whatever the layers
+_DEFAULTS = {field.name: field.default for field in fields(HybridConfig)}
+"""Those other than 0 are those of transformers too."""
+_TYPES = {field.name: field.type for field in fields(HybridConfig)}
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # by the annotations of HybridConfig
+    "int": ("an integer", (int,)),
+    "int | None": ("an integer or null", (int, type(None))),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", (bool,)),
 }
 
 
@@ -80,8 +90,8 @@ def fields_of(config: dict[str, Any]) -> dict[str, Any]:
     `expand`, positions and rotary fields mean nothing in these models, and are not looked at.
 
     Raises:
-        ValueError: it is of another model, says nothing of the layers, or asks for what this
-            library lacks.
+        ValueError: it is of another model, says nothing of the layers, lacks a size that they
+            need, has a field of another type, or asks for what this library lacks.
     """
     given = {_OLD_NAMES.get(name, name): value for name, value in config.items()}
     if given.get("model_type", MODEL_TYPE) != MODEL_TYPE:
@@ -89,14 +99,34 @@ def fields_of(config: dict[str, Any]) -> dict[str, Any]:
     for name, value in _FIXED.items():
         if given.get(name, value) != value:
             raise ValueError(f"{name}: this library has {value!r} alone, got {given[name]!r}")
-    fields = {ours: given[theirs] for theirs, ours in _NAMES.items() if theirs in given}
-    fields["pattern"] = _pattern(given)
+    pattern = _pattern(given)
+    names = dict(_NAMES)
     if given.get("n_shared_experts", 1):
-        fields["d_shared"] = given.get("moe_shared_expert_intermediate_size", 0)
-    if "time_step_limit" in given:
-        low, high = (_number(value) for value in given["time_step_limit"])
-        fields["dt_limit"] = (low, high)
-    return fields
+        names["moe_shared_expert_intermediate_size"] = "d_shared"
+    found = _sizes(given, names, pattern)
+    if given.get("time_step_limit") is not None:
+        found["dt_limit"] = _limit(given["time_step_limit"])
+    return found | {"pattern": pattern}
+
+
+def _sizes(given: dict[str, Any], names: dict[str, str], pattern: str) -> dict[str, Any]:
+    """Fields that are there, by our names; those of kinds of blocks that it lacks may be null."""
+    of_kinds = NEEDS | {"E": (*NEEDS["E"], "d_shared")}
+    needed = {name for symbol in of_kinds if symbol in pattern for name in of_kinds[symbol]}
+    unneeded = {name for group in of_kinds.values() for name in group} - needed
+    found = {}
+    for theirs, name in names.items():
+        value, (kind, types) = given.get(theirs), _KINDS[_TYPES[name]]
+        if value is None and name in unneeded:
+            continue
+        if theirs not in given:
+            if name in _ALWAYS or (name in needed and not _DEFAULTS[name]):
+                raise ValueError(f"{theirs}: expected {kind} for {pattern!r}, got none")
+            continue
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ValueError(f"{theirs}: expected {kind}, got {value!r}")
+        found[name] = value
+    return found
 
 
 def config_of(config: HybridConfig) -> dict[str, Any]:
@@ -121,9 +151,13 @@ def config_of(config: HybridConfig) -> dict[str, Any]:
     return found
 
 
-def _number(value: float | dict[str, str]) -> float:
-    """A number, or what transformers writes for one that JSON lacks."""
-    return float(value["__float__"] if isinstance(value, dict) else value)
+def _limit(value: Any) -> tuple[float, float]:
+    """Two numbers, or what transformers writes for those that JSON lacks."""
+    try:
+        low, high = (float(v["__float__"] if isinstance(v, dict) else v) for v in value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"time_step_limit: expected two numbers, got {value!r}") from error
+    return low, high
 
 
 def _pattern(given: dict[str, Any]) -> str:
@@ -134,7 +168,14 @@ def _pattern(given: dict[str, Any]) -> str:
             "hybrid_override_pattern: expected the order of the layers in this field or in "
             "layers_block_type, got neither"
         )
-    depth = given.get("num_nextn_predict_layers", 0)
+    count, layers = given.get("num_hidden_layers"), len(main.partition("/")[0])
+    if count is not None and count != layers:
+        raise ValueError(
+            f"num_hidden_layers: expected {layers}, the length of {main!r}, got {count!r}"
+        )
+    depth = given.get("num_nextn_predict_layers") or 0
+    if not isinstance(depth, int) or depth < 0:
+        raise ValueError(f"num_nextn_predict_layers: expected 0 or more, got {depth!r}")
     if not depth:
         return main
     ahead = _symbols(given, "mtp_hybrid_override_pattern", "mtp_layers_block_type")
@@ -142,12 +183,16 @@ def _pattern(given: dict[str, Any]) -> str:
 
 
 def _symbols(given: dict[str, Any], string: str, names: str) -> str | None:
-    if isinstance(given.get(string), str):
-        return given[string].replace("|", "")  # bars are cuts of a pipeline
-    layers: Sequence[str] | None = given.get(names)
+    pattern, layers = given.get(string), given.get(names)
+    if pattern is not None:
+        if not isinstance(pattern, str):
+            raise ValueError(f"{string}: expected a string, got {pattern!r}")
+        return pattern.replace("|", "")  # bars are cuts of a pipeline
     if layers is None:
         return None
-    unknown = sorted(set(layers) - set(SYMBOLS))
+    if not isinstance(layers, list | tuple):
+        raise ValueError(f"{names}: expected a list, got {layers!r}")
+    unknown = sorted({str(name) for name in layers} - set(SYMBOLS))
     if unknown:
         raise ValueError(f"{names}: expected names among {sorted(SYMBOLS)}, got {unknown}")
     return "".join(SYMBOLS[name] for name in layers)

@@ -125,6 +125,11 @@ def plan(
 ) -> Plan:
     """What a model weighs, and what a token costs.
 
+    Operations are two for each weight that a token meets, the embedding's and those of the norms
+    around mixers aside; and, in attention, 4 n_heads head_dim for each token that is attended to;
+    in Mamba-2's scan, for chunks of Q tokens, Q (n_groups d_state + d_inner) inside the chunk, half
+    of which is masked, and 4 d_inner d_state for the states.
+
     Args:
         config: of the model.
         context: tokens of a sequence; attention's operations are those of its mean length.

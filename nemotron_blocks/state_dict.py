@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(up|down)_proj\.weight")
+_EXPERT = re.compile(r"(.*\.experts)\.([0-9]{1,9})\.(up|down)_proj\.weight")
+_AHEAD = re.compile(r"mtp\.layers\.([0-9]{1,9})\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class Place:
 
 
 def place_of(theirs: str, mtp_layers: int) -> Place:
-    """Where a tensor of a checkpoint belongs.
+    """Where a tensor of a checkpoint belongs; a name of no such model is left as it is.
 
     Args:
         theirs: its name there.
         mtp_layers: blocks that predict tokens ahead.
     """
     name = theirs.removeprefix("backbone.").removeprefix("model.")
-    if name.startswith("mtp.layers."):
-        _, _, number, rest = name.split(".", 3)
+    if found := _AHEAD.fullmatch(name):
+        number, rest = found.groups()
         shared = rest.startswith(("enorm", "hnorm", "eh_proj", "final_layernorm"))
         # Repeated predictions share one block; a checkpoint may have it more than once.
         name = f"mtp.{rest}" if shared else f"mtp.layers.{int(number) % max(mtp_layers, 1)}.{rest}"

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import drawn_tokens, small_model
 
-from nemotron_blocks.checkpoint import INDEX, SINGLE
 from nemotron_blocks.model import HybridLM
+from nemotron_blocks.weight_files import INDEX, SINGLE
 
 PATTERN = "M*-E/*E/*E"
 
@@ -88,6 +88,58 @@ def test_tokens_ahead_can_be_left_out(tmp_path):
         assert torch.equal(model(tokens), found(tokens))
 
 
+def test_a_block_for_each_depth_is_refused_unless_they_are_one(tmp_path):
+    model = small_model(PATTERN)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / SINGLE)
+    for name, weight in list(weights.items()):
+        if name.startswith("mtp.layers."):
+            depth_layer = int(name.split(".")[2])
+            weights[name.replace(f".{depth_layer}.", f".{depth_layer + 2}.", 1)] = weight.clone()
+    save_file(weights, tmp_path / SINGLE)
+    same(model, HybridLM.from_pretrained(tmp_path))
+    weights["mtp.layers.3.mixer.experts.1.up_proj.weight"].fill_(7)
+    save_file(weights, tmp_path / SINGLE)
+    with pytest.raises(
+        ValueError,
+        match=r"'mtp.layers.[13].mixer.experts.1.up_proj.weight' in model.safetensors differs from "
+        r"'mtp.layers.[13].mixer.experts.1.up_proj.weight', and this library has one block for all",
+    ):
+        HybridLM.from_pretrained(tmp_path)
+
+
+def test_an_output_that_is_not_the_embedding_is_refused_where_they_are_tied(tmp_path):
+    model = small_model("M", tie_embeddings=True)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / SINGLE)
+    weights["lm_head.weight"] = weights["backbone.embeddings.weight"].clone()
+    save_file(weights, tmp_path / SINGLE)
+    same(model, HybridLM.from_pretrained(tmp_path))
+    weights["lm_head.weight"] += 1
+    save_file(weights, tmp_path / SINGLE)
+    with pytest.raises(ValueError, match=r"differs from .*, and both name one weight"):
+        HybridLM.from_pretrained(tmp_path)
+
+
+def test_a_config_that_does_not_fit_is_named_with_its_file(tmp_path):
+    small_model("M").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("bf16", "auto", "int8", "ones", 7, ["float32"]):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": name}))
+        with pytest.raises(ValueError, match=r"config.json: dtype: expected one of float16, bfl"):
+            HybridLM.from_pretrained(tmp_path)
+        found = HybridLM.from_pretrained(tmp_path, dtype=torch.float64)
+        assert found.lm_head.weight.dtype == torch.float64
+    with pytest.raises(ValueError, match=r"^dtype: expected one of .*, got 'int8'"):
+        HybridLM.from_pretrained(tmp_path, dtype=torch.int8)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": None}))
+    with pytest.raises(ValueError, match=r"config.json: hidden_size: expected an integer, got Non"):
+        HybridLM.from_pretrained(tmp_path)
+    del config["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
+    assert HybridLM.from_pretrained(tmp_path).lm_head.weight.dtype == torch.float16
+
+
 @pytest.fixture
 def saved(tmp_path):
     small_model("M*E").save_pretrained(tmp_path, shard_bytes=20_000)
@@ -126,6 +178,30 @@ def one_file(folder):
             ),
             "experts.8.up_proj.weight' is of more than 8 experts",
         ),
+        (
+            lambda w: w.update({"model.norm_f.weight": torch.zeros(32)}),
+            "norm_f.weight' in model.safetensors differs from '.*norm_f.weight', and both name one",
+        ),
+        (
+            lambda w: w.update({"lm_head.weight": torch.zeros(61, 32, dtype=torch.int8)}),
+            "'lm_head.weight' in model.safetensors is of int8, expected one of .*quantized",
+        ),
+        (
+            lambda w: w.update({"lm_head.weight": w["lm_head.weight"].to(torch.float8_e4m3fn)}),
+            "'lm_head.weight' in model.safetensors is of float8_e4m3fn, expected one of float16",
+        ),
+        (
+            lambda w: w.update({"mtp.layers.x": torch.zeros(1)}),
+            "has 'mtp.layers.x', no weight of such a model",
+        ),
+        (
+            lambda w: w.update({"mtp.layers.x.norm.weight": torch.zeros(32)}),
+            "has 'mtp.layers.x.norm.weight', no weight of such a model",
+        ),
+        (
+            lambda w: w.update({"backbone.layers.2.mixer.experts.up": torch.zeros(8, 24, 32)}),
+            "has 'backbone.layers.2.mixer.experts.up', no weight of such a model",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(saved, change, message):
@@ -149,5 +225,5 @@ def test_files_that_are_missing_or_damaged_are_named(saved, tmp_path_factory):
         HybridLM.from_pretrained(saved)
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(config)[:-5])
-    with pytest.raises(ValueError, match=r"config.json is damaged"):
+    with pytest.raises(ValueError, match=r"config.json is cut short or damaged"):
         HybridLM.from_pretrained(saved)

@@ -87,6 +87,23 @@ def test_what_this_library_lacks_is_refused_by_name():
         ({"mlp_hidden_act": "silu"}, "mlp_hidden_act: this library has 'relu2' alone"),
         ({"attention_bias": True}, "attention_bias: this library has False alone"),
         ({"hybrid_override_pattern": None}, "hybrid_override_pattern: expected the order"),
+        ({"hybrid_override_pattern": 5}, "hybrid_override_pattern: expected a string, got 5"),
+        ({"hybrid_override_pattern": None, "layer_types": 5}, "layers_block_type: expected a list"),
+        ({"residual_in_fp32": True}, "residual_in_fp32: this library has False alone"),
+        (
+            {"num_hidden_layers": 99},
+            "num_hidden_layers: expected 4, the length of .*, got 99",
+        ),
+        ({"num_nextn_predict_layers": "2"}, "num_nextn_predict_layers: expected 0 or more"),
+        ({"hidden_size": None}, "hidden_size: expected an integer, got None"),
+        ({"hidden_size": True}, "hidden_size: expected an integer, got True"),
+        ({"vocab_size": 61.5}, "vocab_size: expected an integer, got 61.5"),
+        ({"n_groups": "2"}, "n_groups: expected an integer, got '2'"),
+        ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon: expected a number, got 'small'"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob: expected true or false, got 1"),
+        ({"moe_latent_size": 1.5}, "moe_latent_size: expected an integer or null, got 1.5"),
+        ({"time_step_limit": [0.1]}, "time_step_limit: expected two numbers"),
+        ({"time_step_limit": 3}, "time_step_limit: expected two numbers, got 3"),
     ):
         with pytest.raises(ValueError, match=message):
             HybridConfig.from_hf(given | change)
@@ -108,3 +125,32 @@ def test_what_this_library_lacks_is_refused_by_name():
 def test_numbers_of_the_start_are_checked(changes, text):
     with pytest.raises(ValueError, match=text):
         HybridConfig("M", d_model=16, mamba_heads=8, **changes)
+
+
+    "name",
+    [
+        "hidden_size",
+        "vocab_size",
+        "mamba_num_heads",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "n_routed_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "moe_shared_expert_intermediate_size",
+    ],
+)
+def test_a_size_that_the_layers_need_is_asked_for_by_its_name_there(name):
+    given = HybridConfig(pattern="M*-E", **SIZES).to_hf()
+    del given[name]
+    with pytest.raises(ValueError, match=rf"^{name}: expected an integer for 'M\*-E', got none"):
+        HybridConfig.from_hf(given)
+
+
+def test_sizes_of_other_kinds_of_layers_may_be_missing_or_null():
+    config = HybridConfig(pattern="M", d_model=32, vocab_size=61, mamba_heads=8)
+    given = config.to_hf()
+    del given["n_routed_experts"]
+    given |= {"num_attention_heads": None, "moe_intermediate_size": None, "intermediate_size": None}
+    assert HybridConfig.from_hf(given) == config

@@ -1,18 +1,20 @@
 """The same weights give the same numbers in transformers: logits, loss, gradients, decoding."""
 
+import inspect
 import os
 
 import pytest
 import torch
 from small_models import drawn_tokens, small_model
 
+from nemotron_blocks.generate import padded
 from nemotron_blocks.loss import next_token_loss
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.router import Router
 
 if not os.environ.get("CI"):  # which must have it
-    pytest.importorskip("transformers", "5.3", reason="no transformers 5.3: parity is NOT tested")
-from transformers import NemotronHForCausalLM
+    pytest.importorskip("transformers", "5.17", reason="no transformers 5.17: parity is NOT tested")
+from transformers import DynamicCache, NemotronHForCausalLM
 
 MODELS = {
     "mamba": ("M", {}),
@@ -21,12 +23,17 @@ MODELS = {
     "experts": ("MEM*E", {}),
     "latent": ("M*EME", {"d_latent": 8}),
     "groups": ("M*E", {"n_group": 4, "topk_group": 2}),
+    "all kinds": ("M*-EM-E", {}),
 }
+STEPS = 12
 
 
 def close(ours, theirs, name=""):
-    scale = float(theirs.abs().max())
-    torch.testing.assert_close(ours, theirs, atol=1e-5 * max(scale, 1.0), rtol=0, msg=name or None)
+    """To 1e-5 of the largest number, or of 1 where all are smaller."""
+    scale = float(theirs.detach().abs().max())
+    torch.testing.assert_close(
+        ours, theirs, atol=1e-5 * max(scale, 1.0), rtol=0, msg=lambda text: f"{name}: {text}"
+    )
 
 
 @pytest.fixture(params=MODELS)
@@ -72,21 +79,65 @@ def test_logits_loss_and_every_gradient(pair):
         close(mine, other, name)
 
 
-def test_decoding_with_a_cache_and_prompts_of_uneven_length(pair):
+class TheirSteps:
+    """Logits of passes over all tokens so far, the last ones of which are new to the cache."""
+
+    def __init__(self, model):
+        self.model, self.cache = model, DynamicCache(config=model.config)
+
+    def __call__(self, tokens, mask):
+        if "*" in self.model.config.hybrid_override_pattern:
+            named = {_cache_name(self.model): self.cache}
+            return self.model(tokens, attention_mask=mask, use_cache=True, **named).logits
+        # Its model asks attention how long the cache is: without attention its blocks are called.
+        hidden = self.model.model.embeddings(tokens)
+        mask = mask if tokens.shape[1] > 1 else None  # of padding, which steps have none of
+        for block in self.model.model.layers:
+            named = {_cache_name(block): self.cache}
+            hidden = block(hidden, attention_mask=mask, use_cache=True, **named)
+        return self.model.lm_head(self.model.model.norm_f(hidden))
+
+
+def _cache_name(module):
+    """Releases differ in it."""
+    names = inspect.signature(module.forward).parameters
+    return next(name for name in ("cache", "past_key_values", "cache_params") if name in names)
+
+
+PROMPTS = [drawn_tokens(n, seed=n) for n in (9, 4, 7)]
+
+
+@torch.no_grad()
+def test_logits_of_left_padded_prompts_and_of_each_step_behind_them(pair):
     ours, theirs, _ = pair
-    if "*" not in ours.config.pattern:
-        pytest.skip("transformers generates by models with attention only")
+    step = TheirSteps(theirs.eval())
+    tokens, real = padded(PROMPTS, torch.device("cpu"))
+    assert real is not None
+    cache = ours.cache(len(PROMPTS), tokens.shape[1] + STEPS)
+    found, expected = ours(tokens, real, cache), step(tokens, real)
+    close(found[real == 1], expected[real == 1], "prompts")
+    for k in range(STEPS):
+        tokens = found[:, -1:].argmax(-1)
+        real = torch.cat([real, real.new_ones(len(PROMPTS), 1)], dim=1)
+        found, expected = ours(tokens, cache=cache), step(tokens, real)
+        close(found, expected, f"step {k}")
+
+
+WITH_ATTENTION = [name for name, (pattern, _) in MODELS.items() if "*" in pattern]
+
+
+@pytest.mark.parametrize("pair", WITH_ATTENTION, indirect=True)  # it generates by no others
+def test_both_generate_the_same_tokens(pair):
+    ours, theirs, _ = pair
     theirs.eval()
-    prompts = [drawn_tokens(n, seed=n).tolist() for n in (9, 4, 7)]
-    width = max(map(len, prompts))
-    padded = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    tokens, real = padded(PROMPTS, torch.device("cpu"))
     expected = theirs.generate(
-        padded, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0,
+        tokens, attention_mask=real, max_new_tokens=STEPS, do_sample=False, pad_token_id=0,
         eos_token_id=None,
     )  # fmt: skip
-    found = ours.generate(prompts, 12)
-    assert [new.tolist() for new in found.tokens] == expected[:, width:].tolist()
+    found = ours.generate(PROMPTS, STEPS)
+    new = expected[:, tokens.shape[1] :]
+    assert [each.tolist() for each in found.tokens] == new.tolist()
 
 
 def test_checkpoints_of_transformers_are_read(pair):
