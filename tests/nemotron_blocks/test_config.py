@@ -127,6 +127,7 @@ def test_numbers_of_the_start_are_checked(changes, text):
         HybridConfig("M", d_model=16, mamba_heads=8, **changes)
 
 
+@pytest.mark.parametrize(
     "name",
     [
         "hidden_size",
