@@ -168,5 +168,5 @@ def test_a_matrix_without_local_matrices_is_refused_where_it_comes_in():
         set_up(sp.csr_array(1j * np.eye(2)), owner[:2])
     with pytest.raises(TypeError, match="A: expected a SciPy CSR array, got format coo"):
         set_up(sp.coo_array(np.eye(2)), owner[:2])  # type: ignore
-    with pytest.raises(ValueError, match="smoothing: expected a number of Jacobi steps"):
+    with pytest.raises(ValueError, match="smoothing: expected at least 0 Jacobi steps"):
         set_up(sp.csr_array(np.eye(2)), owner[:2], smoothing=-1)
