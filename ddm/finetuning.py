@@ -13,17 +13,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.checkpoints import load_pretrained
-from ddm.choice import check_regular, net_for, prepared
+from ddm.checkpoints import resolve_net
+from ddm.choice import prepared
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
-from ddm.problems.matrix import from_matrix
-from ddm.problems.problem import Problem
 from ddm.safeguard import convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -52,7 +49,7 @@ class FineTuned:
 
 
 def finetune(
-    A: Setup | sp.csr_array | Problem,
+    A: Any,
     net: InterfaceNet | str | None = None,
     *,
     seconds: float = 60.0,
@@ -69,7 +66,7 @@ def finetune(
     start; ctrl-C ends early and keeps it, too.
 
     Args:
-        A: (n, n) real symmetric SciPy matrix, a problem, or a `Setup` of one.
+        A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
         net: a network, or the name of one that ships. None takes one that has seen such matrices,
             or starts from the classical method if there is none.
         seconds: of optimisation, measuring included.
@@ -77,7 +74,8 @@ def finetune(
         lr: largest learning rate of Adam; half a cosine over the time.
         progress: whether to show a progress bar.
         seed: of the random vectors.
-        options: coords, subdomain, owner and options of `ddm.set_up`, see `ddm.learned_schwarz`.
+        options: coords, near_nullspace, block_size, elements, subdomain, owner and options of
+            `ddm.set_up`, see `ddm.learned_schwarz`.
 
     Raises:
         TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
@@ -113,23 +111,13 @@ def finetune(
 
 
 def _ready(
-    A: Setup | sp.csr_array | Problem, net: InterfaceNet | str | None, options: dict[str, Any]
+    A: Any, net: InterfaceNet | str | None, options: dict[str, Any]
 ) -> tuple[Setup, InterfaceNet]:
-    if isinstance(A, Setup):
-        if options:
-            raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
-        net = load_pretrained(net) if isinstance(net, str) else net
-        return A, net or InterfaceNet(width=8, layers=1)
-    problem = (
-        A if isinstance(A, Problem) else from_matrix(A, coordinates=options.pop("coords", None))
-    )
-    check_regular(problem)
-    if net is None:
-        try:
-            net = net_for(problem)
-        except ValueError:  # none has seen such matrices
-            net = InterfaceNet(width=8, layers=1)
-    return prepared(problem, net, **options)[:2]
+    if not isinstance(A, Setup):
+        return prepared(A, net, **options)[:2]
+    if options:
+        raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
+    return A, resolve_net(net) or InterfaceNet(width=8, layers=1)
 
 
 class _Run:

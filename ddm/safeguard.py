@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from ddm.choice import prepared
+from ddm.choice import Choice, choose
+from ddm.classical import complex_ras
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors
-from ddm.problems.problem import Problem
+from ddm.problems.problem import Elements
 from ddm.rates import Stationary, random_errors
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -131,6 +131,13 @@ def _classical(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, float]:
     return (ras, other) if start is None or other <= rate else (start, rate)
 
 
+def _complex(choice: Choice) -> Verdict:
+    """Two-level RAS, since networks and Robin weights of `ddm.set_up` are for real matrices."""
+    method = complex_ras(choice.problem, choice.owner, **choice.options)
+    reason = choice.unseen or "networks are for real matrices"
+    return Verdict(method, False, reason, None, convergence_rate(method))
+
+
 def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
     """Warn where the learned method was refused."""
     if not verdict.learned:
@@ -142,10 +149,13 @@ def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
 
 
 def learned_schwarz(
-    A: sp.csr_array | Problem,
+    A: Any,
     net: InterfaceNet | str | None = None,
     *,
     coords: np.ndarray | None = None,
+    near_nullspace: np.ndarray | None = None,
+    block_size: int | None = None,
+    elements: Elements | None = None,
     subdomain: int | None = None,
     owner: np.ndarray | None = None,
     measure_unseen: bool = False,
@@ -153,25 +163,49 @@ def learned_schwarz(
 ) -> Schwarz:
     """A two-level Schwarz method with a network's values, or the classical one if that is faster.
 
+    Networks are for real symmetric positive definite matrices. For others, for a class that the
+    network never saw, or that none which ships has seen if none is given, the classical method is
+    returned, with a warning.
+
     Args:
-        A: (n, n) real symmetric SciPy matrix, or a problem.
+        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+            `ddm.Problem`, which brings the arrays below.
         net: a network, or the name of one that ships; None takes one that has seen such matrices.
         coords: (n, d) positions of the unknowns, if they are known.
+        near_nullspace: (n, k), such as rigid-body modes; None: constants.
+        block_size: unknowns a node, numbered node by node; None is one.
+        elements: element matrices that sum to A, for anything but M-matrices.
         subdomain: unknowns that a subdomain owns; None is what the network is for.
         owner: (n,) subdomain of each unknown; None partitions by METIS.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
-        options: of `ddm.set_up`, instead of the network's.
+        options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype), instead of
+            the network's; for complex A the first three and local.
 
     Raises:
-        TypeError, ValueError: see `ddm.from_matrix`, `ddm.set_up` and `net_for`.
+        TypeError, ValueError: arguments that do not fit, see `ddm.from_matrix` and `ddm.set_up`; a
+            singular matrix.
+        ValueError: no classical method can be made either, since a local or the coarse matrix is
+            singular.
 
     Warns:
         LearnedRefusedWarning: the classical method is what is returned.
     """
-    setup, net, unseen = prepared(
-        A, net, coords=coords, subdomain=subdomain, owner=owner, **options
+    choice = choose(
+        A,
+        net,
+        coords=coords,
+        near_nullspace=near_nullspace,
+        block_size=block_size,
+        elements=elements,
+        subdomain=subdomain,
+        owner=owner,
+        **options,
     )
-    verdict = safeguarded(setup, net, unseen="" if measure_unseen else unseen)
+    if np.iscomplexobj(choice.problem.A.data):
+        verdict = _complex(choice)
+    else:
+        tried = measure_unseen and net is not None
+        verdict = safeguarded(choice.set_up(), choice.net, unseen="" if tried else choice.unseen)
     warn_refused(verdict)
     return verdict.method
