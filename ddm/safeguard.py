@@ -91,7 +91,7 @@ def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
 
 @torch.no_grad()
 def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict:
-    """The learned method if its measured rate is no worse than that of its classical start.
+    """The learned method if its measured rate is below 1 and no worse than its classical start's.
 
     If the start itself diverges, RAS takes its place where that is faster.
 
@@ -110,7 +110,7 @@ def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict
             found, rate = (convergence_rate(m, iterations=LONG) for m in (learned, classical))
     except (ValueError, RuntimeError) as error:
         return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
-    if not found <= (1 + ROUNDING) * rate:
+    if not found <= (1 + ROUNDING) * rate or found >= 1:
         reason = f"its convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
         return Verdict(classical, False, reason, found, rate)
     return Verdict(learned, True, "", found, rate)
@@ -126,7 +126,12 @@ def _classical(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, float]:
         pass
     if start is not None and rate < 1:
         return start, rate
-    ras = setup.classical()
+    try:
+        ras = setup.classical()
+    except ValueError:
+        if start is None:
+            raise
+        return start, rate
     other = convergence_rate(ras)
     return (ras, other) if start is None or other <= rate else (start, rate)
 
@@ -139,13 +144,17 @@ def _complex(choice: Choice) -> Verdict:
 
 
 def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
-    """Warn where the learned method was refused."""
-    if not verdict.learned:
-        warnings.warn(
-            f"the learned method is refused: {verdict.reason}; the classical one takes its place",
-            LearnedRefusedWarning,
-            stacklevel=stacklevel,
+    """Warn where the learned method was refused, and where the classical one diverges, too."""
+    if verdict.learned:
+        return
+    said = f"the learned method is refused: {verdict.reason}; the classical one takes its place"
+    rate = verdict.classical_rate
+    if rate is not None and rate >= 1:
+        said += (
+            f", but diverges on its own, too (convergence factor {rate:.3g}): use it within FGMRES "
+            "only, and see what ddm.compare says of other methods"
         )
+    warnings.warn(said, LearnedRefusedWarning, stacklevel=stacklevel)
 
 
 def learned_schwarz(

@@ -191,3 +191,12 @@ def test_a_pattern_that_is_not_symmetric_is_refused():
     one_way = type(A)((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=A.shape)
     with pytest.raises(ValueError, match="A: its pattern is not symmetric; symmetrise it with"):
         seen(one_way, owner)
+
+
+def test_a_coarse_matrix_with_a_negative_diagonal_is_refused():
+    """A shifted Laplacian: its own diagonal is positive."""
+    A = laplacian(12)
+    shifted = sp.csr_array(A - 1.5 * sp.eye_array(A.shape[0]))
+    assert (shifted.diagonal() > 0).all()
+    with pytest.raises(ValueError, match=r"A: it is indefinite, as the energy -.* shows"):
+        seen(shifted, partition(A, 4))

@@ -10,6 +10,7 @@ import torch
 from small_problems import delaunay, laplacian, small_setup
 
 import ddm
+import ddm.safeguard
 from ddm.choice import chosen_net, net_for
 from ddm.learned import InterfaceNet
 from ddm.problems import checkerboard
@@ -18,6 +19,7 @@ from ddm.safeguard import (
     convergence_rate,
     measured_rate,
     safeguarded,
+    warn_refused,
 )
 from sparsetorch.linalg import fgmres
 
@@ -90,6 +92,32 @@ def test_ras_takes_the_place_of_a_start_that_diverges():
     assert not verdict.learned
     r = torch.ones(setup.A.shape[0], dtype=torch.float64)
     torch.testing.assert_close(verdict.method(r), setup.classical()(r))
+
+
+@pytest.mark.parametrize("times", [1.02, 3.0, 10.0])
+def test_an_indefinite_matrix_gets_no_learned_method_without_a_warning(times):
+    """Shifts beyond the lowest eigenvalue: all of them make the two-level iteration diverge."""
+    A = laplacian(24)
+    lowest = np.linalg.eigvalsh(A.toarray())[0]
+    shifted = sp.csr_array(A - times * lowest * sp.eye_array(A.shape[0]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ddm.learned_schwarz(shifted, "diffusion_2d_algebraic", subdomain=60)
+    assert [w.category for w in caught] == [LearnedRefusedWarning]
+    if times == 3.0:
+        assert "this matrix is like indefinite" in str(caught[0].message)
+
+
+def test_a_learned_method_that_diverges_is_refused_even_if_the_classical_one_is_worse(monkeypatch):
+    setup = small_setup(14, 7)
+    net = InterfaceNet(width=8, layers=1)
+    rates = iter([1.8, 1.9, 1.2])
+    monkeypatch.setattr(ddm.safeguard, "convergence_rate", lambda *_, **__: next(rates))
+    verdict = safeguarded(setup, net)
+    assert not verdict.learned
+    assert (verdict.rate, verdict.classical_rate) == (1.2, 1.8)
+    with pytest.warns(LearnedRefusedWarning, match=r"but diverges on its own, too .*factor 1\.8"):
+        warn_refused(verdict)
 
 
 def test_what_cannot_be_used_is_refused(monkeypatch):
