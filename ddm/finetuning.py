@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.choice import prepared
+from ddm.coarse.neumann import is_symmetric
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
+from ddm.rates import is_exact
 from ddm.safeguard import convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -63,7 +65,8 @@ def finetune(
 
     The start is the network's method or the classical one that it corrects, whichever is faster.
     The best of what is measured on the way is kept, so that the result is never slower than the
-    start; ctrl-C ends early and keeps it, too.
+    start; ctrl-C ends early and keeps it, too. Where the start solves at once, as with one
+    subdomain, it is the result.
 
     Args:
         A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
@@ -79,15 +82,24 @@ def finetune(
 
     Raises:
         TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
-            a `Setup`.
+            a `Setup`; a matrix that is complex, not symmetric, or has no positive diagonal.
+        SingularError: local matrices or the coarse matrix of the start are singular.
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
     setup, net = _ready(A, net, options)
+    if not is_symmetric(setup.A):
+        raise ValueError(
+            "A: it is not symmetric, and fine-tuning is for symmetric matrices; ddm.best_classical "
+            "and ddm.tune find methods for others"
+        )
     run = _Run(setup, net, seed)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
     begun, count = time.perf_counter(), 0
     run.check(0.0)
+    if is_exact(run.best()):
+        rate = run.history[0][1]
+        return FineTuned(run.best(), rate, rate, 0, run.history)
     bar = _bar(seconds, progress)
     try:
         while steps is None or count < steps:
@@ -97,7 +109,8 @@ def finetune(
             done = passed / seconds if steps is None else count / steps
             for group in optimizer.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
-            run.step(optimizer)
+            if not run.step(optimizer):
+                break
             count += 1
             if done * CHECKS >= len(run.history):
                 run.check(time.perf_counter() - begun)
@@ -146,7 +159,10 @@ class _Run:
     def _rate(self, raw: list[Tensor]) -> float:
         if not all(bool(torch.isfinite(x).all()) for x in raw):
             return math.inf
-        return convergence_rate(self._method(self.setup, raw), iterations=20)
+        try:
+            return convergence_rate(self._method(self.setup, raw), iterations=20)
+        except SingularError:
+            return math.inf
 
     def _method(self, setup: Setup, raw: list[Tensor]) -> Schwarz:
         return setup.with_values(*self.net.bounded(setup.inputs, *raw))
@@ -157,17 +173,30 @@ class _Run:
             A.device
         )
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step; where a local matrix is singular, back to the best, and to full precision."""
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """One step; where it fails, back to the best, and to full precision.
+
+        It fails where a local or the coarse matrix is singular, or numbers leave the range.
+
+        Returns:
+            Whether there is a point in going on: not if the best itself fails in full precision.
+        """
         optimizer.zero_grad()
         try:
-            self.loss().backward()
+            loss = self.loss()
+            if not bool(torch.isfinite(loss)):
+                raise SingularError("the loss is not finite")
+            loss.backward()
             optimizer.step()
-        except SingularError:
+        except ValueError:  # a SingularError, or infinities that a solve is given
+            pairs = list(zip(self.raw, self.kept))
+            hopeless = self.working is self.setup and all(torch.equal(x, y) for x, y in pairs)
             self.working = self.setup
             with torch.no_grad():
-                for x, kept in zip(self.raw, self.kept):
+                for x, kept in pairs:
                     x.copy_(kept)
+            return not hopeless
+        return True
 
     def loss(self) -> Tensor:
         method = self._method(self.working, self.raw)

@@ -78,6 +78,14 @@ def convergence_factor(method: Stationary, *, iterations: int = 20, seed: int = 
     return float(torch.tensor(logs[iterations // 2 :]).mean().exp())
 
 
+@torch.no_grad()
+def is_exact(method: Stationary) -> bool:
+    """Whether one iteration solves, but for rounding: there is nothing to make faster."""
+    e = random_errors(method, 1, seed=0)
+    left = float(method.propagate(e).norm() / e.norm())
+    return left < torch.finfo(e.dtype).eps ** 0.5
+
+
 def best_theta(
     A: CSRTensor,
     decomposition: Decomposition,
