@@ -14,9 +14,6 @@ from ddm.learned import InterfaceNet
 from ddm.methods import Maker, makers
 from ddm.problems.problem import Elements
 from ddm.runs import COLUMNS, Run, run, warm_up
-from ddm.schwarz import Schwarz
-from ddm.setup import Setup
-from ddm.shelf import Shelf
 from ddm.table import Table
 from ddm.workbench import Workbench
 
@@ -127,13 +124,3 @@ def check_limits(rtol: float, maxiter: int) -> None:
     if not 0 < rtol < 1:
         raise ValueError(f"rtol: expected a number between 0 and 1, got {rtol}")
     check_count("maxiter", maxiter, "iteration")
-
-
-def learned_with_times(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, dict[str, float]]:
-    """MG-GNN's method and the seconds of features, inference and factorization."""
-    shelf = Shelf()
-    with torch.no_grad():
-        inputs, features_s = shelf.timed(lambda: setup.inputs)
-        values, inference_s = shelf.timed(lambda: net(inputs))
-        schwarz, factor_s = shelf.timed(lambda: setup.with_values(*values))
-    return schwarz, {"features": features_s, "inference": inference_s, "factor": factor_s}
