@@ -65,11 +65,6 @@ class Setup:
             P = P - self.smoother @ P
         return P
 
-    @property
-    def n_local(self) -> int:
-        """Number of local nodes, M."""
-        return len(self.decomposition.node) // self.decomposition.block_size
-
     @cached_property
     def inputs(self) -> SchwarzGraph:
         """What a network sees, in float32 whatever the matrix has."""
