@@ -216,7 +216,7 @@ def status(solution: Solution) -> str:
 
 
 def factor(operator: Operator) -> float | None:
-    """Convergence factor of the stationary iteration; None where errors overflow or vanish."""
+    """Convergence factor of the stationary iteration; None where errors overflow."""
     value = convergence_factor(operator)
     return value if math.isfinite(value) else None
 

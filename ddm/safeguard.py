@@ -20,7 +20,7 @@ from ddm.classical import complex_ras
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors
 from ddm.problems.problem import Elements
-from ddm.rates import Stationary, is_exact, random_errors
+from ddm.rates import convergence_factor, is_exact
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
 
@@ -55,33 +55,13 @@ class Verdict:
 
 
 @torch.no_grad()
-def measured_rate(
-    method: Stationary, *, vectors: int = VECTORS, iterations: int = ITERATIONS, seed: int = 0
-) -> float:
-    """The largest mean reduction of some random errors over the second half of some iterations.
-
-    An estimate of the spectral radius of I - M A from below; infinite where errors overflow.
-    """
-    e = random_errors(method, vectors, seed)
-    logs = torch.zeros(vectors, dtype=torch.float64)
-    for k in range(iterations):
-        e = method.propagate(e)
-        norms = e.norm(dim=0)
-        if k >= iterations // 2:
-            logs += norms.double().log().cpu()
-        e = e / norms.where(norms > 0, 1)
-    worst = float((logs / (iterations - iterations // 2)).exp().max())
-    return worst if math.isfinite(worst) else math.inf
-
-
-@torch.no_grad()
 def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
-    """How fast a method converges: `measured_rate`, or what residuals fall by in GMRES.
+    """How fast a method converges: its convergence factor, or what residuals fall by in GMRES.
 
     The latter of methods that are symmetric: these are for CG, and may diverge on their own.
     """
     if not method.is_symmetric:
-        return measured_rate(method, iterations=iterations)
+        return convergence_factor(method, iterations=iterations, vectors=VECTORS)
     generator = torch.Generator().manual_seed(0)
     b = random_vectors(method.shape[0], VECTORS, generator=generator, dtype=method.A.dtype)
     steps = max(1, min(iterations, KRYLOV, method.shape[0] - 1))

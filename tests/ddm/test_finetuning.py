@@ -17,7 +17,7 @@ from ddm.local import SingularError
 from ddm.partition import partition
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
-from ddm.safeguard import measured_rate
+from ddm.safeguard import convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
 from sparsetorch import hstack
@@ -31,7 +31,7 @@ def test_some_steps_make_the_method_faster(kind):
     found = finetune(setup, steps=25, seconds=600)
     start = setup.classical(0.5)
     assert found.steps == 25
-    assert found.start_rate == pytest.approx(measured_rate(start, iterations=20))
+    assert found.start_rate == pytest.approx(convergence_rate(start, iterations=20))
     assert found.rate < 0.8 * found.start_rate
     count = iterations_to_reduce(found.method, 1e-8)
     assert count < 0.8 * iterations_to_reduce(start, 1e-8)
@@ -46,7 +46,7 @@ def test_it_starts_from_the_network_or_the_classical_method(size):
     net = InterfaceNet(width=8, layers=1)
     torch.nn.init.normal_(list(net.head.parameters())[-2], std=size)
     methods = setup.learned(net), setup.classical(0.5)
-    rates = [measured_rate(method, iterations=20) for method in methods]
+    rates = [convergence_rate(method, iterations=20) for method in methods]
     found = finetune(setup, net, steps=0)
     assert found.steps == 0
     assert found.rate == pytest.approx(min(rates))
@@ -70,7 +70,7 @@ def test_what_makes_it_worse_is_not_kept():
     setup = small_setup(16, 8)
     found = finetune(setup, steps=6, seconds=600, lr=30.0)
     assert found.rate <= found.start_rate
-    assert measured_rate(found.method, iterations=20) == pytest.approx(found.rate)
+    assert convergence_rate(found.method, iterations=20) == pytest.approx(found.rate)
 
 
 def test_it_ends_after_some_seconds():

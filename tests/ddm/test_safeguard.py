@@ -1,6 +1,5 @@
 """Learned methods are never worse than the classical ones that they start from."""
 
-import math
 import warnings
 
 import numpy as np
@@ -17,7 +16,6 @@ from ddm.problems import checkerboard
 from ddm.safeguard import (
     LearnedRefusedWarning,
     convergence_rate,
-    measured_rate,
     safeguarded,
     warn_refused,
 )
@@ -31,30 +29,6 @@ def perturbed(size: float) -> InterfaceNet:
     with torch.no_grad():
         net.head[-1].weight.normal_(0, size)  # pyright: ignore[reportCallIssue]
     return net.eval()
-
-
-def test_the_measured_rate_is_the_spectral_radius():
-    setup = small_setup(12, 6)
-    method = setup.classical(0.5)
-    T = method.propagate(torch.eye(setup.decomposition.n, dtype=torch.float64))
-    radius = float(torch.linalg.eigvals(T).abs().max())
-    assert measured_rate(method, iterations=60) == pytest.approx(radius, rel=0.02)
-    assert measured_rate(method) == pytest.approx(radius, rel=0.15)
-
-
-def test_an_exact_method_has_rate_zero_and_an_overflowing_one_infinity():
-    class Fake:
-        def __init__(self, A, factor):
-            self.A, self.shape, self.factor, self.null = A, tuple(A.shape), factor, None
-
-        def propagate(self, e):
-            return e * self.factor
-
-    A = small_setup().A
-    assert measured_rate(Fake(A, 0.0)) == 0.0  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, math.inf)) == math.inf  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, math.nan)) == math.inf  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, -0.25)) == pytest.approx(0.25)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_untrained_network_is_accepted_since_it_is_its_start():
@@ -80,15 +54,15 @@ def test_a_bad_network_is_refused_with_both_rates():
 def test_the_chosen_method_is_never_slower_than_the_start(size):
     setup = small_setup(14, 7)
     verdict = safeguarded(setup, perturbed(size))
-    start = measured_rate(setup.classical(0.5), iterations=40)
-    assert measured_rate(verdict.method, iterations=40) <= 1.1 * start
+    start = convergence_rate(setup.classical(0.5), iterations=40)
+    assert convergence_rate(verdict.method, iterations=40) <= 1.1 * start
 
 
 def test_ras_takes_the_place_of_a_start_that_diverges():
     """A Robin weight that is next to nothing: local problems are nearly singular."""
     setup = small_setup(14, 7)
     verdict = safeguarded(setup, InterfaceNet(width=8, layers=1, theta=0.01))
-    assert measured_rate(setup.classical(0.01)) > 1
+    assert convergence_rate(setup.classical(0.01)) > 1
     assert not verdict.learned
     r = torch.ones(setup.A.shape[0], dtype=torch.float64)
     torch.testing.assert_close(verdict.method(r), setup.classical()(r))
