@@ -93,7 +93,10 @@ def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict
     except (ValueError, RuntimeError) as error:
         return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
     if not found <= (1 + ROUNDING) * rate or found >= 1:
-        reason = f"its convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+        said = "it diverges: its" if found >= 1 else "its"
+        reason = (
+            f"{said} convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+        )
         return Verdict(classical, False, reason, found, rate)
     return Verdict(learned, True, "", found, rate)
 

@@ -90,6 +90,7 @@ def test_a_learned_method_that_diverges_is_refused_even_if_the_classical_one_is_
     verdict = safeguarded(setup, net)
     assert not verdict.learned
     assert (verdict.rate, verdict.classical_rate) == (1.2, 1.8)
+    assert verdict.reason.startswith("it diverges: its convergence factor is 1.2, that of the cl")
     with pytest.warns(LearnedRefusedWarning, match=r"but diverges on its own, too .*factor 1\.8"):
         warn_refused(verdict)
 
