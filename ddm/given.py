@@ -13,7 +13,16 @@ from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Elements, Problem
 from sparsetorch import CSRTensor
 
-BROUGHT = ("coords", "near_nullspace", "block_size", "elements")
+
+def check_not_beside(**given: object) -> None:
+    """Refuse what a problem brings where it is given beside one: all arguments are to be None.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
 
 
 def as_problem(
@@ -43,9 +52,9 @@ def as_problem(
     if isinstance(b, torch.Tensor):
         b = b.detach().cpu().numpy()
     if isinstance(A, Problem):
-        for name, value in zip(BROUGHT, (coords, near_nullspace, block_size, elements)):
-            if value is not None:
-                raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
+        check_not_beside(
+            coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
+        )
         return A if b is None else _with_right_hand_side(A, b)
     if isinstance(A, CSRTensor):
         if A.ndim != 2:

@@ -17,6 +17,7 @@ from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_
 from ddm.coarse.smoothing import OMEGA, jacobi_scaled
 from ddm.counts import check_count
 from ddm.features import SchwarzGraph, schwarz_graph
+from ddm.given import check_not_beside
 from ddm.interface import exterior
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
@@ -184,7 +185,12 @@ def set_up(
         ValueError: what a problem gives comes beside it; arrays that do not fit.
     """
     if isinstance(A, Problem):
-        _check_not_given(block_size, near_nullspace, elements, coordinates)
+        check_not_beside(
+            block_size=block_size,
+            near_nullspace=near_nullspace,
+            elements=elements,
+            coordinates=coordinates,
+        )
         A = A.with_all_couplings()
         block_size, near_nullspace, elements = A.block_size, A.near_nullspace, A.elements
         A, coordinates = A.A, A.positions
@@ -216,13 +222,6 @@ def set_up(
         local_solver(d, local),
         symmetric,
     )
-
-
-def _check_not_given(*options: object) -> None:
-    names = ("block_size", "near_nullspace", "elements", "coordinates")
-    for name, value in zip(names, options):
-        if value is not None:
-            raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
 
 
 def is_m_matrix(A: CSRTensor) -> bool:
