@@ -35,3 +35,20 @@ def load_pretrained(name: str) -> InterfaceNet:
             hint = "; ddm.InterfaceNet.load(path) reads a file"
         raise ValueError(f"name: expected one of {pretrained_names()}, got {name!r}{hint}")
     return InterfaceNet.load(FOLDER / f"{name}{SUFFIX}")
+
+
+def resolve_net(net: InterfaceNet | str | None) -> InterfaceNet | None:
+    """The network that an argument `net` means: itself, by name, or None.
+
+    Raises:
+        TypeError: something else.
+        ValueError: no network of this name ships.
+    """
+    if net is None or isinstance(net, InterfaceNet):
+        return net
+    if isinstance(net, str):
+        return load_pretrained(net)
+    raise TypeError(
+        f"net: expected a ddm.InterfaceNet, one of {pretrained_names()} or None, got "
+        f"{type(net).__name__}; ddm.InterfaceNet.load(path) reads a file"
+    )

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from ddm.checkpoints import load_pretrained, pretrained_names
+from ddm.checkpoints import load_pretrained, pretrained_names, resolve_net
+from ddm.given import as_problem
 from ddm.learned import InterfaceNet
 from ddm.partition import partition
-from ddm.problems.matrix import from_matrix
-from ddm.problems.problem import Problem
+from ddm.problems.problem import Elements, Problem
 from ddm.scope import Scope
 from ddm.setup import Setup, set_up
+
+
+class NoNetworkError(ValueError):
+    """No network that ships has seen such matrices."""
 
 
 def net_for(problem: Problem) -> InterfaceNet:
     """The first network that ships and has seen matrices like that of a problem.
 
     Raises:
-        ValueError: there is none.
+        NoNetworkError: there is none.
     """
     asked, refused = Scope.of_problem(problem), []
     for name in pretrained_names():
@@ -30,7 +35,7 @@ def net_for(problem: Problem) -> InterfaceNet:
         if not reason:
             return net
         refused.append(f"{name}: {reason}")
-    raise ValueError(
+    raise NoNetworkError(
         "net: none that ships has seen such matrices (" + "; ".join(refused) + "); give your own"
     )
 
@@ -56,7 +61,8 @@ def chosen_net(problem: Problem, net: InterfaceNet | None) -> tuple[InterfaceNet
         net: None takes one that ships. One without metadata is believed to fit.
 
     Raises:
-        ValueError: none that ships fits; the problem has a null space.
+        NoNetworkError: none that ships fits.
+        ValueError: the problem has a null space.
     """
     check_regular(problem)
     if net is None:
@@ -65,24 +71,74 @@ def chosen_net(problem: Problem, net: InterfaceNet | None) -> tuple[InterfaceNet
     return net, "" if scope is None else scope.unseen(Scope.of_problem(problem))
 
 
-def prepared(
-    A: sp.csr_array | Problem,
+@dataclass(frozen=True)
+class Choice:
+    """A problem, the network for it, and its subdomains.
+
+    Attributes:
+        problem: the problem.
+        net: the network; where none was given and none that ships fits, an untrained one, which
+            is the classical method that it starts from.
+        unseen: why the network has not seen such matrices; empty if it has.
+        owner: (n,) subdomain of each unknown.
+        options: of `ddm.set_up`.
+    """
+
+    problem: Problem
+    net: InterfaceNet
+    unseen: str
+    owner: np.ndarray
+    options: dict[str, Any]
+
+    def set_up(self) -> Setup:
+        """The problem made ready for the network.
+
+        Raises:
+            TypeError, ValueError: see `ddm.set_up`.
+        """
+        return set_up(self.problem, self.owner, **self.options)
+
+
+def choose(
+    A: Any,
     net: InterfaceNet | str | None = None,
     *,
     coords: np.ndarray | None = None,
+    near_nullspace: np.ndarray | None = None,
+    block_size: int | None = None,
+    elements: Elements | None = None,
     subdomain: int | None = None,
     owner: np.ndarray | None = None,
     **options: Any,
+) -> Choice:
+    """A network and subdomains for a matrix or a problem.
+
+    Arguments and errors are those of `ddm.learned_schwarz`.
+    """
+    if subdomain is not None and not 1 <= subdomain < math.inf:
+        raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+    if "coordinates" in options:
+        raise TypeError("coordinates: give them as coords=, as for ddm.compare and ddm.tune")
+    problem = as_problem(
+        A, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
+    )
+    check_regular(problem)
+    try:
+        net, unseen = chosen_net(problem, resolve_net(net))
+    except NoNetworkError as error:
+        net, unseen = InterfaceNet(width=8, layers=1).eval(), str(error)
+    if owner is None:
+        n_parts = max(1, round(len(problem.b) / (subdomain or net.unknowns)))
+        owner = partition(problem.A, n_parts, block_size=problem.block_size)
+    return Choice(problem, net, unseen, owner, net.options | options)
+
+
+def prepared(
+    A: Any, net: InterfaceNet | str | None = None, **options: Any
 ) -> tuple[Setup, InterfaceNet, str]:
     """A matrix or problem made ready for a network, and why the network has not seen such ones.
 
     Arguments and errors are those of `ddm.learned_schwarz`.
     """
-    if subdomain is not None and subdomain < 1:
-        raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
-    problem = A if isinstance(A, Problem) else from_matrix(A, coordinates=coords)
-    net, unseen = chosen_net(problem, load_pretrained(net) if isinstance(net, str) else net)
-    if owner is None:
-        n_parts = max(1, round(len(problem.b) / (subdomain or net.unknowns)))
-        owner = partition(problem.A, n_parts, block_size=problem.block_size)
-    return set_up(problem, owner, **(net.options | options)), net, unseen
+    choice = choose(A, net, **options)
+    return choice.set_up(), choice.net, choice.unseen

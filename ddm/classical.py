@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ddm.coarse import constants, nicolaides, nowhere_zero, smooth, with_linear
 from ddm.interface import robin, robin_between
+from ddm.partition import decompose
+from ddm.problems.problem import Problem
 from ddm.schwarz import Levels, Schwarz
 from ddm.transfer import Form
 from ddm.workbench import Workbench
+from sparsetorch import CSRTensor
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,33 @@ class Classical:
         size = "" if self.subdomain is None else f", {self.subdomain} unknowns a subdomain"
         vectors = ", linear functions" if self.vectors == "linear" else ""
         return f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"
+
+
+def complex_ras(
+    problem: Problem,
+    owner: np.ndarray,
+    *,
+    overlap: int = 1,
+    smoothing: int = 1,
+    linear: bool = True,
+    local: str = "auto",
+) -> Schwarz:
+    """Two-level RAS on given subdomains, for complex matrices, which `ddm.set_up` does not take.
+
+    Args:
+        problem: complex or real.
+        owner: (n,) subdomain that owns each unknown.
+        overlap, smoothing, linear, local: see `ddm.set_up`.
+
+    Raises:
+        ValueError: a local or the coarse matrix is singular.
+    """
+    size, B = problem.block_size, problem.near_nullspace
+    B = constants(len(problem.b), size) if B is None else B
+    if linear and problem.positions is not None:
+        B = with_linear(B, problem.positions, size)
+    matrix = CSRTensor.from_scipy(problem.A)
+    d = decompose(problem.A, owner, overlap, block_size=size)
+    P = nicolaides(d, nowhere_zero(B, d)).to(matrix.dtype)
+    P = smooth(P, matrix, smoothing, block_size=size)
+    return Schwarz(matrix, d, P=P, local=local)

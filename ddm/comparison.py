@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ddm.counts import check_count
 from ddm.given import as_problem
 from ddm.learned import InterfaceNet
 from ddm.methods import Maker, makers
 from ddm.problems.problem import Elements
 from ddm.runs import COLUMNS, Run, run, warm_up
-from ddm.schwarz import Schwarz
-from ddm.setup import Setup
-from ddm.shelf import Shelf
 from ddm.table import Table
 from ddm.workbench import Workbench
 
@@ -64,9 +62,9 @@ def compare(
     *,
     subdomain: int = 64,
     near_nullspace: np.ndarray | None = None,
-    block_size: int = 1,
+    block_size: int | None = None,
     elements: Elements | None = None,
-    net: InterfaceNet | None = None,
+    net: InterfaceNet | str | None = None,
     maxiter: int = 500,
     partitioner: str = "metis",
     search_s: float = 30.0,
@@ -88,10 +86,11 @@ def compare(
         rtol: relative residual.
         subdomain: unknowns that a subdomain owns.
         near_nullspace: (n, k), such as rigid-body modes; None: constants.
-        block_size: unknowns a node, numbered node by node.
+        block_size: unknowns a node, numbered node by node; None is one.
         elements: element matrices that sum to A, for "geneo", "soras" and "oras_tuned" on other
             matrices than M-matrices.
-        net: the network of "mggnn"; None takes one that ships and has seen such matrices.
+        net: the network of "mggnn", or the name of one that ships; None takes one that ships and
+            has seen such matrices.
         maxiter: of the stationary iterations and of the Krylov methods.
         partitioner: "metis" or "lloyd".
         search_s: seconds after which the search of "oras_tuned" begins no other candidate; math.inf
@@ -124,15 +123,4 @@ def check_limits(rtol: float, maxiter: int) -> None:
     """
     if not 0 < rtol < 1:
         raise ValueError(f"rtol: expected a number between 0 and 1, got {rtol}")
-    if maxiter != int(maxiter) or maxiter < 1:
-        raise ValueError(f"maxiter: expected at least 1 iteration, got {maxiter}")
-
-
-def learned_with_times(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, dict[str, float]]:
-    """MG-GNN's method and the seconds of features, inference and factorization."""
-    shelf = Shelf()
-    with torch.no_grad():
-        inputs, features_s = shelf.timed(lambda: setup.inputs)
-        values, inference_s = shelf.timed(lambda: net(inputs))
-        schwarz, factor_s = shelf.timed(lambda: setup.with_values(*values))
-    return schwarz, {"features": features_s, "inference": inference_s, "factor": factor_s}
+    check_count("maxiter", maxiter, "iteration")

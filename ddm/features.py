@@ -74,7 +74,8 @@ def schwarz_graph(
         dtype: of the features.
 
     Raises:
-        ValueError: a diagonal entry of A is not positive, or its pattern is not symmetric.
+        ValueError: a diagonal entry of A, or of its coarse matrix, is not positive; its pattern is
+            not symmetric.
     """
     # Worked out on the host: the result moves as a whole, by its `to`.
     d, A = decomposition, A.detach().to("cpu")
@@ -189,6 +190,11 @@ def _coarse(
     coarse = (P.T @ (c.matrix @ P)).detach()
     values, row, col = coarse.values.numpy(), coarse.pattern.row.numpy(), coarse.pattern.col.numpy()
     diagonal = coarse.diagonal().numpy()
+    if not (diagonal > 0).all():
+        raise ValueError(
+            f"A: it is indefinite, as the energy {diagonal.min():g} of its coarse space shows; "
+            "MG-GNN is for positive definite matrices"
+        )
     own, size = np.bincount(c.owner), np.bincount(c.subdomain)
     nodes = np.stack(
         [

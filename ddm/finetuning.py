@@ -13,17 +13,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.checkpoints import load_pretrained
-from ddm.choice import check_regular, net_for, prepared
+from ddm.checkpoints import resolve_net
+from ddm.choice import prepared
+from ddm.coarse.neumann import is_symmetric
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
-from ddm.problems.matrix import from_matrix
-from ddm.problems.problem import Problem
+from ddm.rates import is_exact
 from ddm.safeguard import convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -52,7 +51,7 @@ class FineTuned:
 
 
 def finetune(
-    A: Setup | sp.csr_array | Problem,
+    A: Any,
     net: InterfaceNet | str | None = None,
     *,
     seconds: float = 60.0,
@@ -66,10 +65,11 @@ def finetune(
 
     The start is the network's method or the classical one that it corrects, whichever is faster.
     The best of what is measured on the way is kept, so that the result is never slower than the
-    start; ctrl-C ends early and keeps it, too.
+    start; ctrl-C ends early and keeps it, too. Where the start solves at once, as with one
+    subdomain, it is the result.
 
     Args:
-        A: (n, n) real symmetric SciPy matrix, a problem, or a `Setup` of one.
+        A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
         net: a network, or the name of one that ships. None takes one that has seen such matrices,
             or starts from the classical method if there is none.
         seconds: of optimisation, measuring included.
@@ -77,19 +77,29 @@ def finetune(
         lr: largest learning rate of Adam; half a cosine over the time.
         progress: whether to show a progress bar.
         seed: of the random vectors.
-        options: coords, subdomain, owner and options of `ddm.set_up`, see `ddm.learned_schwarz`.
+        options: coords, near_nullspace, block_size, elements, subdomain, owner and options of
+            `ddm.set_up`, see `ddm.learned_schwarz`.
 
     Raises:
         TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
-            a `Setup`.
+            a `Setup`; a matrix that is complex, not symmetric, or has no positive diagonal.
+        SingularError: local matrices or the coarse matrix of the start are singular.
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
     setup, net = _ready(A, net, options)
+    if not is_symmetric(setup.A):
+        raise ValueError(
+            "A: it is not symmetric, and fine-tuning is for symmetric matrices; ddm.best_classical "
+            "and ddm.tune find methods for others"
+        )
     run = _Run(setup, net, seed)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
     begun, count = time.perf_counter(), 0
     run.check(0.0)
+    if is_exact(run.best()):
+        rate = run.history[0][1]
+        return FineTuned(run.best(), rate, rate, 0, run.history)
     bar = _bar(seconds, progress)
     try:
         while steps is None or count < steps:
@@ -99,7 +109,8 @@ def finetune(
             done = passed / seconds if steps is None else count / steps
             for group in optimizer.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * done))
-            run.step(optimizer)
+            if not run.step(optimizer):
+                break
             count += 1
             if done * CHECKS >= len(run.history):
                 run.check(time.perf_counter() - begun)
@@ -113,23 +124,13 @@ def finetune(
 
 
 def _ready(
-    A: Setup | sp.csr_array | Problem, net: InterfaceNet | str | None, options: dict[str, Any]
+    A: Any, net: InterfaceNet | str | None, options: dict[str, Any]
 ) -> tuple[Setup, InterfaceNet]:
-    if isinstance(A, Setup):
-        if options:
-            raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
-        net = load_pretrained(net) if isinstance(net, str) else net
-        return A, net or InterfaceNet(width=8, layers=1)
-    problem = (
-        A if isinstance(A, Problem) else from_matrix(A, coordinates=options.pop("coords", None))
-    )
-    check_regular(problem)
-    if net is None:
-        try:
-            net = net_for(problem)
-        except ValueError:  # none has seen such matrices
-            net = InterfaceNet(width=8, layers=1)
-    return prepared(problem, net, **options)[:2]
+    if not isinstance(A, Setup):
+        return prepared(A, net, **options)[:2]
+    if options:
+        raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
+    return A, resolve_net(net) or InterfaceNet(width=8, layers=1)
 
 
 class _Run:
@@ -158,7 +159,10 @@ class _Run:
     def _rate(self, raw: list[Tensor]) -> float:
         if not all(bool(torch.isfinite(x).all()) for x in raw):
             return math.inf
-        return convergence_rate(self._method(self.setup, raw), iterations=20)
+        try:
+            return convergence_rate(self._method(self.setup, raw), iterations=20)
+        except SingularError:
+            return math.inf
 
     def _method(self, setup: Setup, raw: list[Tensor]) -> Schwarz:
         return setup.with_values(*self.net.bounded(setup.inputs, *raw))
@@ -169,17 +173,30 @@ class _Run:
             A.device
         )
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step; where a local matrix is singular, back to the best, and to full precision."""
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """One step; where it fails, back to the best, and to full precision.
+
+        It fails where a local or the coarse matrix is singular, or numbers leave the range.
+
+        Returns:
+            Whether there is a point in going on: not if the best itself fails in full precision.
+        """
         optimizer.zero_grad()
         try:
-            self.loss().backward()
+            loss = self.loss()
+            if not bool(torch.isfinite(loss)):
+                raise SingularError("the loss is not finite")
+            loss.backward()
             optimizer.step()
-        except SingularError:
+        except ValueError:  # a SingularError, or infinities that a solve is given
+            pairs = list(zip(self.raw, self.kept))
+            hopeless = self.working is self.setup and all(torch.equal(x, y) for x, y in pairs)
             self.working = self.setup
             with torch.no_grad():
-                for x, kept in zip(self.raw, self.kept):
+                for x, kept in pairs:
                     x.copy_(kept)
+            return not hopeless
+        return True
 
     def loss(self) -> Tensor:
         method = self._method(self.working, self.raw)

@@ -13,7 +13,16 @@ from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Elements, Problem
 from sparsetorch import CSRTensor
 
-ARRAYS = ("coords", "near_nullspace", "elements")
+
+def check_not_beside(**given: object) -> None:
+    """Refuse what a problem brings where it is given beside one: all arguments are to be None.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
 
 
 def as_problem(
@@ -22,7 +31,7 @@ def as_problem(
     *,
     coords: np.ndarray | None = None,
     near_nullspace: np.ndarray | None = None,
-    block_size: int = 1,
+    block_size: int | None = None,
     elements: Elements | None = None,
 ) -> Problem:
     """The problem that a user means.
@@ -32,29 +41,27 @@ def as_problem(
         b: (n,) right-hand side; None takes the problem's, or normal numbers (seed 0).
         coords: (n, d) positions of the unknowns.
         near_nullspace: (n, k), see `ddm.from_matrix`.
-        block_size: unknowns a node.
+        block_size: unknowns a node; None is one.
         elements: element matrices that sum to A.
 
     Raises:
         TypeError: A is something else.
-        ValueError: what a problem brings is given beside it; arrays that do not fit; a matrix that
-            `from_matrix` refuses: not square, NaN, zero rows, singular.
+        ValueError: what a problem brings is given beside it, even if it is the same; arrays that do
+            not fit; a matrix that `from_matrix` refuses: not square, NaN, zero rows, singular.
     """
     if isinstance(b, torch.Tensor):
         b = b.detach().cpu().numpy()
     if isinstance(A, Problem):
-        given = dict(zip(ARRAYS, (coords, near_nullspace, elements)))
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name}: the problem has it; use dataclasses.replace(problem)")
+        check_not_beside(
+            coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
+        )
         return A if b is None else _with_right_hand_side(A, b)
     if isinstance(A, CSRTensor):
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
         A = A.detach().to("cpu").to_scipy()
-    problem = from_matrix(
-        A, b, coordinates=coords, block_size=block_size, near_nullspace=near_nullspace
-    )
+    size = 1 if block_size is None else block_size
+    problem = from_matrix(A, b, coordinates=coords, block_size=size, near_nullspace=near_nullspace)
     if elements is None:
         return problem
     check_elements(elements.dofs, elements.matrices, len(problem.b))

@@ -24,7 +24,7 @@ from sparsetorch.linalg import SolveError
 
 
 class SingularError(ValueError):
-    """A local matrix is singular, in the precision that it has."""
+    """A local or a coarse matrix is singular, in the precision that it has."""
 
 
 class LocalSolver(Protocol):

@@ -114,7 +114,8 @@ def krylov_reduction(
         image = A @ apply(r)
         images.append(image)
         r = r - image  # spans the same space as powers of A M, and stays well scaled
-        r = r / r.norm(dim=0)
+        size = r.norm(dim=0)
+        r = r / size.where(size > 0, 1)  # zero where the space holds the solution
     basis, _ = torch.linalg.qr(torch.stack(images, -1).transpose(0, 1))  # (m, n, steps)
     b = vectors.T.unsqueeze(-1)
     residual = b - basis @ (basis.mT @ b)

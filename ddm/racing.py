@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ddm.methods import Maker, Operator
-from ddm.runs import krylov, krylov_name, made, sizes, status
+from ddm.runs import cause, krylov, krylov_name, made, sizes, status
 from ddm.workbench import Workbench
 
 COLUMNS = (
@@ -106,8 +106,8 @@ class Race:
         """Set up a candidate and solve with it, as far as it can win."""
         try:
             found, setup_s = made(self.bench, maker)
-        except (ValueError, TypeError, ImportError, RuntimeError) as error:
-            return self._note(Trial(name, f"does not apply: {error}"))
+        except Exception as error:  # a user's function may raise anything
+            return self._note(Trial(name, f"does not apply: {cause(error)}"))
         operator = found.operator
         known: dict[str, Any] = {
             "settings": found.settings,
@@ -120,9 +120,11 @@ class Race:
         residuals: list[float] = []
         try:
             seconds, state = self._solved(operator, setup_s, residuals)
-        except (_DroppedError, ValueError, TypeError, RuntimeError) as error:
-            said = "" if isinstance(error, _DroppedError) else "failed: "
-            return self._note(Trial(name, f"{said}{error}", residuals=residuals, **known))
+        except _DroppedError as dropped:
+            return self._note(Trial(name, str(dropped), residuals=residuals, **known))
+        except Exception as error:
+            said = f"failed: {cause(error)}"
+            return self._note(Trial(name, said, residuals=residuals, **known))
         if state != "converged":
             return self._note(Trial(name, state, residuals=residuals, **known))
         cost = setup_s + self.solves * seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -63,19 +64,33 @@ def iterations_to_reduce(
 
 
 @torch.no_grad()
-def convergence_factor(method: Stationary, *, iterations: int = 20, seed: int = 0) -> float:
-    """Estimate of the spectral radius of T: the mean reduction over the last half of `iterations`.
+def convergence_factor(
+    method: Stationary, *, iterations: int = 20, vectors: int = 1, seed: int = 0
+) -> float:
+    """Estimate of the spectral radius of T = I - M A, from below.
 
-    One zero-mean random error, normalized after each iteration. 0 where it vanishes.
+    The mean reduction of random errors, normalized after each iteration, over the last half of
+    `iterations`; the largest of `vectors` errors. 0 where all of them vanish, infinity where one
+    overflows.
     """
-    e = random_errors(method, 1, seed)
-    logs = []
-    for _ in range(iterations):
-        e = method.propagate(e / e.norm())
-        if not e.any():
-            return 0.0
-        logs.append(float(e.norm().log()))
-    return float(torch.tensor(logs[iterations // 2 :]).mean().exp())
+    e = random_errors(method, vectors, seed)
+    logs = torch.zeros(vectors, dtype=torch.float64)
+    for k in range(iterations):
+        e = method.propagate(e)
+        norms = e.norm(dim=0)
+        if k >= iterations // 2:
+            logs += norms.double().log().cpu()
+        e = e / norms.where(norms > 0, 1)
+    worst = float((logs / (iterations - iterations // 2)).exp().max())
+    return worst if math.isfinite(worst) else math.inf
+
+
+@torch.no_grad()
+def is_exact(method: Stationary) -> bool:
+    """Whether one iteration solves, but for rounding: there is nothing to make faster."""
+    e = random_errors(method, 1, seed=0)
+    left = float(method.propagate(e).norm() / e.norm())
+    return left < torch.finfo(e.dtype).eps ** 0.5
 
 
 def best_theta(

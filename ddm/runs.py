@@ -36,6 +36,8 @@ COLUMNS = (
     "solve_s",
     "status",
 )
+PARTS = ("apply", "is_symmetric")
+"""What a preconditioner must have; `compare` also calls `propagate`, see `ddm.Schwarz`."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,28 @@ def krylov(
 
 
 def made(bench: Workbench, maker: Maker) -> tuple[Made, float]:
-    """A method for the problem, and the seconds of its set-up."""
+    """A method for the problem, and the seconds of its set-up.
+
+    Raises:
+        TypeError: what was made is no preconditioner.
+    """
     found, seconds = bench.timed(maker)
     if not isinstance(found, Made):
         found = Made(found)
+    lacking = [name for name in PARTS if not hasattr(found.operator, name)]
+    if lacking:
+        raise TypeError(
+            "methods: expected a function that returns a preconditioner, such as a ddm.Schwarz, "
+            f"got {type(found.operator).__name__} without {', '.join(lacking)}"
+        )
     return found, seconds if found.setup_s is None else found.setup_s
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, in words; of errors that this library does not raise, the class, too."""
+    if isinstance(error, ValueError | TypeError | ImportError | RuntimeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @torch.no_grad()
@@ -160,8 +179,8 @@ def run(
     try:
         found, setup_s = made(bench, maker)
         operator = found.operator
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        return Run(name, f"does not apply: {error}")
+    except Exception as error:  # a user's function may raise anything
+        return Run(name, f"does not apply: {cause(error)}")
     known: dict[str, Any] = {"settings": found.settings, "setup_s": setup_s}
     try:
         A, b = bench.matrix, bench.b
@@ -171,8 +190,8 @@ def run(
         solution, solve_s = fastest(
             repeats, lambda: krylov(bench, operator, rtol=rtol, maxiter=maxiter)
         )
-    except (ValueError, TypeError, RuntimeError) as error:
-        return Run(name, f"failed: {error}", **known)
+    except Exception as error:
+        return Run(name, f"failed: {cause(error)}", **known)
     return Run(
         name,
         status(solution),
@@ -197,7 +216,7 @@ def status(solution: Solution) -> str:
 
 
 def factor(operator: Operator) -> float | None:
-    """Convergence factor of the stationary iteration; None where errors overflow or vanish."""
+    """Convergence factor of the stationary iteration; None where errors overflow."""
     value = convergence_factor(operator)
     return value if math.isfinite(value) else None
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from ddm.choice import prepared
+from ddm.choice import Choice, choose
+from ddm.classical import complex_ras
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors
-from ddm.problems.problem import Problem
-from ddm.rates import Stationary, random_errors
+from ddm.problems.problem import Elements
+from ddm.rates import convergence_factor, is_exact
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
 
@@ -55,43 +55,23 @@ class Verdict:
 
 
 @torch.no_grad()
-def measured_rate(
-    method: Stationary, *, vectors: int = VECTORS, iterations: int = ITERATIONS, seed: int = 0
-) -> float:
-    """The largest mean reduction of some random errors over the second half of some iterations.
-
-    An estimate of the spectral radius of I - M A from below; infinite where errors overflow.
-    """
-    e = random_errors(method, vectors, seed)
-    logs = torch.zeros(vectors, dtype=torch.float64)
-    for k in range(iterations):
-        e = method.propagate(e)
-        norms = e.norm(dim=0)
-        if k >= iterations // 2:
-            logs += norms.double().log().cpu()
-        e = e / norms.where(norms > 0, 1)
-    worst = float((logs / (iterations - iterations // 2)).exp().max())
-    return worst if math.isfinite(worst) else math.inf
-
-
-@torch.no_grad()
 def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
-    """How fast a method converges: `measured_rate`, or what residuals fall by in GMRES.
+    """How fast a method converges: its convergence factor, or what residuals fall by in GMRES.
 
     The latter of methods that are symmetric: these are for CG, and may diverge on their own.
     """
     if not method.is_symmetric:
-        return measured_rate(method, iterations=iterations)
+        return convergence_factor(method, iterations=iterations, vectors=VECTORS)
     generator = torch.Generator().manual_seed(0)
     b = random_vectors(method.shape[0], VECTORS, generator=generator, dtype=method.A.dtype)
-    steps = min(iterations, KRYLOV, method.shape[0] - 1)
+    steps = max(1, min(iterations, KRYLOV, method.shape[0] - 1))
     found = float(krylov_reduction(method.A, method.apply, b.to(method.A.device), steps=steps))
     return found if math.isfinite(found) else math.inf
 
 
 @torch.no_grad()
 def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict:
-    """The learned method if its measured rate is no worse than that of its classical start.
+    """The learned method if its measured rate is below 1 and no worse than its classical start's.
 
     If the start itself diverges, RAS takes its place where that is faster.
 
@@ -105,13 +85,18 @@ def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict
         return Verdict(classical, False, unseen, None, rate)
     try:
         learned = setup.learned(net)
+        if is_exact(learned):  # as with one subdomain, where rounding would tell the two apart
+            return Verdict(learned, True, "", 0.0, rate)
         found = convergence_rate(learned)
         if abs(found - rate) <= CLOSE * rate:
             found, rate = (convergence_rate(m, iterations=LONG) for m in (learned, classical))
     except (ValueError, RuntimeError) as error:
         return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
-    if not found <= (1 + ROUNDING) * rate:
-        reason = f"its convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+    if not found <= (1 + ROUNDING) * rate or found >= 1:
+        said = "it diverges: its" if found >= 1 else "its"
+        reason = (
+            f"{said} convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+        )
         return Verdict(classical, False, reason, found, rate)
     return Verdict(learned, True, "", found, rate)
 
@@ -126,26 +111,45 @@ def _classical(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, float]:
         pass
     if start is not None and rate < 1:
         return start, rate
-    ras = setup.classical()
+    try:
+        ras = setup.classical()
+    except ValueError:
+        if start is None:
+            raise
+        return start, rate
     other = convergence_rate(ras)
     return (ras, other) if start is None or other <= rate else (start, rate)
 
 
+def _complex(choice: Choice) -> Verdict:
+    """Two-level RAS, since networks and Robin weights of `ddm.set_up` are for real matrices."""
+    method = complex_ras(choice.problem, choice.owner, **choice.options)
+    reason = choice.unseen or "networks are for real matrices"
+    return Verdict(method, False, reason, None, convergence_rate(method))
+
+
 def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
-    """Warn where the learned method was refused."""
-    if not verdict.learned:
-        warnings.warn(
-            f"the learned method is refused: {verdict.reason}; the classical one takes its place",
-            LearnedRefusedWarning,
-            stacklevel=stacklevel,
+    """Warn where the learned method was refused, and where the classical one diverges, too."""
+    if verdict.learned:
+        return
+    said = f"the learned method is refused: {verdict.reason}; the classical one takes its place"
+    rate = verdict.classical_rate
+    if rate is not None and rate >= 1:
+        said += (
+            f", but diverges on its own, too (convergence factor {rate:.3g}): use it within FGMRES "
+            "only, and see what ddm.compare says of other methods"
         )
+    warnings.warn(said, LearnedRefusedWarning, stacklevel=stacklevel)
 
 
 def learned_schwarz(
-    A: sp.csr_array | Problem,
+    A: Any,
     net: InterfaceNet | str | None = None,
     *,
     coords: np.ndarray | None = None,
+    near_nullspace: np.ndarray | None = None,
+    block_size: int | None = None,
+    elements: Elements | None = None,
     subdomain: int | None = None,
     owner: np.ndarray | None = None,
     measure_unseen: bool = False,
@@ -153,25 +157,49 @@ def learned_schwarz(
 ) -> Schwarz:
     """A two-level Schwarz method with a network's values, or the classical one if that is faster.
 
+    Networks are for real symmetric positive definite matrices. For others, for a class that the
+    network never saw, or that none which ships has seen if none is given, the classical method is
+    returned, with a warning.
+
     Args:
-        A: (n, n) real symmetric SciPy matrix, or a problem.
+        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+            `ddm.Problem`, which brings the arrays below.
         net: a network, or the name of one that ships; None takes one that has seen such matrices.
         coords: (n, d) positions of the unknowns, if they are known.
+        near_nullspace: (n, k), such as rigid-body modes; None: constants.
+        block_size: unknowns a node, numbered node by node; None is one.
+        elements: element matrices that sum to A, for anything but M-matrices.
         subdomain: unknowns that a subdomain owns; None is what the network is for.
         owner: (n,) subdomain of each unknown; None partitions by METIS.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
-        options: of `ddm.set_up`, instead of the network's.
+        options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype), instead of
+            the network's; for complex A the first three and local.
 
     Raises:
-        TypeError, ValueError: see `ddm.from_matrix`, `ddm.set_up` and `net_for`.
+        TypeError, ValueError: arguments that do not fit, see `ddm.from_matrix` and `ddm.set_up`; a
+            singular matrix.
+        ValueError: no classical method can be made either, since a local or the coarse matrix is
+            singular.
 
     Warns:
         LearnedRefusedWarning: the classical method is what is returned.
     """
-    setup, net, unseen = prepared(
-        A, net, coords=coords, subdomain=subdomain, owner=owner, **options
+    choice = choose(
+        A,
+        net,
+        coords=coords,
+        near_nullspace=near_nullspace,
+        block_size=block_size,
+        elements=elements,
+        subdomain=subdomain,
+        owner=owner,
+        **options,
     )
-    verdict = safeguarded(setup, net, unseen="" if measure_unseen else unseen)
+    if np.iscomplexobj(choice.problem.A.data):
+        verdict = _complex(choice)
+    else:
+        tried = measure_unseen and net is not None
+        verdict = safeguarded(choice.set_up(), choice.net, unseen="" if tried else choice.unseen)
     warn_refused(verdict)
     return verdict.method

@@ -33,7 +33,7 @@ from torch import Tensor
 from ddm.coarse.nicolaides import check_coarse
 from ddm.coarse.solver import CoarseFactory, CoarseSolver
 from ddm.interface import robin
-from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.local import LocalSolver, local_solver
 from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition
 from ddm.transfer import Form, transfer
@@ -57,7 +57,7 @@ class Schwarz:
         levels: "multiplicative", "adef1", "additive", "balanced" or "symmetric", see above.
         damping: w of levels="symmetric"; None is the inverse of the largest eigenvalue of F A,
             estimated by the power method.
-        local: "dense", "sparse", "auto", or a layout made by `local_solver`.
+        local: "dense", "sparse", "auto", or a layout made by `local_solver`, see `LocalSolver`.
         coarse: "dense", "sparse", "auto", or a function that makes a method for the coarse matrix,
             such as `ddm.multilevel.recursive` returns.
         factor_dtype: of the local factors, such as torch.float32 for a float64 matrix; None is A's.
@@ -86,7 +86,7 @@ class Schwarz:
         form: Form = "restricted",
         levels: Levels = "multiplicative",
         damping: float | None = None,
-        local: str | DenseBlocks | SparseBlocks = "auto",
+        local: str | LocalSolver = "auto",
         coarse: str | CoarseFactory = "auto",
         factor_dtype: torch.dtype | None = None,
         nullspace: Tensor | np.ndarray | None = None,
@@ -110,7 +110,9 @@ class Schwarz:
         self.transfer = transfer(d, form, A.device)
         values = _local_values(A, d, interface)
         self.factor_dtype = _factor_dtype(A.dtype, factor_dtype)
-        self.local = local_solver(d, local, A.device) if isinstance(local, str) else local
+        self.local: LocalSolver = (
+            local_solver(d, local, A.device) if isinstance(local, str) else local
+        )
         self.factors = self.local.factor(values.to(self.factor_dtype))
         self.null = None if nullspace is None else NullSpace(A, nullspace)
         self.P = P
@@ -147,7 +149,7 @@ class Schwarz:
     def _fine(self, r: Tensor, transpose: bool = False) -> Tensor:
         """`F r`, or `F^T r`."""
         local = self.transfer.restrict(r, transpose).to(self.factor_dtype)
-        z = self.local.solve(self.factors, local, transpose)  # type: ignore[arg-type]
+        z = self.local.solve(self.factors, local, transpose)
         return self.transfer.prolong(z.to(r.dtype), transpose)
 
     def _correct(self, r: Tensor, transpose: bool = False) -> Tensor:

@@ -9,8 +9,10 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
+from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.problems.problem import Kind, Problem
+from sparsetorch import CSRTensor
 
 COVERS = {"diffusion": {"poisson", "diffusion"}, "anisotropic": {"poisson", "anisotropic"}}
 """Classes that training on a class has seen, where these are more than itself."""
@@ -82,7 +84,8 @@ def matrix_kind(
 
     "diffusion" has jumps between neighbouring diagonal entries; "anisotropic" has positive
     couplings, or two couplings a row that are stronger than the rest. Mild cases of both are like
-    "poisson".
+    "poisson". A matrix that nobody called definite is "indefinite" where `ddm.definite` finds a
+    direction of negative curvature, as for a shifted Laplacian.
 
     Args:
         A: (n, n).
@@ -92,13 +95,14 @@ def matrix_kind(
     """
     if A.dtype.kind == "c":
         return "helmholtz"
-    if block_size > 1:
-        return "elasticity"
     if kind == "general" and abs(A - A.T).max() > 1e-10 * abs(A).max():
         return "convection_diffusion"
     diagonal = np.asarray(A.diagonal(), dtype=np.float64)
-    if not (diagonal > 0).all():
+    symmetric = "spd" if kind == "spd" else "symmetric"
+    if not (diagonal > 0).all() or not is_definite(CSRTensor.from_scipy(A), symmetric):
         return "indefinite"
+    if block_size > 1:
+        return "elasticity"
     row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
     size = np.sqrt(diagonal[row] * diagonal[A.indices])
     off = (row != A.indices) & (abs(A.data) > 1e-10 * size)  # rounding is no coupling

@@ -12,10 +12,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import assembled_neumann, constants, nowhere_zero, with_linear
+from ddm.coarse import assembled_neumann, constants, modes_of, nowhere_zero, with_linear
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
 from ddm.coarse.smoothing import OMEGA, jacobi_scaled
+from ddm.counts import check_count
 from ddm.features import SchwarzGraph, schwarz_graph
+from ddm.given import check_not_beside
 from ddm.interface import exterior
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
@@ -63,11 +65,6 @@ class Setup:
         for _ in range(self.smoothing):
             P = P - self.smoother @ P
         return P
-
-    @property
-    def n_local(self) -> int:
-        """Number of local nodes, M."""
-        return len(self.decomposition.node) // self.decomposition.block_size
 
     @cached_property
     def inputs(self) -> SchwarzGraph:
@@ -154,7 +151,7 @@ def set_up(
     *,
     smoothing: int = 1,
     overlap: int = 1,
-    block_size: int = 1,
+    block_size: int | None = None,
     near_nullspace: np.ndarray | None = None,
     elements: Elements | None = None,
     coordinates: np.ndarray | None = None,
@@ -171,7 +168,7 @@ def set_up(
         owner: (n,) subdomain that owns each unknown, from `ddm.partition.partition`.
         smoothing: Jacobi steps on the partition of unity; 0 leaves it plain.
         overlap: graph layers.
-        block_size: unknowns a node.
+        block_size: unknowns a node; None is one.
         near_nullspace: (n, k) vectors that the coarse space is to hold; None is constants, one for
             each component of a block.
         elements: element matrices, for the Neumann matrices of anything but M-matrices.
@@ -185,18 +182,25 @@ def set_up(
 
     Raises:
         TypeError, ValueError: see `decompose` and `local_solver`.
+        ValueError: what a problem gives comes beside it; arrays that do not fit.
     """
     if isinstance(A, Problem):
+        check_not_beside(
+            block_size=block_size,
+            near_nullspace=near_nullspace,
+            elements=elements,
+            coordinates=coordinates,
+        )
         A = A.with_all_couplings()
         block_size, near_nullspace, elements = A.block_size, A.near_nullspace, A.elements
         A, coordinates = A.A, A.positions
-    if smoothing != int(smoothing) or smoothing < 0:
-        raise ValueError(f"smoothing: expected a number of Jacobi steps, got {smoothing}")
+    block_size = 1 if block_size is None else block_size
+    check_count("smoothing", smoothing, "Jacobi steps", least=0)
     if sp.issparse(A) and A.dtype.kind == "c":
         raise TypeError(f"A: expected real entries, got {A.dtype}; ddm.Schwarz takes complex ones")
     d = decompose(A, owner, overlap, block_size=block_size)
     matrix = CSRTensor.from_scipy(A, dtype=torch.float64)
-    B = constants(d.n, block_size) if near_nullspace is None else near_nullspace
+    B = constants(d.n, block_size) if near_nullspace is None else modes_of(near_nullspace, d.n)
     if linear and coordinates is not None:
         B = with_linear(B, coordinates, block_size)
     unity, column_subdomain = _unity(d, nowhere_zero(B, d))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddm.classical import Classical
 from ddm.comparison import check_limits
+from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.given import as_problem
 from ddm.learned import InterfaceNet
@@ -128,9 +129,9 @@ def tune(
     solves: int = 1,
     methods: Sequence[str] | Mapping[str, str | Maker] | None = None,
     near_nullspace: np.ndarray | None = None,
-    block_size: int = 1,
+    block_size: int | None = None,
     elements: Elements | None = None,
-    net: InterfaceNet | None = None,
+    net: InterfaceNet | str | None = None,
     maxiter: int = 1000,
     partitioner: str = "metis",
     progress: bool = True,
@@ -164,8 +165,7 @@ def tune(
     """
     if not budget_s > 0:
         raise ValueError(f"budget_s: expected a positive number of seconds, got {budget_s}")
-    if solves != int(solves) or solves < 1:
-        raise ValueError(f"solves: expected at least 1 right-hand side, got {solves}")
+    check_count("solves", solves, "right-hand side")
     check_limits(rtol, maxiter)
     chosen = None if methods is None else makers(methods)
     problem = as_problem(

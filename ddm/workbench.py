@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ddm.checkpoints import resolve_net
 from ddm.coarse import (
     algebraic_neumann,
     assembled_neumann,
@@ -37,10 +39,11 @@ class Workbench:
         subdomain: unknowns that a subdomain owns, where a method does not say.
         partitioner: "metis" or "lloyd".
         search_s: seconds after which a search among methods begins no other candidate.
-        net: the network of "mggnn"; None takes one that ships, see `ddm.safeguard`.
+        net: the network of "mggnn", or its name; None takes one that ships, see `ddm.safeguard`.
 
     Raises:
-        ValueError: `subdomain` below 1.
+        TypeError: `net` is no network.
+        ValueError: `subdomain` is below 1 or infinite; no network of this name ships.
     """
 
     def __init__(
@@ -49,14 +52,14 @@ class Workbench:
         *,
         subdomain: int = 64,
         partitioner: str = "metis",
-        net: InterfaceNet | None = None,
+        net: InterfaceNet | str | None = None,
         search_s: float = 30.0,
     ) -> None:
-        if not subdomain >= 1:
+        if not 1 <= subdomain < math.inf:
             raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
         self.problem = problem = problem.with_all_couplings()
         self.subdomain, self.partitioner = int(subdomain), partitioner
-        self.net, self.search_s = net, search_s
+        self.net, self.search_s = resolve_net(net), search_s
         # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
         self.shelf = Shelf(min(max(int(MOST_KEPT / len(problem.b)), 6), 64))
         self.matrix = CSRTensor.from_scipy(problem.A)

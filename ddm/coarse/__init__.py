@@ -12,7 +12,7 @@ from ddm.coarse.nicolaides import check_coarse, nicolaides, partition_of_unity
 from ddm.coarse.smoothing import OMEGA, smooth
 from ddm.coarse.solver import CoarseSolver
 from ddm.coarse.spectral import NoEigenvalueError, geneo
-from ddm.coarse.vectors import constants, nowhere_zero, with_linear
+from ddm.coarse.vectors import constants, modes_of, nowhere_zero, with_linear
 
 __all__ = [
     "OMEGA",
@@ -23,6 +23,7 @@ __all__ = [
     "check_coarse",
     "constants",
     "geneo",
+    "modes_of",
     "nicolaides",
     "nowhere_zero",
     "partition_of_unity",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddm.factors import KeptFactors
-from ddm.local import blown_up_by
+from ddm.local import SingularError, blown_up_by
 from sparsetorch import CSRTensor, bmat
 from sparsetorch.linalg import SolveError
 
@@ -42,7 +42,8 @@ class CoarseSolver:
             those of the pseudo-inverse.
 
     Raises:
-        ValueError: another `kind`; A0 is singular beyond `null`.
+        ValueError: another `kind`.
+        SingularError: A0 is singular beyond `null`; a ValueError, too.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class CoarseSolver:
             try:
                 self.factors = KeptFactors.of(system)
             except SolveError as error:
-                raise ValueError(_singular(A0)) from error
+                raise SingularError(_singular(A0)) from error
         if len(blown_up_by(lambda r: self.solve(r[:, None])[:, 0], A0.detach().diagonal())):
-            raise ValueError(_singular(A0))
+            raise SingularError(_singular(A0))
 
     def apply(self, r: Tensor) -> Tensor:
         """`A0^-1 r` for r (S, k)."""

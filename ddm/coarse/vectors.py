@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ddm.partition import Decomposition
@@ -11,6 +13,20 @@ def constants(n: int, block_size: int = 1) -> np.ndarray:
     """One vector for each component of a block, (n, block_size)."""
     component = np.arange(n) % block_size
     return (component[:, None] == np.arange(block_size)).astype(np.float64)
+
+
+def modes_of(near_nullspace: Any, n: int) -> np.ndarray:
+    """Vectors that a user gives for a near null space, as an array (n, k).
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    modes = np.asarray(near_nullspace)
+    if modes.ndim != 2 or len(modes) != n or not modes.shape[1] or not np.isfinite(modes).all():
+        raise ValueError(
+            f"near_nullspace: expected finite values of shape ({n}, k), got {modes.shape}"
+        )
+    return modes
 
 
 def with_linear(vectors: np.ndarray, coordinates: np.ndarray, block_size: int = 1) -> np.ndarray:

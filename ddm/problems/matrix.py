@@ -10,6 +10,7 @@ import scipy.io
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.coarse.vectors import modes_of
 from ddm.problems.graph import positions_of, vector
 from ddm.problems.petsc_binary import is_petsc_binary, load_petsc
 from ddm.problems.problem import Kind, Problem
@@ -58,11 +59,7 @@ def from_matrix(
     if near_nullspace is None:
         modes = np.kron(np.ones((n // block_size, 1)), np.eye(block_size))
     else:
-        modes = np.asarray(near_nullspace)
-        if modes.ndim != 2 or len(modes) != n or not np.isfinite(modes).all():
-            raise ValueError(
-                f"near_nullspace: expected finite values of shape ({n}, k), got {modes.shape}"
-            )
+        modes = modes_of(near_nullspace, n)
     right = np.random.default_rng(0).standard_normal(n) if b is None else vector(b, n, "b")
     if np.iscomplexobj(right) and not np.iscomplexobj(matrix.data):
         raise TypeError("b: complex, but A is real; convert A with .astype(complex)")

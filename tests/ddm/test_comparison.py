@@ -1,6 +1,7 @@
 """Methods side by side: every one solves, counts are those of the solvers, failures are rows."""
 
 import csv
+import re
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,40 @@ def test_a_method_that_cannot_be_made_leaves_the_others(problem):
     assert table.rows[0]["status"] == "does not apply: A: too odd"
     assert table.rows[0]["iterations"] is None
     assert table.runs["RAS"].converged
+
+
+class Stranger:
+    """A preconditioner with a defect, which shows in the solve."""
+
+    is_symmetric = True
+
+    def apply(self, r):
+        return r
+
+    def __call__(self, r):
+        raise KeyError("r")
+
+
+@pytest.mark.parametrize(
+    ("maker", "status"),
+    [
+        (lambda bench: 1 / 0, "does not apply: ZeroDivisionError: division by zero"),
+        (lambda bench: bench.nothing, "does not apply: AttributeError: 'Workbench' object has no"),
+        (
+            lambda bench: None,
+            "does not apply: methods: .* got NoneType without apply",
+        ),
+        (lambda bench: Stranger(), "failed: KeyError: 'r'"),
+    ],
+)
+def test_whatever_a_method_of_ones_own_does_is_its_row_alone(problem, maker, status):
+    methods = {"mine": maker, "RAS": "ras"}
+    table = ddm.compare(problem, methods=methods, subdomain=40)
+    assert re.match(status, table.rows[0]["status"])
+    assert table.runs["RAS"].converged
+    tuned = ddm.tune(problem, methods=methods, progress=False)
+    assert re.match(status, tuned.rows[0]["status"])
+    assert tuned.best.method == "RAS"
 
 
 def test_methods_of_ones_own(problem):

@@ -148,7 +148,7 @@ def test_blocks_are_seen_node_by_node_and_do_not_feel_the_axes(kind):
         A.sort_indices()
         setup = set_up(A, owner, block_size=size, dtype=torch.float64)
         graphs.append(setup.inputs)
-        assert len(setup.inputs.local) == setup.n_local == len(setup.decomposition.node) // size
+        assert len(setup.inputs.local) == len(setup.decomposition.node) // size
         assert setup.inputs.graph.cross.shape == (n // size, 5)
     one, two = (g.graph for g in graphs)
     torch.testing.assert_close(one.fine_edges, two.fine_edges, rtol=1e-4, atol=1e-5)
@@ -191,3 +191,12 @@ def test_a_pattern_that_is_not_symmetric_is_refused():
     one_way = type(A)((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=A.shape)
     with pytest.raises(ValueError, match="A: its pattern is not symmetric; symmetrise it with"):
         seen(one_way, owner)
+
+
+def test_a_coarse_matrix_with_a_negative_diagonal_is_refused():
+    """A shifted Laplacian: its own diagonal is positive."""
+    A = laplacian(12)
+    shifted = sp.csr_array(A - 1.5 * sp.eye_array(A.shape[0]))
+    assert (shifted.diagonal() > 0).all()
+    with pytest.raises(ValueError, match=r"A: it is indefinite, as the energy -.* shows"):
+        seen(shifted, partition(A, 4))

@@ -1,20 +1,26 @@
 """Fine-tuning: never slower than its start, faster after some steps, and stopped at any time."""
 
 import math
+import warnings
 
 import pytest
+import scipy.sparse as sp
 import torch
 from small_problems import laplacian, random_matrix, small_setup
 
+import ddm
 import ddm.finetuning
+from ddm.coarse import CoarseSolver
 from ddm.finetuning import finetune
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.partition import partition
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
-from ddm.safeguard import measured_rate
+from ddm.safeguard import convergence_rate
+from ddm.schwarz import Schwarz
 from ddm.setup import set_up
+from sparsetorch import hstack
 from sparsetorch.linalg import cg
 
 
@@ -25,7 +31,7 @@ def test_some_steps_make_the_method_faster(kind):
     found = finetune(setup, steps=25, seconds=600)
     start = setup.classical(0.5)
     assert found.steps == 25
-    assert found.start_rate == pytest.approx(measured_rate(start, iterations=20))
+    assert found.start_rate == pytest.approx(convergence_rate(start, iterations=20))
     assert found.rate < 0.8 * found.start_rate
     count = iterations_to_reduce(found.method, 1e-8)
     assert count < 0.8 * iterations_to_reduce(start, 1e-8)
@@ -40,7 +46,7 @@ def test_it_starts_from_the_network_or_the_classical_method(size):
     net = InterfaceNet(width=8, layers=1)
     torch.nn.init.normal_(list(net.head.parameters())[-2], std=size)
     methods = setup.learned(net), setup.classical(0.5)
-    rates = [measured_rate(method, iterations=20) for method in methods]
+    rates = [convergence_rate(method, iterations=20) for method in methods]
     found = finetune(setup, net, steps=0)
     assert found.steps == 0
     assert found.rate == pytest.approx(min(rates))
@@ -64,7 +70,7 @@ def test_what_makes_it_worse_is_not_kept():
     setup = small_setup(16, 8)
     found = finetune(setup, steps=6, seconds=600, lr=30.0)
     assert found.rate <= found.start_rate
-    assert measured_rate(found.method, iterations=20) == pytest.approx(found.rate)
+    assert convergence_rate(found.method, iterations=20) == pytest.approx(found.rate)
 
 
 def test_it_ends_after_some_seconds():
@@ -107,6 +113,89 @@ def test_singular_matrices_in_single_precision_are_gone_on_with_in_double(monkey
     assert tuned.steps == 6
     assert seen == {torch.float32, torch.float64}
     assert tuned.rate < tuned.start_rate
+
+
+def singular_coarse(monkeypatch, fails):
+    """Coarse matrices are singular in the calls, counted from 0, that `fails` is true of."""
+    make, calls = CoarseSolver.__init__, []
+
+    def failing(self, A0, *others):
+        calls.append(A0.dtype)
+        if fails(len(calls) - 1):
+            raise SingularError("P: the coarse matrix is singular")
+        make(self, A0, *others)
+
+    monkeypatch.setattr(CoarseSolver, "__init__", failing)
+    return calls
+
+
+def test_a_coarse_matrix_that_is_singular_says_so_like_a_local_one():
+    setup = small_setup()
+    twice = hstack([setup.P, setup.P])
+    with pytest.raises(SingularError, match="P: the coarse matrix"):
+        Schwarz(setup.A, setup.decomposition, P=twice)
+
+
+def test_a_singular_coarse_matrix_on_the_way_does_not_lose_the_best(monkeypatch):
+    """Once in a step, and once in a check: the two alternate after four for the start."""
+    setup = small_setup(12, 6)
+    singular_coarse(monkeypatch, {8, 13}.__contains__)
+    found = finetune(setup, steps=12, seconds=600)
+    assert found.steps == 12
+    assert found.rate < found.start_rate
+    assert any(math.isinf(rate) for _, rate in found.history)
+
+
+def test_tuning_ends_where_the_best_itself_fails(monkeypatch):
+    setup = small_setup()
+    calls = singular_coarse(monkeypatch, lambda call: call > 4)
+    with pytest.raises(SingularError):  # the best cannot be made a last time
+        finetune(setup, seconds=600)
+    assert len(calls) < 20
+
+
+def test_a_start_that_cannot_be_made_says_so_at_once(monkeypatch):
+    singular_coarse(monkeypatch, lambda call: True)
+    with pytest.raises(SingularError, match="P: the coarse matrix is singular"):
+        finetune(small_setup(), seconds=600)
+
+
+def test_numbers_beyond_the_range_are_gone_on_with_from_the_best(monkeypatch):
+    loss, calls = ddm.finetuning._Run.loss, []
+
+    def overflowing(run) -> torch.Tensor:
+        calls.append(1)
+        return loss(run) * (math.inf if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(ddm.finetuning._Run, "loss", overflowing)
+    found = finetune(small_setup(), steps=6, seconds=600)
+    assert found.steps == 6
+    assert all(math.isfinite(rate) for _, rate in found.history)
+    assert found.rate < found.start_rate
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    "A", [sp.csr_array([[2.0]]), sp.csr_array([[2.0, -1], [-1, 2]]), laplacian(12), laplacian(18)]
+)
+def test_one_subdomain_solves_at_once_and_needs_no_tuning(A, symmetric):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = finetune(A, seconds=600, subdomain=1000, symmetric=symmetric)
+        M = ddm.learned_schwarz(A, subdomain=1000, symmetric=symmetric)
+    assert found.steps == 0
+    assert found.rate == found.start_rate < 0.3
+    b = random_matrix(A.shape[0], 2)
+    for method in (found.method, M):
+        torch.testing.assert_close(method.A @ method(b), b)
+
+
+def test_unsymmetric_matrices_are_refused():
+    A = laplacian(9)
+    lopsided = sp.csr_array(A + 0.3 * sp.triu(A, 1))
+    for given in (lopsided, set_up(lopsided, partition(lopsided, 4))):
+        with pytest.raises(ValueError, match="A: it is not symmetric, and fine-tuning is for"):
+            finetune(given, steps=1)
 
 
 def test_symmetric_methods_are_tuned_for_cg():

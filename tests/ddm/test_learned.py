@@ -46,7 +46,7 @@ def local_matrices(setup: Setup, theta: torch.Tensor) -> list[torch.Tensor]:
 
 def any_theta(setup: Setup) -> torch.Tensor:
     """Robin weights from the least to the largest that a network can give."""
-    raw = 3 * torch.randn(2, setup.n_local, generator=torch.Generator().manual_seed(0))
+    raw = 3 * torch.randn(2, len(setup.inputs.local), generator=torch.Generator().manual_seed(0))
     theta, _ = network().bounded(setup.inputs, *raw.double())
     assert theta.min() < 0.07
     assert theta.max() > 3

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from small_problems import small_setup
 
+import ddm.coarse.solver
 from ddm.lightning import MeshDataModule, SchwarzModule
 from ddm.local import SingularError, SparseBlocks
 from ddm.losses import krylov_reduction, stochastic_norm
@@ -221,21 +222,29 @@ def test_a_checkpoint_that_is_not_whole_is_named(tmp_path):
         check_checkpoint(tmp_path / "arrays.npz")
 
 
-def _singular_in_single(monkeypatch, refused):
-    """Factorizations fail in the given precisions."""
-    factor = SparseBlocks.factor
+def _singular(monkeypatch, which, refused):
+    """Local or coarse matrices are singular in the given precisions."""
+    if which == "local":
+        factor = SparseBlocks.factor
 
-    def failing(self, values):
-        if values.dtype in refused:
-            raise SingularError("of some subdomain")
-        return factor(self, values)
+        def failing(self, values):
+            if values.dtype in refused:
+                raise SingularError("of some subdomain")
+            return factor(self, values)
 
-    monkeypatch.setattr(SparseBlocks, "factor", failing)
+        monkeypatch.setattr(SparseBlocks, "factor", failing)
+        return
+    monkeypatch.setattr(
+        ddm.coarse.solver,
+        "blown_up_by",
+        lambda solve, diagonal: diagonal.nonzero() if diagonal.dtype in refused else (),
+    )
 
 
+@pytest.mark.parametrize("which", ["local", "coarse"])
 @pytest.mark.parametrize("refused", [{torch.float32}, {torch.float32, torch.float64}])
-def test_training_goes_on_where_local_matrices_are_singular(tmp_path, data, monkeypatch, refused):
-    _singular_in_single(monkeypatch, refused)
+def test_training_goes_on_where_matrices_are_singular(tmp_path, data, monkeypatch, which, refused):
+    _singular(monkeypatch, which, refused)
     net = module(lr=1e-2)
     run = trainer(tmp_path, 3, limit_val_batches=0)
     run.fit(net, datamodule=data)

@@ -124,3 +124,11 @@ def test_random_vectors():
     assert (normal < 0).any()
     with pytest.raises(ValueError, match="kind: expected 'normal' or 'uniform', got 'box'"):
         random_vectors(5, 1, kind="box")
+
+
+def test_an_exact_method_leaves_no_residual():
+    """The Krylov space is spent after one step, and its further vectors are zero."""
+    A = CSRTensor.from_dense(torch.diag(torch.tensor([2.0, 4.0, 8.0], dtype=torch.float64)))
+    b = random_matrix(3, 2)
+    exact = krylov_reduction(A, lambda r: r / A.diagonal()[:, None], b, steps=2)
+    assert float(exact) < 1e-7

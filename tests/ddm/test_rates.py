@@ -1,11 +1,14 @@
 """Rates and iteration counts against the dense propagator."""
 
+import math
+
 import pytest
 import torch
 from dense_schwarz import propagator
 from small_problems import random_interface, small_setup
 
-from ddm.rates import THETAS, best_theta, convergence_factor, iterations_to_reduce
+from ddm.nullspace import NullSpace
+from ddm.rates import THETAS, best_theta, convergence_factor, is_exact, iterations_to_reduce
 from ddm.schwarz import Schwarz, robin
 
 
@@ -22,6 +25,27 @@ def test_the_convergence_factor_is_the_spectral_radius(theta, smoothing):
     method = setup.classical(theta)
     assert convergence_factor(method, iterations=300) == pytest.approx(radius, rel=0.01)
     assert convergence_factor(method) == pytest.approx(radius, rel=0.15)
+
+
+@pytest.mark.parametrize("vectors", [1, 2])
+def test_an_exact_method_has_the_factor_zero_and_an_overflowing_one_infinity(vectors):
+    class Fake:
+        def __init__(self, A, factor):
+            self.A, self.shape, self.factor = A, (36, 36), factor
+            self.null: NullSpace | None = None
+
+        def propagate(self, e, /):
+            return e * self.factor
+
+    A = small_setup(8, 4).A
+    for factor, expected in ((0.0, 0.0), (math.inf, math.inf), (math.nan, math.inf), (-0.25, 0.25)):
+        found = convergence_factor(Fake(A, factor), vectors=vectors)
+        assert found == pytest.approx(expected)
+
+
+def test_one_iteration_solves_with_one_subdomain_only():
+    assert is_exact(small_setup(8, 1).classical())
+    assert not is_exact(small_setup(8, 4).classical())
 
 
 @pytest.mark.parametrize("factor", [1e-2, 1e-8])

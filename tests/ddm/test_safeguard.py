@@ -1,6 +1,5 @@
 """Learned methods are never worse than the classical ones that they start from."""
 
-import math
 import warnings
 
 import numpy as np
@@ -10,14 +9,15 @@ import torch
 from small_problems import delaunay, laplacian, small_setup
 
 import ddm
+import ddm.safeguard
 from ddm.choice import chosen_net, net_for
 from ddm.learned import InterfaceNet
 from ddm.problems import checkerboard
 from ddm.safeguard import (
     LearnedRefusedWarning,
     convergence_rate,
-    measured_rate,
     safeguarded,
+    warn_refused,
 )
 from sparsetorch.linalg import fgmres
 
@@ -29,30 +29,6 @@ def perturbed(size: float) -> InterfaceNet:
     with torch.no_grad():
         net.head[-1].weight.normal_(0, size)  # pyright: ignore[reportCallIssue]
     return net.eval()
-
-
-def test_the_measured_rate_is_the_spectral_radius():
-    setup = small_setup(12, 6)
-    method = setup.classical(0.5)
-    T = method.propagate(torch.eye(setup.decomposition.n, dtype=torch.float64))
-    radius = float(torch.linalg.eigvals(T).abs().max())
-    assert measured_rate(method, iterations=60) == pytest.approx(radius, rel=0.02)
-    assert measured_rate(method) == pytest.approx(radius, rel=0.15)
-
-
-def test_an_exact_method_has_rate_zero_and_an_overflowing_one_infinity():
-    class Fake:
-        def __init__(self, A, factor):
-            self.A, self.shape, self.factor, self.null = A, tuple(A.shape), factor, None
-
-        def propagate(self, e):
-            return e * self.factor
-
-    A = small_setup().A
-    assert measured_rate(Fake(A, 0.0)) == 0.0  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, math.inf)) == math.inf  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, math.nan)) == math.inf  # pyright: ignore[reportArgumentType]
-    assert measured_rate(Fake(A, -0.25)) == pytest.approx(0.25)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_untrained_network_is_accepted_since_it_is_its_start():
@@ -78,18 +54,45 @@ def test_a_bad_network_is_refused_with_both_rates():
 def test_the_chosen_method_is_never_slower_than_the_start(size):
     setup = small_setup(14, 7)
     verdict = safeguarded(setup, perturbed(size))
-    start = measured_rate(setup.classical(0.5), iterations=40)
-    assert measured_rate(verdict.method, iterations=40) <= 1.1 * start
+    start = convergence_rate(setup.classical(0.5), iterations=40)
+    assert convergence_rate(verdict.method, iterations=40) <= 1.1 * start
 
 
 def test_ras_takes_the_place_of_a_start_that_diverges():
     """A Robin weight that is next to nothing: local problems are nearly singular."""
     setup = small_setup(14, 7)
     verdict = safeguarded(setup, InterfaceNet(width=8, layers=1, theta=0.01))
-    assert measured_rate(setup.classical(0.01)) > 1
+    assert convergence_rate(setup.classical(0.01)) > 1
     assert not verdict.learned
     r = torch.ones(setup.A.shape[0], dtype=torch.float64)
     torch.testing.assert_close(verdict.method(r), setup.classical()(r))
+
+
+@pytest.mark.parametrize("times", [1.02, 3.0, 10.0])
+def test_an_indefinite_matrix_gets_no_learned_method_without_a_warning(times):
+    """Shifts beyond the lowest eigenvalue: all of them make the two-level iteration diverge."""
+    A = laplacian(24)
+    lowest = np.linalg.eigvalsh(A.toarray())[0]
+    shifted = sp.csr_array(A - times * lowest * sp.eye_array(A.shape[0]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ddm.learned_schwarz(shifted, "diffusion_2d_algebraic", subdomain=60)
+    assert [w.category for w in caught] == [LearnedRefusedWarning]
+    if times == 3.0:
+        assert "this matrix is like indefinite" in str(caught[0].message)
+
+
+def test_a_learned_method_that_diverges_is_refused_even_if_the_classical_one_is_worse(monkeypatch):
+    setup = small_setup(14, 7)
+    net = InterfaceNet(width=8, layers=1)
+    rates = iter([1.8, 1.9, 1.2])
+    monkeypatch.setattr(ddm.safeguard, "convergence_rate", lambda *_, **__: next(rates))
+    verdict = safeguarded(setup, net)
+    assert not verdict.learned
+    assert (verdict.rate, verdict.classical_rate) == (1.2, 1.8)
+    assert verdict.reason.startswith("it diverges: its convergence factor is 1.2, that of the cl")
+    with pytest.warns(LearnedRefusedWarning, match=r"but diverges on its own, too .*factor 1\.8"):
+        warn_refused(verdict)
 
 
 def test_what_cannot_be_used_is_refused(monkeypatch):

@@ -61,6 +61,17 @@ def test_other_matrices():
     assert matrix_kind(A, "spd", block_size=7) == "elasticity"
 
 
+@pytest.mark.parametrize("block_size", [1, 7])
+@pytest.mark.parametrize("kind", ["symmetric", "general"])
+def test_shifted_matrices_are_indefinite_whatever_their_diagonal(kind, block_size):
+    A = laplacian(16)
+    lowest = np.linalg.eigvalsh(A.toarray())[0]
+    shifted = sp.csr_array(A - 3 * lowest * sp.eye_array(A.shape[0]))
+    assert (shifted.diagonal() > 0).all()
+    assert matrix_kind(shifted, kind, block_size=block_size) == "indefinite"
+    assert matrix_kind(A, kind) == "poisson"
+
+
 def test_what_a_network_has_not_seen_is_said():
     seen = scope(["diffusion", "anisotropic"])
     for kind in ("diffusion", "anisotropic", "poisson"):

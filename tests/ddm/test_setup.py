@@ -47,8 +47,8 @@ def test_lays_out_the_local_matrices_once(local, kind):
 def test_symmetric_methods_are_positive_definite_for_cg(learned):
     setup = small_setup(overlap=2, symmetric=True)
     generator = torch.Generator().manual_seed(0)
-    theta = 0.1 + torch.rand(setup.n_local, generator=generator)
-    shift = 0.1 * torch.randn(setup.n_local, generator=generator)
+    theta = 0.1 + torch.rand(len(setup.inputs.local), generator=generator)
+    shift = 0.1 * torch.randn(len(setup.inputs.local), generator=generator)
     method = setup.with_values(theta, shift) if learned else setup.classical(0.5)
     assert method.is_symmetric
     M = method.apply(torch.eye(setup.A.shape[0], dtype=torch.float64))
@@ -64,8 +64,8 @@ def test_given_values_make_local_matrices_and_the_partition_of_unity(smoothing):
     setup = small_setup(overlap=2, smoothing=smoothing)
     d = setup.decomposition
     generator = torch.Generator().manual_seed(0)
-    theta = 0.2 + torch.rand(setup.n_local, generator=generator)
-    shift = 0.05 * torch.randn(setup.n_local, generator=generator)
+    theta = 0.2 + torch.rand(len(setup.inputs.local), generator=generator)
+    shift = 0.05 * torch.randn(len(setup.inputs.local), generator=generator)
     method = setup.with_values(theta, shift)
     row, col = d.block_row[d.interface], d.block_col[d.interface]
     L = (torch.sqrt(theta[row].double() * theta[col].double()) - 1) * setup.exterior
@@ -168,5 +168,5 @@ def test_a_matrix_without_local_matrices_is_refused_where_it_comes_in():
         set_up(sp.csr_array(1j * np.eye(2)), owner[:2])
     with pytest.raises(TypeError, match="A: expected a SciPy CSR array, got format coo"):
         set_up(sp.coo_array(np.eye(2)), owner[:2])  # type: ignore
-    with pytest.raises(ValueError, match="smoothing: expected a number of Jacobi steps"):
+    with pytest.raises(ValueError, match="smoothing: expected at least 0 Jacobi steps"):
         set_up(sp.csr_array(np.eye(2)), owner[:2], smoothing=-1)
