@@ -215,8 +215,8 @@ def blown_up_by(solve: Callable[[Tensor], Tensor], diagonal: Tensor) -> Tensor:
 def _singular(which: str) -> str:
     return (
         f"interface: the local matrix {which} is singular; raise the Robin weight theta above 0 "
-        "there, give the matrix a Dirichlet boundary, or, if the subdomain holds every unknown, "
-        "take more subdomains"
+        "there, give the matrix a Dirichlet boundary, or, if the subdomain holds every unknown "
+        "of a component of the graph, take more subdomains"
     )
 
 
