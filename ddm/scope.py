@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ddm.learned import InterfaceNet
+from ddm.matrix_properties import is_symmetric
 from ddm.problems.problem import Kind, Problem
 
 COVERS = {"diffusion": {"poisson", "diffusion"}, "anisotropic": {"poisson", "anisotropic"}}
@@ -94,7 +95,7 @@ def matrix_kind(
         return "helmholtz"
     if block_size > 1:
         return "elasticity"
-    if kind == "general" and abs(A - A.T).max() > 1e-10 * abs(A).max():
+    if kind == "general" and not is_symmetric(A):
         return "convection_diffusion"
     diagonal = np.asarray(A.diagonal(), dtype=np.float64)
     if not (diagonal > 0).all():
