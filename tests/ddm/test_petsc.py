@@ -216,6 +216,15 @@ def petsc() -> tuple[str, dict[str, str]]:
     missing("needs petsc4py: apt-get install python3-petsc4py-real openmpi-bin")
 
 
+def test_what_is_missing_fails_where_it_is_required(monkeypatch):
+    monkeypatch.setenv("SPARSETORCH_PETSC", "require")
+    with pytest.raises(pytest.fail.Exception):
+        missing("needs mpirun")
+    monkeypatch.delenv("SPARSETORCH_PETSC")
+    with pytest.raises(pytest.skip.Exception):
+        missing("needs mpirun")
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("petsc")
