@@ -52,6 +52,7 @@ RTOL = 1e-12
 KINDS = ("poisson", "diffusion", "anisotropic")
 SETTINGS = ("kind", "size", "seed", "subdomain", "maxiter", "method", "network")
 SIZES = ("subdomains", "coarse")
+WANTED = ("stationary", "FGMRES")
 COLUMNS = (*SETTINGS, "unknowns", *SIZES, "stationary", "FGMRES", "settings")
 BEST = "best classical"
 
@@ -195,17 +196,15 @@ def written(rows: Any) -> Table:
 
 def summary(table: Table) -> Table:
     """Mean and spread by kind and size, and means of what each problem's best method needs."""
-    wanted = ("stationary", "FGMRES")
-    columns = [c for what in wanted for c in (what, f"{what}, of best")]
+    columns = [c for what in WANTED for c in (what, f"{what}, of best")]
     found = Table(("kind", "unknowns", "method", *columns, *SIZES))
-    groups = dict.fromkeys((row["kind"], int(row["size"])) for row in table.rows)
-    for kind, size in groups:
+    for kind, size in groups(table):
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
         best = [r for r in here if r["method"] == BEST]
         for name in METHODS:
             ours = [r for r in here if r["method"] == name]
-            cells = {what: mean_and_spread([r[what] for r in ours]) for what in wanted}
-            ratios = {f"{what}, of best": ratio(ours, best, what) for what in wanted}
+            cells = {what: mean_and_spread([r[what] for r in ours]) for what in WANTED}
+            ratios = {f"{what}, of best": ratio(ours, best, what) for what in WANTED}
             refused = sum(r["settings"].startswith("classical") for r in ours)
             found.add(
                 kind=kind,
@@ -216,6 +215,30 @@ def summary(table: Table) -> Table:
                 **{c: round(np.mean([int(r[c]) for r in ours])) for c in SIZES},
             )
     return found
+
+
+def against(table: Table) -> Table:
+    """What MG-GNN needs of each of three classical methods, means of the quotients."""
+    classical = (BEST, "best, same subdomains", "best without linear")
+    found = Table(("kind", "unknowns", *(f"{w}, of {c}" for c in classical for w in WANTED)))
+    for kind, size in groups(table):
+        here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
+        by_method = {name: [r for r in here if r["method"] == name] for name in METHODS}
+        found.add(
+            kind=kind,
+            unknowns=round(np.mean([int(r["unknowns"]) for r in here])),
+            **{
+                f"{what}, of {name}": ratio(by_method["MG-GNN"], by_method[name], what)
+                for name in classical
+                for what in WANTED
+            },
+        )
+    return found
+
+
+def groups(table: Table) -> list[tuple[str, int]]:
+    """Kinds and wanted sizes, in the order of the rows."""
+    return list(dict.fromkeys((row["kind"], int(row["size"])) for row in table.rows))
 
 
 def ratio(
@@ -250,6 +273,9 @@ def report(table: Table, args: argparse.Namespace) -> str:
         "a method needs over what the best classical method needs; subdomains and coarse unknowns "
         "are those of the stationary method.",
         summary(table).to_markdown(),
+        "What MG-GNN needs of the classical methods, each the best of its kind on the very "
+        "problem, means of the quotients:",
+        against(table).to_markdown(),
     ]
     return "\n\n".join(lines)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.choice import prepared
-from ddm.coarse.neumann import is_symmetric
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
+from ddm.matrix_properties import is_symmetric
 from ddm.rates import is_exact
 from ddm.safeguard import convergence_rate
 from ddm.schwarz import Schwarz

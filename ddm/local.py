@@ -22,6 +22,9 @@ from sparsetorch import CSRTensor, Pattern
 from sparsetorch.dense_inverse import inverses
 from sparsetorch.linalg import SolveError
 
+LARGEST_DENSE = 4096
+"""Unknowns of a subdomain whose matrix is still inverted densely off the CPU: 134 MB in float64."""
+
 
 class SingularError(ValueError):
     """A local or a coarse matrix is singular, in the precision that it has."""
@@ -61,6 +64,9 @@ class DenseBlocks:
 
     The sides of two subdomains of a class differ by a factor of 1.41 at most. Differentiable in the
     values and in r.
+
+    Raises:
+        ValueError: on another device than the CPU, a subdomain of more than `LARGEST_DENSE`.
     """
 
     def __init__(
@@ -68,6 +74,14 @@ class DenseBlocks:
     ) -> None:
         self.decomposition = decomposition
         d = decomposition
+        largest = int(d.sizes.max())
+        if device is not None and torch.device(device).type != "cpu" and largest > LARGEST_DENSE:
+            raise ValueError(
+                f"local: the largest subdomain has {largest} unknowns; on {device} local matrices "
+                f"are inverted densely, {8 * largest**2 / 1e6:.0f} MB for this one in float64. "
+                f"Expected at most {LARGEST_DENSE}: take more subdomains, or stay on the CPU, "
+                "where factors are sparse"
+            )
         starts = np.cumsum(d.sizes) - d.sizes
         within = np.arange(len(d.node)) - starts[d.subdomain]
         slot = np.empty(len(d.node), dtype=np.int64)
@@ -215,8 +229,8 @@ def blown_up_by(solve: Callable[[Tensor], Tensor], diagonal: Tensor) -> Tensor:
 def _singular(which: str) -> str:
     return (
         f"interface: the local matrix {which} is singular; raise the Robin weight theta above 0 "
-        "there, give the matrix a Dirichlet boundary, or, if the subdomain holds every unknown, "
-        "take more subdomains"
+        "there, give the matrix a Dirichlet boundary, or, if the subdomain holds every unknown "
+        "of a component of the graph, take more subdomains"
     )
 
 
@@ -225,11 +239,13 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    On the CPU the sparse factorization is made 4 to 33 times faster, and applied in 0.4 to 1.2 of
-    the time (benchmarks/bench_local.py): dense inverses are for CUDA.
+    The device alone decides. On the CPU the sparse factorization is made 4 to 33 times faster, and
+    applied in 0.4 to 1.2 of the time (benchmarks/bench_local.py): dense inverses are for CUDA,
+    where sparse factors cannot be made.
 
     Raises:
-        ValueError: another `kind`, or "sparse" on another device than the CPU.
+        ValueError: another `kind`, "sparse" on another device than the CPU, or subdomains there
+            that are too large to be inverted, see `LARGEST_DENSE`.
     """
     if kind == "auto":
         kind = "sparse" if torch.device(device).type == "cpu" else "dense"

@@ -36,8 +36,9 @@ def recursive(
     `near_nullspace`, and so on until a matrix is small enough to be factorized. The coarse solve
     becomes a linear approximation, a fixed number of stationary iterations from zero. For CG take
     form="additive", levels="symmetric", which converges for every symmetric positive definite
-    matrix: 90,000 unknowns in 5,630 subdomains took 35 iterations with it and "balanced" outside
-    (28 with the exact coarse solve), but 74 with "balanced" inside.
+    matrix: 90,000 unknowns in 5,630 subdomains took 39 iterations with it and "balanced" outside
+    (28 with the exact coarse solve), but 287 with "balanced" inside
+    (`python benchmarks/bench_coarse.py`).
 
     Args:
         P: the prolongation that is given to `Schwarz`.

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.extras import extra
+from ddm.matrix_properties import is_symmetric, positive_share
 from ddm.nullspace import NullSpace
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import factorized
@@ -123,16 +124,13 @@ class Multigrid(_Peer):
 def _nearly_m_matrix(A: sp.csr_matrix) -> bool:
     if A.dtype.kind == "c":
         return False
-    diagonal = A.diagonal()
-    off = A.data.sum() - diagonal.sum()  # negative couplings and positive ones
-    size = abs(A.data).sum() - abs(diagonal).sum()
-    return bool((diagonal > 0).all() and off + size <= 2 * POSITIVE * size)
+    return bool((A.diagonal() > 0).all()) and positive_share(A) <= POSITIVE
 
 
 def _symmetry(A: sp.csr_matrix, symmetric: bool) -> str:
     if symmetric:
         return "hermitian"
-    return "symmetric" if abs(A - A.T).max() <= 1e-12 * abs(A).max() else "nonsymmetric"
+    return "symmetric" if is_symmetric(A) else "nonsymmetric"
 
 
 class Direct(_Peer):

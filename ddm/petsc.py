@@ -11,7 +11,6 @@ Decomposition, 1996.)
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ddm.schwarz import Schwarz
 
 FORMAT = "sparsetorch Schwarz operator 1"
+INTEGERS = ("n", "n_coarse")
 
 
 @dataclass(frozen=True)
@@ -131,30 +131,42 @@ def load(path: str | Path) -> Operator:
         FileNotFoundError: there is no such file.
         ValueError: another kind of file, or one whose arrays do not fit together.
     """
-    if Path(path).is_file() and not zipfile.is_zipfile(path):
-        raise ValueError(f"path: {path} is damaged or of another kind (no .npz file)")
+    Path(path).open("rb").close()  # what the system says of a file that cannot be read
     try:
         with np.load(path, allow_pickle=False) as file:
             if "format" not in file or str(file["format"]) != FORMAT:
-                raise ValueError(f"path: {path} was not written by ddm.petsc.export")
+                raise ValueError("ddm.petsc.export did not write it")
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Operator)}
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except Exception as error:  # the readers raise whatever they meet in a damaged file
         raise ValueError(f"path: {path} is damaged or of another kind ({error})") from error
-    for name in ("n", "n_coarse"):
-        arrays[name] = int(arrays[name])
-    operator = Operator(**arrays)
-    _check(operator, path)
+    if not (_numbers(arrays) and _fit(operator := Operator(**_with_integers(arrays)))):
+        raise ValueError(f"path: the arrays of {path} do not fit together")
     return operator
 
 
-def _check(o: Operator, path: str | Path) -> None:
-    """Refuse indices that PETSc would take on trust."""
+def _numbers(arrays: dict[str, Any]) -> bool:
+    """Whether all are flat arrays of the right kind of numbers, or integers."""
+    kinds = dict.fromkeys(arrays, "iu") | {"own": "b", "value": "f", "P_data": "f"}
+    return all(
+        array.dtype.kind in kinds[name] and array.ndim == (name not in INTEGERS)
+        for name, array in arrays.items()
+    )
+
+
+def _with_integers(arrays: dict[str, Any]) -> dict[str, Any]:
+    return arrays | {name: int(arrays[name]) for name in INTEGERS}
+
+
+def _fit(o: Operator) -> bool:
+    """Whether indices are in range, which PETSc would take on trust."""
     sizes = np.diff(o.start)
     good = (
-        o.start[0] == 0
+        len(o.start) > 1
+        and o.start[0] == 0
         and (sizes > 0).all()
         and o.start[-1] == len(o.node) == len(o.own)
         and bool(((o.node >= 0) & (o.node < o.n)).all())
+        and np.count_nonzero(o.own) == o.n
         and np.array_equal(np.sort(o.node[o.own]), np.arange(o.n))
         and len(o.entries) == len(o.start)
         and o.entries[0] == 0
@@ -174,8 +186,7 @@ def _check(o: Operator, path: str | Path) -> None:
             and bool(((o.P_indices >= 0) & (o.P_indices < o.n_coarse)).all())
             and np.isfinite(o.P_data).all()
         )
-    if not good:
-        raise ValueError(f"path: the arrays of {path} do not fit together")
+    return bool(good)
 
 
 def install(pc: Any, operator: Operator) -> None:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
+from ddm.matrix_properties import is_symmetric
 from ddm.problems.problem import Kind, Problem
 from sparsetorch import CSRTensor
 
@@ -95,7 +96,7 @@ def matrix_kind(
     """
     if A.dtype.kind == "c":
         return "helmholtz"
-    if kind == "general" and abs(A - A.T).max() > 1e-10 * abs(A).max():
+    if kind == "general" and not is_symmetric(A):
         return "convection_diffusion"
     diagonal = np.asarray(A.diagonal(), dtype=np.float64)
     symmetric = "spd" if kind == "spd" else "symmetric"

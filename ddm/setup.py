@@ -21,6 +21,7 @@ from ddm.given import check_not_beside
 from ddm.interface import exterior
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.matrix_properties import is_z_matrix
 from ddm.partition import Decomposition, decompose, find_local
 from ddm.problems.problem import Elements, Problem
 from ddm.schwarz import Schwarz
@@ -205,7 +206,7 @@ def set_up(
         B = with_linear(B, coordinates, block_size)
     unity, column_subdomain = _unity(d, nowhere_zero(B, d))
     neumann = None
-    if elements is not None and not is_m_matrix(matrix):
+    if elements is not None and not is_z_matrix(matrix):
         neumann = assembled_neumann(d, elements.dofs, elements.matrices)
     smoother = jacobi_scaled(matrix, block_size) * OMEGA
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
@@ -222,12 +223,6 @@ def set_up(
         local_solver(d, local),
         symmetric,
     )
-
-
-def is_m_matrix(A: CSRTensor) -> bool:
-    """Whether no entry off the diagonal is positive, but for rounding."""
-    off = A.pattern.row != A.pattern.col
-    return not bool((A.values[off] > 1e-10 * A.values.abs().max()).any())
 
 
 def _unity(d: Decomposition, B: np.ndarray) -> tuple[CSRTensor, np.ndarray]:

@@ -14,6 +14,7 @@ from ddm.checkpoints import resolve_net
 from ddm.coarse import (
     algebraic_neumann,
     assembled_neumann,
+    constants,
     nicolaides,
     nowhere_zero,
     smooth,
@@ -74,9 +75,9 @@ class Workbench:
 
     @property
     def near_nullspace(self) -> np.ndarray:
-        """(n, k): the problem's, or constants."""
+        """(n, k): the problem's, or constants for each component of a block."""
         known = self.problem.near_nullspace
-        return np.ones((len(self.problem.b), 1)) if known is None else known
+        return constants(len(self.problem.b), self.problem.block_size) if known is None else known
 
     def owner(self, subdomain: int) -> np.ndarray:
         """Parts of about `subdomain` unknowns, (n,)."""

@@ -1,6 +1,6 @@
 """Waves around an obstacle, by Schwarz methods with absorbing conditions and coarse plane waves.
 
-    python examples/helmholtz.py [--wavenumbers 20 40 60] [--out runs/helmholtz]
+    python examples/helmholtz.py [--wavenumbers 20 40 60] [--weights owned] [--out runs/helmholtz]
 
 `-div grad u - k^2 u = f` in a square with a hole: u = 0 on the hole, `du/dn = i k u` outside, so
 that waves leave; f is a small source. The matrix is complex and indefinite: GMRES. The mesh has ten
@@ -85,7 +85,12 @@ def best_weight(A: CSRTensor, b: torch.Tensor, parts: Decomposition, maxiter: in
 
 
 def methods(
-    A: CSRTensor, problem: Problem, parts: Decomposition, wavenumber: float, theta: complex
+    A: CSRTensor,
+    problem: Problem,
+    parts: Decomposition,
+    wavenumber: float,
+    theta: complex,
+    weights: str = "owned",
 ) -> Iterator[tuple[str, Schwarz]]:
     """Names and preconditioners."""
     absorbing = ddm.robin(parts, theta, A.dtype)
@@ -97,12 +102,14 @@ def methods(
         # Cut off at the borders of what subdomains own: weighted by a partition of unity, waves
         # are no longer waves where subdomains overlap, and 12 of them gain hardly anything.
         B = plane_waves(problem, wavenumber, directions)
-        waves = nicolaides(parts, B, weights="owned", rtol=1e-2)
+        waves = nicolaides(parts, B, weights=weights, rtol=1e-2)
         name = f"ORAS, {directions} plane waves"
         yield name, Schwarz(A, parts, interface=absorbing, P=waves)
 
 
-def run(wavenumbers: list[float], subdomain: int, maxiter: int) -> tuple[Table, Any]:
+def run(
+    wavenumbers: list[float], subdomain: int, maxiter: int, weights: str = "owned"
+) -> tuple[Table, Any]:
     """All methods at each wavenumber, and what the picture shows: problem, subdomains, wave."""
     table, theta, shown = Table(COLUMNS), None, None
     for wavenumber in sorted(wavenumbers):
@@ -113,7 +120,7 @@ def run(wavenumbers: list[float], subdomain: int, maxiter: int) -> tuple[Table, 
         if theta is None:
             theta = best_weight(A, b, parts, maxiter)
             print(f"Robin weight {theta:.2f}, searched at k = {wavenumber:g}", flush=True)
-        for name, M in methods(A, problem, parts, wavenumber, theta):
+        for name, M in methods(A, problem, parts, wavenumber, theta, weights):
             start = time.perf_counter()
             solution = solve(A, b, M, maxiter)
             table.add(
@@ -159,11 +166,14 @@ def main() -> None:
     parser.add_argument("--wavenumbers", type=float, nargs="+", default=[20.0, 40.0, 60.0])
     parser.add_argument("--subdomain", type=int, default=150, help="unknowns a subdomain owns")
     parser.add_argument("--maxiter", type=int, default=200)
+    parser.add_argument(
+        "--weights", choices=("owned", "shared"), default="owned", help="of plane waves"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/helmholtz"))
     args = parser.parse_args()
     mpl.use("Agg")
     args.out.mkdir(parents=True, exist_ok=True)
-    table, shown = run(args.wavenumbers, args.subdomain, args.maxiter)
+    table, shown = run(args.wavenumbers, args.subdomain, args.maxiter, args.weights)
     table.to_csv(args.out / "helmholtz.csv")
     (args.out / "helmholtz.md").write_text(table.to_markdown())
     if shown is not None:

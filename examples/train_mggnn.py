@@ -2,9 +2,11 @@
 
     python examples/train_mggnn.py fit --config examples/train_mggnn.yaml
 
-Meshes are generated once (data.folder) and kept. A killed run goes on with
-`--ckpt_path runs/mggnn/checkpoints/last.ckpt`; every option is listed by `fit --help`. At the end
-the network alone is written to runs/mggnn/mggnn.safetensors, with what made it.
+That is the network "diffusion_2d"; train_mggnn_algebraic.yaml, train_mggnn_3d.yaml and
+train_mggnn_elasticity.yaml are those of the others that ship. Meshes are generated once
+(data.folder) and kept. A killed run goes on with `--ckpt_path runs/mggnn/checkpoints/last.ckpt`;
+every option is listed by `fit --help`. At the end the network alone is written to
+runs/mggnn/mggnn.safetensors, with what made it.
 
 Taghibakhshi et al., "MG-GNN", ICML 2023 (arXiv:2301.11378); differences are listed in
 graphnets/mggnn.py, ddm/learned.py and ddm/losses.py.
@@ -45,7 +47,7 @@ class TrainingCLI(ResumableCLI):
             steps=str(steps),
             minutes=f"{(time.time() - self.started) / 60:.0f}",
             seed=str(self.config["fit"]["seed_everything"]),
-            machine=f"{platform.machine()} {platform.system()}",
+            machine=machine(),
         )
         print(f"wrote {path}")
 
@@ -82,6 +84,17 @@ def scope(kinds: tuple[str, ...]) -> dict[str, str]:
     dimension = dimensions.pop()
     size = dimension if bases == ["elasticity"] else 1
     return {"kinds": json.dumps(bases), "dimension": str(dimension), "block_size": str(size)}
+
+
+def machine() -> str:
+    """The processor (the GPU if there is one), threads, and the version of PyTorch."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        name += f", {torch.cuda.get_device_name()}"
+    return f"{name}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ddm.matrix_properties import has_nonnegative_rows, is_symmetric, is_z_matrix
 from ddm.partition import Decomposition, find_local
 from sparsetorch import CSRTensor, Pattern
 
@@ -95,23 +96,14 @@ def algebraic_neumann(A: CSRTensor, decomposition: Decomposition) -> CSRTensor:
     refuse = "algebraic Neumann matrices need a symmetric M-matrix; give those of the elements"
     if matrix.dtype.is_complex:
         raise ValueError(f"A: {refuse}, got {matrix.dtype}")
-    row, col, values = matrix.pattern.row, matrix.pattern.col, matrix.values
-    size = float(values.abs().max())
-    tolerance = 1e-10 * size
     if not is_symmetric(matrix):
         raise ValueError(f"A: {refuse}; it is not symmetric")
-    if (values[row != col] > tolerance).any():
+    if not is_z_matrix(matrix):
         raise ValueError(f"A: {refuse}; it has positive entries off the diagonal")
-    if (matrix.sum(-1) < -tolerance).any():
+    if not has_nonnegative_rows(matrix):
         raise ValueError(f"A: {refuse}; it has negative row sums")
-    local = values[torch.from_numpy(d.block_source)].clone()
+    local = matrix.values[torch.from_numpy(d.block_source)].clone()
     diagonal = torch.from_numpy(d.block_row == d.block_col)
     local[diagonal] -= torch.from_numpy(d.outside).to(local.dtype)
     crow, col = torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col)
     return CSRTensor(Pattern(crow, col, (len(d.node), len(d.node))), local)
-
-
-def is_symmetric(A: CSRTensor) -> bool:
-    """Whether A equals its transpose up to rounding."""
-    matrix = A.detach().to("cpu").to_scipy()
-    return bool(abs(matrix - matrix.T).max() <= 1e-10 * abs(matrix).max())

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddm.coarse.neumann import algebraic_neumann, is_symmetric
+from ddm.coarse.neumann import algebraic_neumann
 from ddm.coarse.nicolaides import prolongation_of
+from ddm.matrix_properties import is_symmetric
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
 from sparsetorch import CSRTensor, Pattern

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from ddm.coarse.vectors import modes_of
+from ddm.matrix_properties import is_hermitian, is_symmetric
 from ddm.problems.graph import positions_of, vector
 from ddm.problems.petsc_binary import is_petsc_binary, load_petsc
 from ddm.problems.problem import Kind, Problem
@@ -127,11 +128,9 @@ def _checked(A: Any) -> sp.csr_array:
 def _kind(A: sp.csr_array, claimed: Kind | None) -> Kind:
     if claimed not in (None, *get_args(Kind)):
         raise ValueError(f"kind: expected one of {get_args(Kind)} or None, got {claimed!r}")
-    scale = 1e-12 * abs(A).max()
-    symmetric = abs(A - A.T).max() <= scale
-    hermitian = symmetric if not np.iscomplexobj(A.data) else abs(A - A.conj().T).max() <= scale
+    symmetric = is_symmetric(A)
     diagonal = A.diagonal()
-    upward = hermitian and (diagonal.real > 0).all()
+    upward = is_hermitian(A) and (diagonal.real > 0).all()
     if (claimed == "spd" and not upward) or (claimed == "symmetric" and not symmetric):
         raise ValueError(
             f"kind: A is not {claimed}: it is {'' if symmetric else 'not '}symmetric, and its "

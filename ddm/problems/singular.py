@@ -1,17 +1,18 @@
 """Singular systems: found, and then refused, grounded, or solved on the complement of the kernel.
 
-A system is found to be singular through its near null space: pure Neumann problems, graph
-Laplacians, and elastic bodies that nothing holds.
+A system is found to be singular through its near null space, component by component: pure Neumann
+problems, graph Laplacians, and elastic bodies that nothing holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from ddm.problems.problem import Elements, Problem
 
@@ -22,17 +23,60 @@ TOLERANCE = 1e-10  # of A z against abs(A) abs(z), in each row
 def null_vectors(A: sp.csr_array, modes: np.ndarray) -> np.ndarray:
     """Orthonormal basis (n, j) of the vectors in the span of `modes` that A maps to rounding."""
     n = A.shape[0]
-    Z = scipy.linalg.orth(modes)
-    if n == 0 or Z.shape[1] == 0:
+    modes = modes[:, (modes != 0).any(axis=0)]
+    if n == 0 or modes.shape[1] == 0:
         return np.zeros((n, 0))
+    Z = scipy.linalg.orth(modes)
     bound = abs(A) @ abs(Z).max(axis=1)
     residual = (A @ Z) / np.where(bound > 0, bound, 1)[:, None]
     _, sizes, right = np.linalg.svd(residual, full_matrices=False)
     return Z @ right[sizes <= TOLERANCE * np.sqrt(n)].conj().T
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """Null vectors of one connected component of a matrix's graph.
+
+    Attributes:
+        unknowns: (m,) of the component.
+        vectors: (m, j) orthonormal, j at least 1; zero elsewhere.
+    """
+
+    unknowns: np.ndarray
+    vectors: np.ndarray
+
+
+def kernels(A: sp.csr_array, modes: np.ndarray) -> list[Kernel]:
+    """The null vectors of each component in the span of `modes` (n, k) there.
+
+    On one component alone a mode can be null where it is not on all of them: constants, if a
+    boundary condition holds one of two bodies.
+    """
+    graph = abs(A)
+    graph.eliminate_zeros()
+    count, part = connected_components(graph, directed=False)
+    if count == 1:
+        parts = [np.arange(A.shape[0])]
+    else:
+        sizes = np.bincount(part)
+        parts = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
+    diagonal = A.diagonal()
+    found = []
+    for unknowns in parts:
+        if len(unknowns) == 1 and diagonal[unknowns[0]] != 0:
+            continue  # such as rows of the identity, of which there can be many
+        own = A if count == 1 else A[unknowns][:, unknowns]
+        null = null_vectors(own, modes[unknowns])
+        if null.shape[1]:
+            found.append(Kernel(unknowns, null))
+    return found
+
+
 def settle(problem: Problem, singular: Singular) -> Problem:
     """The same problem if its matrix is regular; else what `singular` says.
+
+    Null vectors are looked for in the near null space, on each connected component of the matrix's
+    graph.
 
     Args:
         problem: with a near null space.
@@ -47,37 +91,54 @@ def settle(problem: Problem, singular: Singular) -> Problem:
     if singular not in ("refuse", "ground", "nullspace"):
         raise ValueError(f"singular: expected 'refuse', 'ground' or 'nullspace', got {singular!r}")
     assert problem.near_nullspace is not None
-    null = null_vectors(problem.A, problem.near_nullspace)
-    if null.shape[1] == 0:
+    found = kernels(problem.A, problem.near_nullspace)
+    if not found:
         return problem
     if singular == "refuse":
+        count = sum(kernel.vectors.shape[1] for kernel in found)
         raise ValueError(
-            f"the matrix is singular: it has {null.shape[1]} null vector(s), such as constants or "
-            "rigid motions that no boundary condition fixes; prescribe values somewhere, or choose "
+            f"the matrix is singular: it has {count} null vector(s), such as constants or "
+            "rigid motions that no boundary condition fixes"
+            f"{f', on {len(found)} components of its graph' if len(found) > 1 else ''}; "
+            "prescribe values somewhere on each component, or choose "
             "singular='ground' (fix as many unknowns) or singular='nullspace'"
         )
     if singular == "ground":
-        return ground(problem, null)
+        return ground(problem, found)
     if problem.kind == "general":
         raise ValueError(
             "singular: 'nullspace' needs a symmetric matrix, whose left null vectors are the same; "
             "choose 'ground'"
         )
+    null = _together(found, problem.A.shape[0])
     left = null.conj() if problem.kind == "symmetric" else null  # null vectors of A^H
     b = problem.b - left @ (left.conj().T @ problem.b)
     hermitian = problem.kind == "spd" and np.iscomplexobj(problem.A.data)
     return replace(problem, b=b, nullspace=null, kind="general" if hermitian else "symmetric")
 
 
-def ground(problem: Problem, null: np.ndarray) -> Problem:
+def _together(found: list[Kernel], n: int) -> np.ndarray:
+    """All null vectors, (n, j)."""
+    dtype = np.result_type(*(kernel.vectors for kernel in found))
+    null = np.zeros((n, sum(kernel.vectors.shape[1] for kernel in found)), dtype)
+    first = 0
+    for kernel in found:
+        last = first + kernel.vectors.shape[1]
+        null[kernel.unknowns, first:last] = kernel.vectors
+        first = last
+    return null
+
+
+def ground(problem: Problem, found: list[Kernel]) -> Problem:
     """The problem with one unknown a null vector fixed to zero, chosen to be independent.
 
     The solution is that of the singular system which is zero there, if b is in A's range; else
     the fixed unknowns take up what is missing.
     """
-    pivots = scipy.linalg.qr(null.T, mode="r", pivoting=True)[-1]
     pins = np.zeros(len(problem.b), dtype=bool)
-    pins[pivots[: null.shape[1]]] = True
+    for kernel in found:
+        pivots = scipy.linalg.qr(kernel.vectors.T, mode="r", pivoting=True)[-1]
+        pins[kernel.unknowns[pivots[: kernel.vectors.shape[1]]]] = True
     A = problem.A.copy()
     row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
     A.data[(pins[row] | pins[A.indices]) & (row != A.indices)] = 0

@@ -17,9 +17,9 @@ from skfem import (
     ElementVector,
     FacetBasis,
     LinearForm,
-    MeshTet,
-    MeshTri,
 )
+
+from ddm.mesh.build import check_mesh
 
 ELEMENTS: dict[tuple[int, int], Any] = {
     (2, 1): ElementTriP1,
@@ -84,14 +84,14 @@ class Space:
 
 
 def discretize(mesh: Any, degree: int = 1, block_size: int = 1) -> Space:
-    """Elements of a degree on a mesh.
+    """Elements of a degree on a mesh, which may be in pieces.
 
     Raises:
         TypeError: neither triangles nor tetrahedra.
-        ValueError: a degree other than 1 and 2.
+        ValueError: a degree other than 1 and 2; a mesh with inverted or flat elements, coordinates
+            that are not finite, or nodes without elements: see `ddm.mesh.check_mesh`.
     """
-    if not isinstance(mesh, MeshTri | MeshTet):
-        raise TypeError(f"mesh: expected a MeshTri or a MeshTet, got {type(mesh).__name__}")
+    check_mesh(mesh, pieces=True)
     if degree not in (1, 2):
         raise ValueError(f"degree: expected 1 or 2, got {degree}")
     basis = Basis(mesh, ELEMENTS[mesh.dim(), degree]())

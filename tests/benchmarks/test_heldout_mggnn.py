@@ -53,7 +53,8 @@ def test_the_best_is_best_and_an_untrained_network_its_start(tmp_path, monkeypat
             assert ours["MG-GNN"][what] == ours["start"][what]
         assert ours["best classical"]["settings"].startswith("stationary: ")
     for kind in kinds:
-        assert text.count(f"| {kind} ") == len(heldout_mggnn.METHODS)
+        assert text.count(f"| {kind} ") == len(heldout_mggnn.METHODS) + 1  # a row of quotients
+    assert "stationary, of best without linear" in text
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, checkpoint):

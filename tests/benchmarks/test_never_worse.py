@@ -24,6 +24,7 @@ def test_nothing_is_worse_and_a_run_that_was_stopped_goes_on(tmp_path, monkeypat
     text = run(monkeypatch, tmp_path / "out")
     last = text.rstrip().splitlines()[-1].split("|")
     assert [cell.strip() for cell in (last[1], last[2], last[-2])] == ["all", "4", "0"]
+    assert [cell.strip() for cell in last if "/" in cell] == ["0 / 0 / 0", "0 / 0 / 0"]
     path = tmp_path / "out.csv"
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[:3]))
@@ -54,3 +55,19 @@ def test_what_is_worse_is_counted():
     assert (found["problems"], found["network used"], found["worse than allowed"]) == (5, 3, 2)
     assert np.isinf(found["stationary, worst"])
     assert np.isinf(found["FGMRES, network alone"])
+    assert found["FGMRES, fails: classical / learned / network"] == "1 / 2 / 2"
+
+
+def test_problems_on_which_the_baseline_fails_are_left_out_of_means():
+    table = Table(never_worse.COLUMNS)
+    for learned, classical in ((10, 20), (None, None), (30, None)):
+        row = dict.fromkeys(never_worse.COLUMNS) | {"kind": "poisson", "used": "network"}
+        for what in never_worse.COUNTS:
+            row |= {f"learned, {what}": learned, f"classical, {what}": classical}
+        table.add(**row)
+    found = never_worse.summary(table).rows[-1]
+    assert (found["stationary, mean"], found["stationary, worst"]) == (0.5, 0.5)
+    assert found["stationary, fails: classical / learned / network"] == "2 / 1 / 3"
+    assert found["worse than allowed"] == 0
+    table.rows[:] = table.rows[1:]
+    assert never_worse.summary(table).rows[-1]["stationary, mean"] is None

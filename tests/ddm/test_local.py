@@ -6,7 +6,7 @@ import torch
 from dense_elements import helmholtz
 from small_problems import laplacian, random_matrix
 
-from ddm.local import DenseBlocks, SparseBlocks
+from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose, partition
 from ddm.size_classes import RATIO, size_classes
 from sparsetorch import CSRTensor
@@ -55,6 +55,19 @@ def test_each_subdomain_is_solved_with_its_matrix(layout, kind):
     torch.testing.assert_close(
         blocks.solve(factors, r, transpose=True), torch.linalg.solve(dense.T, r)
     )
+
+
+def test_large_subdomains_are_not_inverted_off_the_cpu(monkeypatch):
+    A = laplacian(12)
+    d = uneven(A)
+    monkeypatch.setattr("ddm.local.LARGEST_DENSE", int(d.sizes.max()))
+    local_solver(d, device="meta")
+    monkeypatch.setattr("ddm.local.LARGEST_DENSE", int(d.sizes.max()) - 1)
+    message = r"local: the largest subdomain has \d+ unknowns; on meta .* take more subdomains"
+    for make in (lambda: local_solver(d, device="meta"), lambda: SparseBlocks(d).to("meta")):
+        with pytest.raises(ValueError, match=message):
+            make()
+    DenseBlocks(d)  # on the CPU whoever asks for them gets them
 
 
 def test_the_factorization_suits_the_matrices():

@@ -6,18 +6,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
+from manufactured import square
 from small_problems import laplacian
 
+from ddm.checkpoints import load_pretrained
 from ddm.coarse import partition_of_unity, smooth
 from ddm.partition import decompose, partition
 from ddm.petsc import Operator, export, load
+from ddm.problems import Problem, elasticity
 from ddm.problems.petsc_binary import load_petsc
 from ddm.schwarz import Schwarz, robin
+from ddm.setup import set_up
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
 
@@ -33,11 +37,20 @@ def method(theta: float | None, two_levels: bool) -> Schwarz:
     return Schwarz(MATRIX, d, interface=interface, P=P)
 
 
+def learned(problem: Problem, name: str) -> Schwarz:
+    net = load_pretrained(name)
+    owner = partition(problem.A, 6, block_size=problem.block_size)
+    with torch.no_grad():
+        return set_up(problem, owner, **net.options).learned(net)
+
+
+PLATE = elasticity(square(14), source=(0.0, -1.0), dirichlet={"left": 0.0})
 METHODS = {
     "ras1": method(None, False),
     "oras1": method(0.5, False),
     "ras2": method(None, True),
     "oras2": method(0.5, True),
+    "elasticity": learned(PLATE, "elasticity_2d"),
 }
 
 
@@ -115,7 +128,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", x=np.ones(3))
-    with pytest.raises(ValueError, match=r"other.npz was not written by ddm.petsc.export"):
+    with pytest.raises(ValueError, match=r"other.npz .*ddm.petsc.export did not write it"):
         load(tmp_path / "other.npz")
     (tmp_path / "text.npz").write_text("PETSc")
     with pytest.raises(ValueError, match=r"text.npz is damaged or of another kind"):
@@ -125,6 +138,38 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut.npz is damaged or of another kind"):
         load(tmp_path / "cut.npz")
+
+
+@pytest.mark.filterwarnings("ignore")  # of a reader that guesses
+def test_a_byte_that_changes_anywhere_is_noticed_or_does_no_harm(tmp_path):
+    path = tmp_path / "method.npz"
+    export(METHODS["oras2"], path)
+    whole, first = path.read_bytes(), load(path)
+    rng = np.random.default_rng(0)
+    messages = []
+    for place in rng.integers(len(whole), size=300):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            read = vars(load(path))
+        except ValueError as error:
+            messages.append(str(error))
+        else:  # a byte without meaning, such as one of a date
+            assert all(np.array_equal(array, vars(first)[name]) for name, array in read.items())
+    assert all(str(path) in message for message in messages)
+    assert len(messages) > 200
+
+
+@pytest.mark.parametrize(
+    "change", [{"n": np.zeros(2)}, {"own": np.zeros(3)}, {"start": np.ones(0)}]
+)
+def test_arrays_of_another_kind_are_refused(change, tmp_path):
+    path = tmp_path / "method.npz"
+    export(METHODS["oras2"], path)
+    np.savez(path, **(dict(np.load(path)) | change))
+    with pytest.raises(ValueError, match=r"the arrays of .*method.npz do not fit together"):
+        load(path)
 
 
 def test_values_that_are_not_finite_are_not_written(tmp_path):
@@ -149,6 +194,13 @@ def test_reading_needs_no_pytorch():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where SPARSETORCH_PETSC=require, as .ci/run sets it once PETSc is installed."""
+    if os.environ.get("SPARSETORCH_PETSC") == "require":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def petsc() -> tuple[str, dict[str, str]]:
     """A Python with petsc4py, and the environment that it needs: this one's, or the system's."""
     systems = sorted(Path("/usr/lib/petscdir").glob("*/*-real/lib/python3/dist-packages"))
@@ -161,23 +213,37 @@ def petsc() -> tuple[str, dict[str, str]]:
         )
         if found and found.returncode == 0:
             return python, environment
-    pytest.skip("needs petsc4py: apt-get install python3-petsc4py-real openmpi-bin")
+    missing("needs petsc4py: apt-get install python3-petsc4py-real openmpi-bin")
+
+
+def test_what_is_missing_fails_where_it_is_required(monkeypatch):
+    monkeypatch.setenv("SPARSETORCH_PETSC", "require")
+    with pytest.raises(pytest.fail.Exception):
+        missing("needs mpirun")
+    monkeypatch.delenv("SPARSETORCH_PETSC")
+    with pytest.raises(pytest.skip.Exception):
+        missing("needs mpirun")
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> tuple[Path, np.ndarray]:
+def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("petsc")
-    b = np.random.default_rng(0).standard_normal(A.shape[0])
-    np.savez(folder / "system.npz", indptr=A.indptr, indices=A.indices, data=A.data, b=b)
     for name, M in METHODS.items():
         export(M, folder / f"{name}.npz")
-    return folder, b
+    for name, matrix in (("grid", A), ("plate", PLATE.A)):
+        arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
+        np.savez(folder / f"{name}.npz", b=right_hand_side(matrix.shape[0]), **arrays)
+    return folder
+
+
+def right_hand_side(n: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(n)
 
 
 def run(files: list[Path], processes: int) -> str:
     python, environment = petsc()
     if processes > 1 and shutil.which("mpirun") is None:
-        pytest.skip("needs mpirun: apt-get install openmpi-bin")
+        missing("needs mpirun: apt-get install openmpi-bin")
     launch = [] if processes == 1 else ["mpirun", "--oversubscribe", "-n", str(processes)]
     command = [*launch, python, str(ROOT / "examples" / "petsc_solve.py"), *map(str, files)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -185,12 +251,20 @@ def run(files: list[Path], processes: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_petsc_needs_our_iterations_for_our_solution(processes, files):
-    folder, b = files
-    output = run([folder / "system.npz", *(folder / f"{m}.npz" for m in METHODS)], processes)
-    for name, M in METHODS.items():
-        ours = fgmres(MATRIX, torch.from_numpy(b), preconditioner=M, rtol=1e-8, restart=500)
+GRID = tuple(name for name in METHODS if name != "elasticity")
+
+
+@pytest.mark.parametrize(
+    ("processes", "system", "names"),
+    [(1, "grid", GRID), (2, "grid", GRID), (3, "grid", GRID), (2, "plate", ("elasticity",))],
+)
+def test_petsc_needs_our_iterations_for_our_solution(processes, system, names, files):
+    paths = [files / f"{name}.npz" for name in (system, *names)]
+    output = run(paths, processes)
+    for name in names:
+        M = METHODS[name]
+        b = torch.from_numpy(right_hand_side(M.shape[0]))
+        ours = fgmres(M.A, b, preconditioner=M, rtol=1e-8, restart=500)
         found = re.search(rf"{name}: (\d+) iterations of FGMRES, \|x\| = (\S+),", output)
         assert found is not None, output
         assert int(found[1]) == ours.iterations
@@ -200,9 +274,8 @@ def test_petsc_needs_our_iterations_for_our_solution(processes, files):
 def test_more_processes_than_subdomains_are_refused(files, tmp_path):
     d = decompose(A, partition(A, 2))
     export(Schwarz(MATRIX, d), tmp_path / "two.npz")
-    folder, _ = files
     with pytest.raises(AssertionError, match="expected at most 2 processes, one for each"):
-        run([folder / "system.npz", tmp_path / "two.npz"], 3)
+        run([files / "grid.npz", tmp_path / "two.npz"], 3)
 
 
 WRITE = """
@@ -218,9 +291,23 @@ A.view(PETSc.Viewer().createBinary(sys.argv[2], "w", comm=PETSc.COMM_SELF))
 
 def test_matrices_that_petsc_wrote_are_read(files, tmp_path):
     python, environment = petsc()
-    folder, _ = files
-    command = [python, "-c", WRITE, str(folder / "system.npz"), str(tmp_path / "A.petsc")]
+    command = [python, "-c", WRITE, str(files / "grid.npz"), str(tmp_path / "A.petsc")]
     subprocess.run(command, env=environment, check=True, timeout=60)
     (read,) = load_petsc(tmp_path / "A.petsc")
     assert not isinstance(read, np.ndarray)
     assert np.array_equal(read.toarray(), A.toarray())
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_the_example_writes_what_petsc_solves(tmp_path):
+    script = ROOT / "examples" / "petsc_export.py"
+    command = [sys.executable, str(script), "--nodes", "1500", "--folder", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    done = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, timeout=120
+    )
+    names = ("ras", "oras", "mggnn")
+    output = run([tmp_path / f"{name}.npz" for name in ("system", *names)], 2)
+    counts = re.compile(r"(\w+): (\d+) iterations of FGMRES")
+    assert counts.findall(output) == counts.findall(done.stdout)
+    assert [name for name, _ in counts.findall(output)] == list(names)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from manufactured import cube, solved, square
+from skfem import MeshTri, MeshTri2
 from small_problems import delaunay, unit_square
 
 from ddm.problems import (
@@ -159,6 +160,41 @@ def test_values_that_are_no_mapping_and_meshes_that_are_none_are_refused():
     )
     refuses(lambda: poisson(None), "mesh: expected a MeshTri or a MeshTet", TypeError)
     refuses(lambda: poisson(unit_square(0)), "mesh: every node lies on the boundary")
+
+
+def damaged(name: str) -> Any:
+    mesh = delaunay(8)
+    points, cells = mesh.p.copy(), mesh.t
+    inner = mesh.interior_nodes()[0]
+    if name == "inverted":
+        points[:, inner] += 0.4
+    elif name == "flat":
+        points = np.concatenate([points, 0.5 * points[:, cells[:2, :1]].sum(axis=1)], axis=1)
+        cells = np.concatenate([cells, [[cells[0, 0]], [cells[1, 0]], [points.shape[1] - 1]]], 1)
+    elif name == "NaN":
+        points[0, inner] = np.nan
+    else:
+        points = np.concatenate([points, [[2.0], [2.0]]], axis=1)
+    return MeshTri(points, np.ascontiguousarray(cells), validate=False)
+
+
+DAMAGE = {
+    "inverted": "lie on one side of the facet .* inverted",
+    "flat": "1 triangles have no area, the first is",
+    "NaN": "some coordinates are not finite",
+    "isolated": "1 nodes belong to no element, the first is",
+}
+
+
+@pytest.mark.parametrize("problem", [poisson, elasticity, convection_diffusion, helmholtz])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_meshes_are_refused(name, problem):
+    options = {"wavenumber": 1.0} if problem is helmholtz else {}
+    refuses(lambda: problem(damaged(name), **options), f"mesh: .*{DAMAGE[name]}")
+
+
+def test_curved_meshes_are_refused():
+    refuses(lambda: poisson(MeshTri2().refined(2)), "one node a vertex, got MeshTri2", TypeError)
 
 
 @pytest.mark.parametrize(

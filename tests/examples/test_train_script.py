@@ -1,5 +1,7 @@
 """The training script as a user calls it: a checkpoint, logs, and a run that goes on."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from ddm.checkpoints import load_pretrained, pretrained_names
 from ddm.learned import InterfaceNet
 from ddm.scope import Scope
 
@@ -49,6 +52,7 @@ def test_fit_and_resume(tmp_path):
     runs = tmp_path / "runs" / "mggnn"
     net = InterfaceNet.load(runs / "mggnn.safetensors")
     assert net.config["width"] == 8
+    assert re.fullmatch(r".+, \d+ thread\(s\), torch \d+\..+", net.metadata["machine"])
     assert Scope.of_net(net) == Scope(frozenset({"poisson"}), 2, coordinates=True)
     assert list(runs.glob("csv/*/metrics.csv"))
     assert list(runs.glob("tensorboard/*/events.out.*"))
@@ -84,3 +88,32 @@ def test_the_scope_is_what_the_network_has_seen(kinds, scope):
 def test_kinds_that_no_one_network_is_for(kinds):
     with pytest.raises(ValueError, match="kinds: expected one dimension and block size, got"):
         train_mggnn.scope(kinds)
+
+
+SHIPPED = {
+    "diffusion_2d": "train_mggnn.yaml",
+    "diffusion_2d_algebraic": "train_mggnn_algebraic.yaml",
+    "diffusion_3d": "train_mggnn_3d.yaml",
+    "elasticity_2d": "train_mggnn_elasticity.yaml",
+}
+
+
+def test_every_network_that_ships_has_a_configuration():
+    assert sorted(SHIPPED) == sorted(pretrained_names())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_configurations_are_those_of_the_networks_that_ship(name, monkeypatch, capsys):
+    path = str(EXAMPLES / SHIPPED[name])
+    monkeypatch.setattr(
+        sys, "argv", ["train_mggnn.py", "fit", f"--config={path}", "--print_config"]
+    )
+    with pytest.raises(SystemExit):
+        train_mggnn.main()
+    config = yaml.safe_load(capsys.readouterr().out)
+    made = load_pretrained(name).metadata
+    assert config["model"] == json.loads(made["training"])
+    assert config["data"] == json.loads(made["data"])
+    assert config["seed_everything"] == int(made["seed"])
+    _, hours, minutes, _ = map(int, config["trainer"]["max_time"].split(":"))
+    assert 60 * hours + minutes == int(made["minutes"])
