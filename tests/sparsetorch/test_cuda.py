@@ -68,7 +68,9 @@ def test_iterative_solvers(method):
 
 
 @pytest.mark.parametrize(
-    "build", [Jacobi, partial(block_jacobi, block_size=7), chebyshev, amg], ids=str
+    "build",
+    [Jacobi, partial(block_jacobi, block_size=7), chebyshev, amg],
+    ids=["Jacobi", "blocks", "chebyshev", "amg"],
 )
 def test_preconditioners(build):
     A = poisson(20, 15, dtype=torch.float64)
