@@ -60,11 +60,14 @@ class Case:
 
 CASES = (
     Case("poisson", 4000, 1, 128),
+    Case("poisson", 4000, 1, 52),
     Case("poisson", 4000, 2, 232),
     Case("poisson", 4000, 2, 64),
     Case("poisson", 4000, 3, 128),
     Case("poisson", 4000, 2, 128, linear=False, smoothing=2),
     Case("poisson", 4000, 2, 240, symmetric=True),
+    Case("diffusion", 4000, 1, 52),
+    Case("diffusion", 4000, 2, 240),
     Case("diffusion_3d", 4000, 1, 128),
     Case("diffusion_3d", 4000, 2, 300),
     Case("elasticity", 3000, 2, 300),

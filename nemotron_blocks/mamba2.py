@@ -137,7 +137,7 @@ class Mamba2(nn.Module):
         x_BLI, B_BLGN, C_BLGN = xBC_BLC.split([inner, *2 * [(channels - inner) // 2]], dim=-1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         B_BLGN, C_BLGN = (part.unflatten(-1, (self.groups, -1)) for part in (B_BLGN, C_BLGN))
-        dt_BLH, A_H = self._steps(dt_BLH)
+        dt_BLH, A_H = self._time_steps(dt_BLH)
         D_H = self.D.to(A_H.dtype)
         y_BLHP, ssm = ssd_scan(
             x_BLHP,
@@ -152,7 +152,7 @@ class Mamba2(nn.Module):
         )
         return y_BLHP.flatten(2), ssm
 
-    def _steps(self, dt_BLH: Tensor) -> tuple[Tensor, Tensor]:
+    def _time_steps(self, dt_BLH: Tensor) -> tuple[Tensor, Tensor]:
         """Time steps, (B, L, H), from what the projection makes, and A, (H,)."""
         wide = torch.promote_types(dt_BLH.dtype, torch.float32)
         dt_BLH = softplus(dt_BLH.to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)

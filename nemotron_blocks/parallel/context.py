@@ -160,7 +160,7 @@ class _MambaOfAPiece(Mamba2):
         self, xBC_BLC: Tensor, dt_BLH: Tensor, ssm: Tensor | None, sequence: Sequence
     ) -> tuple[Tensor, Tensor]:
         y_BLI, left_BHPN = super()._scan(xBC_BLC, dt_BLH, None, sequence)
-        dt_BLH, A_H = self._steps(dt_BLH)
+        dt_BLH, A_H = self._time_steps(dt_BLH)
         decay_BLH = (dt_BLH * A_H).cumsum(1).exp()
         before_BHPN = self._state_before(left_BHPN, decay_BLH[:, -1], sequence)
         if sequence.seq_idx is not None and sequence.seen is not None:
