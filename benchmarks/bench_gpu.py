@@ -288,7 +288,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    if device.type == "cuda":
+    if device.type == "cuda":  # with its number, which "cuda" lacks
+        device = torch.empty(0, device=device).device
         torch.cuda.set_device(device)
     comparison = Comparison(options, device)
     report(comparison.lines(), options.out)

@@ -59,7 +59,7 @@ class GraphBatch:
     def _entries(self) -> Ragged:
         """Where the matrix entries of each graph are."""
         ptr = self.adjacency.pattern.crow.long()[self.nodes.ptr]
-        return Ragged(ptr, torch.arange(self.adjacency.pattern.nnz))
+        return Ragged(ptr, torch.arange(self.adjacency.pattern.nnz, device=ptr.device))
 
     def select(self, graphs: Tensor) -> Self:
         """Some graphs (k,) int64, in that order, as a batch; in time linear in their sizes.

@@ -145,7 +145,9 @@ def from_batch(batch: Any) -> GraphBatch:
             "Batch.from_data_list"
         )
     adjacency, order = from_data(batch)
-    x = batch.x if getattr(batch, "x", None) is not None else torch.empty(int(ptr[-1]), 0)
+    x = getattr(batch, "x", None)
+    if x is None:
+        x = torch.empty(int(ptr[-1]), 0, device=ptr.device)
     edge_attr = getattr(batch, "edge_attr", None)
     edges = None if edge_attr is None else edge_attr[order]
     return GraphBatch(adjacency, Ragged(ptr, x), getattr(batch, "y", None), edges)

@@ -94,10 +94,9 @@ class Ragged:
                 f"rows: expected 0 to {len(self) - 1}, got {int(rows.min())} to {int(rows.max())}"
             )
         lengths = self.lengths[rows]
-        chosen = self.from_lengths(lengths, torch.empty(int(lengths.sum()), dtype=torch.int64))
-        positions = (
-            torch.arange(len(chosen.values)) + (self.ptr[rows] - chosen.ptr[:-1])[chosen.row]
-        )
+        chosen = self.from_lengths(lengths, lengths.new_empty(int(lengths.sum())))
+        begins = self.ptr[rows] - chosen.ptr[:-1]
+        positions = torch.arange(len(chosen.values), device=begins.device) + begins[chosen.row]
         return type(self)(chosen.ptr, self.values[positions]), positions
 
 

@@ -84,7 +84,9 @@ class PublishedSetup:
 
         The defaults are RAS, the published baseline.
         """
-        interface = None if theta == 1.0 else robin(self.decomposition, theta, self.A.dtype)
+        interface = None
+        if theta != 1.0:
+            interface = robin(self.decomposition, theta, self.A.dtype).to(self.A.device)
         P = smooth(self.P0, self.A, smoothing)
         return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)
 

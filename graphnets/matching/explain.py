@@ -51,7 +51,7 @@ def why_linked(
     """
     if not devices.weights.shape[1]:
         raise ValueError('devices: expected those of a matcher with a "shared" head')
-    found = matches(devices.tokens, torch.tensor([pair]))
+    found = matches(devices.tokens, devices.kinds.new_tensor([pair]))
     first, second = found.first[0], found.second[0]
     share = (devices.weights[first] * devices.weights[second]).mean(1)
     share, order = (share / share.sum().clamp(min=1e-12)).sort(descending=True)

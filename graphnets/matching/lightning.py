@@ -130,14 +130,11 @@ class PairMatcher(L.LightningModule):
         """One episode."""
         devices = self.matcher(episode.logs, self.known, self.vectors)
         scores = self.matcher.score(devices, episode.pairs)
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            scores, episode.labels, reduction="none"
-        )
-        first, second = episode.logs.kinds[episode.pairs].unbind(1)
-        loss = _mean(losses, episode.weights)
-        loss = loss + self.hparams["cross_kind"] * _mean(
-            losses, episode.weights * (first != second)
-        )
+        labels, weights = (t.to(scores.device) for t in (episode.labels, episode.weights))
+        losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        first, second = episode.logs.kinds[episode.pairs].to(scores.device).unbind(1)
+        loss = _mean(losses, weights)
+        loss = loss + self.hparams["cross_kind"] * _mean(losses, weights * (first != second))
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 

@@ -45,7 +45,7 @@ def nearest(
     IEEE Trans. Big Data 7 (2021)), which misses some.
 
     Args:
-        vectors: (n, d) floating, of the devices.
+        vectors: (n, d) floating, of the devices; the search runs on the CPU.
         k: neighbours of each.
         kinds: (n,) int64; neighbours are then of another kind only, or of the same kind only.
         among: which of the two.
@@ -59,7 +59,7 @@ def nearest(
     n = vectors.shape[0]
     _check(vectors, k, kinds, exact)
     if isinstance(vectors, Tensor):
-        vectors = vectors.detach().float().contiguous()
+        vectors = vectors.detach().float().cpu().contiguous()
     index = torch.full((n, k), -1)
     score = torch.full((n, k), torch.nan)
     for queries, base in _groups(kinds, among, n):

@@ -75,8 +75,8 @@ class TGCEMatcher(nn.Module):
         """What is kept of each device: one vector."""
         n = len(inputs.logs)
         found = self.network(inputs.graphs, inputs.nodes)
-        none = Ragged(torch.zeros(n + 1, dtype=torch.int64), found.new_zeros(0, 0))
-        tokens = none.with_values(torch.zeros(0, dtype=torch.int64))
+        none = Ragged(found.new_zeros(n + 1, dtype=torch.int64), found.new_zeros(0, 0))
+        tokens = none.with_values(none.ptr[:0])
         return Devices(found, none, tokens, none.values, *activity(inputs.logs, found.device))
 
     def score(self, devices: Devices, pairs: Tensor) -> Tensor:

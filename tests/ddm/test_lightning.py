@@ -71,7 +71,7 @@ def test_training_lowers_the_loss(tmp_path, data):
 
     before = loss()
     trainer(tmp_path, 40, limit_val_batches=0).fit(net, datamodule=data)
-    assert loss() < 0.97 * before
+    assert loss() < before - 1  # logarithms of factors
 
 
 def test_validation_of_the_untrained_network_is_the_classical_method(tmp_path, data):

@@ -11,13 +11,17 @@ MIXED = (torch.int64, torch.int32)  # the dtypes of crow and col where entries o
 
 
 def layout_of(matrix, dtype: torch.dtype | tuple[torch.dtype, torch.dtype] = torch.int32) -> Layout:
-    """The layout of a SciPy matrix, with indices of one dtype, or of crow and col."""
+    """The layout of a SciPy matrix, with indices of one dtype, or of crow and col.
+
+    On the default device.
+    """
     matrix = sparse.csr_array(matrix)
     matrix.sum_duplicates()
     n_rows, n_cols = matrix.shape  # pyright: ignore
     crow_dtype, col_dtype = dtype if isinstance(dtype, tuple) else (dtype, dtype)
-    crow = torch.from_numpy(matrix.indptr.copy()).to(crow_dtype)
-    col = torch.from_numpy(matrix.indices.copy()).to(col_dtype)
+    device = torch.get_default_device()
+    crow = torch.from_numpy(matrix.indptr.copy()).to(device, crow_dtype)
+    col = torch.from_numpy(matrix.indices.copy()).to(device, col_dtype)
     return Layout(crow, col, None, *transpose_structure(crow, col, n_cols), n_rows, n_cols)
 
 

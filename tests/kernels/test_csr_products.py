@@ -1,8 +1,9 @@
 """Every product of every implementation: result and each gradient against dense arithmetic.
 
-Run once per implementation: reference and native here, Triton in a process that interprets it
-(`test_csr_triton.py` starts this file again with TRITON_INTERPRET=1). All memory that PyTorch hands
-out uninitialized is filled with NaN, so what a kernel forgets to write shows.
+Run once per implementation: reference and native here, Triton on a GPU if there is one, and in a
+process that interprets it (`test_csr_triton.py` starts this file again with TRITON_INTERPRET=1).
+All memory that PyTorch hands out uninitialized is filled with NaN, so what a kernel forgets to
+write shows.
 """
 
 import os
@@ -50,6 +51,8 @@ IMPLEMENTATIONS = {
     "reference": (*DTYPES, *COMPLEX),
     "native": (*DTYPES, (F32, I64), (F64, I32), (F64, MIXED), *COMPLEX),
 }
+if torch.cuda.is_available():
+    IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["native"]
 if INTERPRETED:  # complex products are made of real ones before they reach a kernel
     IMPLEMENTATIONS = {"triton": ((BF16, I32), (F32, MIXED), (F64, I64))}
 
@@ -75,9 +78,14 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def implementation(request, monkeypatch):
     """Route every product to one implementation."""
+    if request.param == "cuda":
+        with torch.device("cuda"):
+            yield
+        return
     if request.param == "native":
         if _native.ops() is None:
             pytest.skip(f"no native library: {_native.status()}")
+        yield
         return
     monkeypatch.setattr(backend, "_cpu_ops", lambda: None)
     if request.param == "triton":
@@ -85,6 +93,7 @@ def implementation(request, monkeypatch):
 
         monkeypatch.setattr(backend, "reference", triton)
         monkeypatch.setattr(backend, "HALF", ())  # these kernels take half precision as it is
+    yield
 
 
 @pytest.fixture(autouse=True)

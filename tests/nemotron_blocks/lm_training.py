@@ -73,10 +73,10 @@ def module(family: str, **options: Any) -> HybridModule:
 
 
 def trainer(folder: Any, steps: int, *callbacks: L.Callback, **options: Any) -> L.Trainer:
-    """A quiet trainer on the CPU."""
-    options = {"enable_checkpointing": False} | options
+    """A quiet trainer, on the CPU if options do not say otherwise."""
+    options = {"enable_checkpointing": False, "accelerator": "cpu"} | options
     return L.Trainer(
-        default_root_dir=folder, max_steps=steps, accelerator="cpu", logger=False,
+        default_root_dir=folder, max_steps=steps, logger=False,
         enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
         callbacks=list(callbacks), **options,
     )  # fmt: skip
