@@ -54,7 +54,6 @@ from sparsetorch import CSRTensor
 from sparsetorch_kernels import backend_info
 
 TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5, torch.float64: 1e-12}
-BUDGET = 4.0  # seconds of one contest: slow products take fewer turns
 
 
 def values_of(result: object, peer: ArrayPeer | None) -> Tensor:
@@ -135,11 +134,11 @@ def copy_rate(device: torch.device, measure: Measure, size: int) -> float:
 
 
 def turns(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, measure: Measure
+    contenders: Mapping[str, Callable[[], object]], repeats: int, budget: float, measure: Measure
 ) -> Seconds:
     """Times of the contenders; fewer than `repeats` where a turn takes long."""
     once = sum(measure(call) for call in contenders.values())
-    repeats = max(min(repeats, 5), min(repeats, int(BUDGET / once)))
+    repeats = max(min(repeats, 5), min(repeats, int(budget / once)))
     return in_turns(contenders, repeats, measure, warmup=1)
 
 
@@ -251,7 +250,7 @@ class Comparison:
                 yield f"| {title} | WRONG |{' - |' * 4}"
                 continue
             contenders = {name: contest.contenders[name] for name in right}
-            seconds = turns(contenders, self.options.repeats, measure)
+            seconds = turns(contenders, self.options.repeats, self.options.budget, measure)
             ours = statistics.median(seconds["sparsetorch"])
             yield row(title, seconds, self.columns, contest.moved / ours / rate)
             self.note_rates(title, case, seconds)
@@ -273,6 +272,9 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to test the script")
     parser.add_argument("--grid", type=int, default=1000, help="points along a side")
     parser.add_argument("--nodes", type=int, default=200_000, help="nodes of the power-law graph")
+    parser.add_argument(
+        "--budget", type=float, default=4.0, help="seconds of a row: slow products take fewer turns"
+    )
     parser.add_argument("--only", default="", help="rows that contain this: 'SpMM', 'float64'")
     parser.add_argument(
         "--check-only", action="store_true", help="compare results, measure nothing"

@@ -16,10 +16,11 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from side_by_side import arguments, header, in_turns, quartiles, report, stopwatch
+from side_by_side import arguments, header, in_turns, quartiles, report, require, stopwatch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -114,6 +115,16 @@ def both(call: Callable[[], Tensor], inputs: Inputs, grad: Tensor) -> Callable[[
     return lambda: torch.autograd.grad(call(), inputs, grad, allow_unused=True)
 
 
+def agree(name: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+    """End the run unless all contenders find what ours does, in bfloat16."""
+    found = {contender: call() for contender, call in calls.items()}
+    found = {n: (y,) if isinstance(y, Tensor) else y for n, y in found.items()}
+    for contender, results in found.items():
+        for k, (got, want) in enumerate(zip(results, found[OURS])):
+            error = float((got - want).double().norm() / want.double().norm())
+            require(f"{name}, {contender}, result {k}", error, 3e-2)
+
+
 def forward(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return torch.no_grad()(call)
 
@@ -165,6 +176,7 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
             grad = torch.randn_like(given[0])
             for way, make in (("forward", forward), ("both", lambda c: both(c, given, grad))):  # noqa: B023
                 ready = {contender: make(call) for contender, call in calls.items()}
+                agree(f"{title} {kind} {way}", ready)
                 seconds = in_turns(ready, options.repeats, measure)
                 median = {n: statistics.median(t) for n, t in seconds.items()}
                 cells = [quartiles(seconds[n]) if n in seconds else "" for n in (OURS, "peer")]

@@ -144,8 +144,8 @@ def test_a_setup_on_a_gpu_gives_what_the_cpu_gives():
     e = random_matrix(setup.decomposition.n, 3)
     expected = setup.learned(net).propagate(e)
     expected.square().sum().backward()
-    gradients = [parameter.grad for parameter in net.parameters()]
-    net = net.to("cuda")
+    gradients = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    net = net.to("cuda")  # and its gradients
     net.zero_grad()
     got = there.learned(net).propagate(e.to("cuda"))
     got.square().sum().backward()

@@ -61,18 +61,16 @@ def index_name(index) -> str:
     return "mixed" if index == MIXED else str(index)[6:]
 
 
-pytestmark = [
-    pytest.mark.parametrize(
-        ("implementation", "dtype", "index"),
-        [
-            pytest.param(name, dtype, index, id=f"{name}-{str(dtype)[6:]}-{index_name(index)}")
-            for name, dtypes in IMPLEMENTATIONS.items()
-            for dtype, index in dtypes
-        ],
-        indirect=["implementation"],
-    ),
-    pytest.mark.parametrize("name", MATRICES),
-]
+each_implementation = pytest.mark.parametrize(
+    ("implementation", "dtype", "index"),
+    [
+        pytest.param(name, dtype, index, id=f"{name}-{str(dtype)[6:]}-{index_name(index)}")
+        for name, dtypes in IMPLEMENTATIONS.items()
+        for dtype, index in dtypes
+    ],
+    indirect=["implementation"],
+)
+pytestmark = [each_implementation, pytest.mark.parametrize("name", MATRICES)]
 
 
 @pytest.fixture(autouse=True)

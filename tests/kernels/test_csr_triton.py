@@ -35,8 +35,8 @@ def run(arguments: list[str], **environment: str) -> str:
 
 
 def test_interpreted_kernels_agree_with_dense_arithmetic():
-    products = str(HERE / "test_csr_products.py")
-    output = run(["-m", "pytest", "-x", products, "-p", "no:cacheprovider"], TRITON_INTERPRET="1")
+    files = [str(HERE / f"test_csr_{name}.py") for name in ("products", "signs")]
+    output = run(["-m", "pytest", "-x", *files, "-p", "no:cacheprovider"], TRITON_INTERPRET="1")
     assert "passed" in output
     assert "skipped" not in output
 

@@ -161,8 +161,9 @@ def test_short_names_of_to():
 def test_on_cuda_and_back():
     on_cuda = buffered().cuda().matrix
     assert on_cuda.is_cuda
-    assert torch.equal(on_cuda.cpu().values, buffered().matrix.values)
-    assert on_cuda.pattern is buffered().matrix.cuda(0).pattern
+    matrix = buffered().matrix
+    assert torch.equal(on_cuda.cpu().values, matrix.values)
+    assert matrix.cuda().pattern is matrix.cuda(0).pattern
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "amax", "amin", "norm"])

@@ -160,7 +160,7 @@ def _spgemm_kernel(
 
 def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B, n_rows, k). See `reference.spmm`."""
-    values, x = values.contiguous(), x.contiguous()
+    values, x = _in_memory(values), _in_memory(x)
     batch, k, n_rows = _batch(values, x), x.shape[2], layout.n_rows
     out = values.new_empty(batch, n_rows, k)
     if out.numel() == 0:
@@ -190,7 +190,7 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
 
 def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     """u (B or 1, n_rows, k), v (B or 1, n_cols, k) -> (B, nnz). See `reference.sddmm`."""
-    u, v = u.contiguous(), v.contiguous()
+    u, v = _in_memory(u), _in_memory(v)
     batch, k, nnz = _batch(u, v), u.shape[2], layout.col.shape[0]
     out = u.new_empty(batch, nnz)
     if out.numel() == 0:
@@ -210,7 +210,7 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
 
 def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) -> Tensor:
     """a_values (B or 1, nnz_a), b_values (B or 1, nnz_b) -> (B, nnz_c). See `reference.spgemm`."""
-    a_values, b_values = a_values.contiguous(), b_values.contiguous()
+    a_values, b_values = _in_memory(a_values), _in_memory(b_values)
     batch, nnz = _batch(a_values, b_values), c.col.shape[0]
     out = a_values.new_empty(batch, nnz)
     if out.numel() == 0:
@@ -234,6 +234,12 @@ def _view(layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     col = layout.col.contiguous()
     perm = col if layout.perm is None else layout.perm.contiguous()
     return layout.crow.contiguous(), col, perm
+
+
+def _in_memory(t: Tensor) -> Tensor:
+    """Contiguous, and with the signs that it has: the imaginary part of a conjugate is negated
+    lazily, and where it is one number it counts as contiguous without a copy."""
+    return t.resolve_neg().contiguous()
 
 
 def _batch(p: Tensor, q: Tensor) -> int:

@@ -174,7 +174,7 @@ def forward(
         state_BHPN.copy_(initial_state_BHPN)
     chunks = -(-length // chunk_size) if keep else 0
     states_MBHPN = state_BHPN.new_empty(chunks, *state_shape)
-    decayed_BLHP = x_BLHP.new_empty(x_BLHP.shape if keep else (0,))
+    decayed_BLHP = state_BHPN.new_empty(x_BLHP.shape if keep else (0,))
     y_BLHP, scratch = x_BLHP.new_empty(x_BLHP.shape), Scratch(x_BLHP, dtype)
     for span in spans(arguments, chunk_size):
         piece = Piece(arguments, span, scratch)

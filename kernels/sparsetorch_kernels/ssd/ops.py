@@ -221,7 +221,7 @@ def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     return (
         x.new_empty(x.shape),
         x.new_empty(state, dtype=dtype),
-        x.new_empty(x.shape if keep else (0,)),
+        x.new_empty(x.shape if keep else (0,), dtype=dtype),
         x.new_empty((kept, *state), dtype=dtype),
     )
 

@@ -343,7 +343,7 @@ def forward(
     if x.numel() == 0 or B.numel() == 0:
         return gemm.forward(arguments, initial_state, chunk_size, keep)
     launch = Launch(arguments, chunk_size)
-    decayed = x.new_empty(x.shape if keep else (0,))
+    decayed = launch.new(*(x.shape if keep else (0,)))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     first = launch.new(1, launch.batch, launch.heads, launch.head_dim, launch.state)
     first.zero_() if initial_state is None else first.copy_(initial_state)

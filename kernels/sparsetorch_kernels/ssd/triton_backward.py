@@ -66,6 +66,13 @@ def pass_back_kernel(
 
 
 @triton.jit
+def power_of_two(x):
+    """The largest power of two up to x, a float32 of zero or more; zero where x is less than any
+    normal number."""
+    return (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def inputs_kernel(
     g, x, dt, B, D, scores, sums, seq, grads, decayed, grad_x, dots,
     batch, length, heads, chunks, head_dim, state, ratio, positions, x_batch, x_row, B_batch, B_row,
@@ -98,28 +105,31 @@ def inputs_kernel(
         end += dot(keys, tl.trans(rows), ROUND, DOT, PRECISION)
     s_k = tl.load(s + k, mask=k < size, other=0.0)
     end *= to_end(s_k, tl.load(s + size - 1), here, k, size, HAS_SEQ)[:, None]
-    later = tl.zeros([BLOCK_Q, BLOCK_P], dtype=tl.float32)
+    steps = dt + (b * length + start + k) * heads + h
+    dt_k = tl.load(steps, mask=k < size, other=0.0).to(tl.float32)
+    power = power_of_two(dt_k)
+    rest = tl.where(power > 0.0, dt_k, 1.0) / tl.where(power > 0.0, power, 1.0)
+    later = tl.zeros([BLOCK_Q, BLOCK_P], dtype=tl.float32)  # times rest, as it is added up
     for q_block in range(k_block, blocks):
         q = q_block * BLOCK_Q + tl.arange(0, BLOCK_Q)
         weight = decay(s, here, q, k, size, True, HAS_SEQ)
         cb = load_tile(own, q, size, SIZE, k, size)
-        weight = tl.where(q[:, None] > k[None, :], cb * weight, 0.0)
+        # Rounded as in `outputs_kernel`: its sums and these cancel, up to what few steps leave.
+        weight = tl.where(q[:, None] > k[None, :], cb * weight * rest[None, :], 0.0)
         later += dot(
             tl.trans(weight), load_tile(g + at, q, size, row, p, head_dim), ROUND, DOT, PRECISION
         )
     g_k = load_tile(g + at, k, size, row, p, head_dim).to(tl.float32)
     inputs = x + b * x_batch + start * x_row + h * head_dim
     x_k = load_tile(inputs, k, size, x_row, p, head_dim).to(tl.float32)
-    steps = dt + (b * length + start + k) * heads + h
-    dt_k = tl.load(steps, mask=k < size, other=0.0).to(tl.float32)
     scores_k = tl.load(own + k * SIZE + k, mask=k < size, other=0.0)
-    grad_u = later + end + g_k * scores_k[:, None]
+    passed = -power * tl.sum(x_k * later, axis=1)
+    grad_u = later / rest[:, None] + end + g_k * scores_k[:, None]
     result = grad_u * dt_k[:, None]
     if HAS_D:
         result += g_k * tl.load(D + h).to(tl.float32)
     store_tile(grad_x + at, result, k, size, row, p, head_dim)
-    passed = tl.sum(g_k * load_tile(decayed + at, k, size, row, p, head_dim), axis=1)
-    passed -= dt_k * tl.sum(x_k * later, axis=1)
+    passed += tl.sum(g_k * load_tile(decayed + at, k, size, row, p, head_dim), axis=1)
     to = dots + program * SIZE + k
     tl.store(to, passed, mask=k < SIZE)
     tl.store(to + positions, dt_k * tl.sum(x_k * end, axis=1), mask=k < SIZE)
