@@ -79,7 +79,9 @@ def trained(family: str, folder: Path, training: Training) -> Path:
     for name, value in FAMILIES[family].items():
         command += [f"--model.config.{name}", str(value)]
     command += ["--data.cache", str((folder / "tokens").resolve())]
-    command += ["--trainer.max_steps", str(training.steps), *training.options]
+    command += ["--trainer.max_steps", str(training.steps)]
+    command += ["--trainer.val_check_interval", str(max(training.steps // 10, 1))]
+    command += training.options
     last = home / "runs" / "lm" / "checkpoints" / "last.ckpt"
     if last.exists():
         command += ["--ckpt_path", str(last.relative_to(home))]
@@ -204,7 +206,7 @@ def report(out: Path, folders: Mapping[str, Path], rows: Sequence[Mapping[str, A
 
 
 def plot(out: Path, folders: Mapping[str, Path], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Loss by tokens, decoding and cache by context."""
+    """Loss by steps, decoding and cache by context."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -212,13 +214,14 @@ def plot(out: Path, folders: Mapping[str, Path], rows: Sequence[Mapping[str, Any
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for family, folder in folders.items():
-        losses = logged(folder)["val/loss"]
+        metrics = logged(folder)
+        (line,) = left.plot(*zip(*metrics["train/next"]), label=family, linewidth=1)
+        left.plot(*zip(*metrics["val/loss"]), "o", color=line.get_color(), markersize=4)
         own = [row for row in rows if row["family"] == family]
         contexts = [int(row["context"]) for row in own]
-        left.plot(*zip(*losses), "o-", label=family, markersize=3)
         middle.plot(contexts, [float(row["tokens_per_s"]) for row in own], "o-", markersize=3)
         right.plot(contexts, [int(r["cache_bytes"]) / 1e6 for r in own], "o-", markersize=3)
-    left.set(xlabel="steps", ylabel="validation loss, nats a token")
+    left.set(xlabel="steps", ylabel="loss, nats (dots: validation)")
     middle.set(xlabel="context, tokens", ylabel="decoded, tokens/s", xscale="log", yscale="log")
     right.set(xlabel="context, tokens", ylabel="cache, MB", xscale="log", yscale="log")
     left.legend(fontsize=7)

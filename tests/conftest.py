@@ -14,9 +14,25 @@ from ddm.mesh import GmshUnavailableError, load_gmsh
 
 @pytest.fixture(scope="session")
 def gmsh():
-    """gmsh; a test that wants it is skipped where it cannot load, and fails in CI."""
+    """gmsh, for a test whose other processes want it; see `pytest_runtest_call`."""
+    return load_gmsh()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """See `pytest_runtest_call`."""
+    return (yield from _skipped_without_gmsh())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that needs gmsh is skipped where it cannot load, and fails in CI."""
+    return (yield from _skipped_without_gmsh())
+
+
+def _skipped_without_gmsh():
     try:
-        return load_gmsh()
+        return (yield)
     except GmshUnavailableError as error:
         if os.environ.get("CI"):
             pytest.fail(f"continuous integration must have gmsh: {error}")

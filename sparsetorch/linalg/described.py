@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.krylov import Preconditioner
@@ -22,6 +23,8 @@ MADE_OF: dict[type, tuple[str, ...]] = {}
 # What compiled code refers to has to live as long as that code, whose end nobody tells.
 _OBJECTS: list[Any] = []
 _NUMBERS: dict[int, int] = {}
+# Before, the compiler took no object for an argument of what it calls itself.
+KNOWS_OBJECTS = TorchVersion(torch.__version__) >= "2.12"
 
 
 class Described(NamedTuple):
@@ -77,9 +80,24 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-@torch.compiler.assume_constant_result
 def numbered(thing: Any) -> int:
-    """The object's number; the compiler calls this itself, and guards the object's identity."""
+    """The object's number; traced by the compiler.
+
+    Raises:
+        NotImplementedError: PyTorch is too old for it.
+    """
+    if not KNOWS_OBJECTS:
+        raise NotImplementedError(
+            f"compiled code knows {type(thing).__name__} from PyTorch 2.12 on, and this is "
+            f"{torch.__version__}; solve outside of it, or take a CSRTensor or Jacobi(A) to "
+            "precondition with"
+        )
+    return _numbered(thing)
+
+
+@torch.compiler.assume_constant_result
+def _numbered(thing: Any) -> int:
+    """The compiler calls this itself, and guards the object's identity."""
     number = _NUMBERS.get(id(thing))
     if number is None:
         number = _NUMBERS[id(thing)] = len(_OBJECTS)

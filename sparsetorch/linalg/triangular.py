@@ -39,9 +39,9 @@ def solve_triangular(
     the triangle.
 
     Differentiable in `A.values` and b any number of times, in reverse and forward mode, under
-    `torch.vmap` and in compiled code (call it once before compiling). On the CPU in C++; on other
-    devices level by level in PyTorch. Equivalent to `scipy.sparse.linalg.spsolve_triangular` and
-    `torch.linalg.solve_triangular`.
+    `torch.vmap` and in compiled code (call it once before compiling). On the CPU in C++, on
+    CUDA by cuSPARSE, on other devices level by level in PyTorch. Equivalent to
+    `scipy.sparse.linalg.spsolve_triangular` and `torch.linalg.solve_triangular`.
 
     Returns x (*batch, n) for a vector, else (*batch, n, k).
 

@@ -26,22 +26,10 @@ SPECIAL = {  # what differs from the above
     "sums_kernel": {"BLOCK_Q": 128, "BLOCK_H": 16},
     "grad_decay_kernel": {"BLOCK_Q": 128},
 }
-IN_DTYPE = (
-    "x",
-    "B",
-    "C",
-    "D",
-    "v",
-    "w",
-    "g",
-    "y",
-    "grad_x",
-    "other",
-    "decayed",
-)  # as x; sums are in float32
+IN_DTYPE = ("x", "B", "C", "D", "v", "w", "g", "y", "grad_x", "other")  # as x
 IN_FLOAT32 = (
     "dt", "A", "sums", "scores", "out", "states", "initial", "final", "grads", "first",
-    "kept", "dots", "grad_scores", "grad_dt", "grad_A", "weight",
+    "kept", "dots", "decayed", "grad_scores", "grad_dt", "grad_A", "weight",
     "bias", "grad_weight", "grad_bias",
 )  # fmt: skip
 ODD = ("batch", "chunks", "groups", "kept_blocks")  # the other sizes are multiples of 16

@@ -13,6 +13,7 @@ import sparsetorch.linalg.solvers
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import SolveError, cg, factorized, solve
 from sparsetorch.linalg.compiled import compiled_solve
+from sparsetorch.linalg.described import KNOWS_OBJECTS
 from sparsetorch.precond import Jacobi, amg, block_jacobi, ilu0
 
 NO_OPTIONS = {
@@ -119,6 +120,7 @@ PRECONDITIONERS = {
     "factors": factorized,
     "object with apply": lambda A: Scaled(0.5),
 }
+OF_TENSORS = ("Jacobi", "block Jacobi", "matrix")  # what passes through a graph
 
 
 class Scaled:
@@ -131,8 +133,17 @@ class Scaled:
         return self.factor * r
 
 
+needs_objects = pytest.mark.skipif(not KNOWS_OBJECTS, reason="compiled in PyTorch 2.12 or later")
+
+
 @pytest.mark.parametrize("method", ["cg", "gmres"])
-@pytest.mark.parametrize("name", PRECONDITIONERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in OF_TENSORS else pytest.param(name, marks=needs_objects)
+        for name in PRECONDITIONERS
+    ],
+)
 def test_preconditioners_made_outside(name, method):
     A, b = system(12)
     M = PRECONDITIONERS[name](A.detach())
@@ -152,6 +163,7 @@ def test_preconditioners_made_outside(name, method):
     assert_compiles(loss, A, b)
 
 
+@needs_objects
 def test_preconditioners_reach_the_iteration():
     """Exact ones, in both directions: the second iteration would raise."""
     A = random_square(30, seed=5)
@@ -200,6 +212,7 @@ def test_one_graph_serves_many_patterns_and_preconditioners_of_tensors():
     assert len(graphs) <= 2
 
 
+@needs_objects
 def test_another_object_is_another_preconditioner():
     """Not the first one for ever: an indefinite one has to be noticed."""
     A, b = system(12)
@@ -300,6 +313,7 @@ def test_the_factorization_serves_forward_and_backward(monkeypatch):
     assert len(count) == 2
 
 
+@needs_objects
 def test_kept_factors_solve():
     A = random_square(9, seed=5)
     b = torch.ones(9, 2, dtype=torch.float64)
@@ -314,6 +328,17 @@ def test_kept_factors_solve():
         torch.testing.assert_close(compiled(b), want)
         with pytest.raises(ValueError, match="b: expected 9 rows"):
             compiled(b[:4])
+
+
+@pytest.mark.skipif(KNOWS_OBJECTS, reason="that is, in PyTorch 2.11")
+def test_objects_are_refused_where_they_do_not_compile():
+    A, b = system(9)
+    M = ilu0(A.detach())
+    compiled = torch.compile(
+        lambda A, b: solve(A, b, "cg", preconditioner=M), fullgraph=True, backend="aot_eager"
+    )
+    with pytest.raises(Exception, match=r"knows ILU0 from PyTorch 2\.12 on"):
+        compiled(A, b)
 
 
 def test_failures_raise_when_the_graph_runs():

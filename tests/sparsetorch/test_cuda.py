@@ -2,6 +2,7 @@
 
 import importlib.util
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from random_matrices import random_csr, random_square
 
 from sparsetorch import CSRTensor, poisson
 from sparsetorch.linalg import (
+    SolveError,
     eigsh,
     fixed_point,
     logdet_estimate,
     lsqr,
     solve,
+    solve_triangular,
     trace_estimate,
 )
 from sparsetorch.precond import Jacobi, amg, block_jacobi, chebyshev
@@ -40,6 +43,37 @@ def test_matches_the_cpu(operation):
             torch.autograd.grad(expected, here.tensors(), weights, materialize_grads=True),
         ):
             torch.testing.assert_close(g.cpu(), e)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex128])
+def test_matrices_with_long_rows(dtype):
+    row = torch.cat([torch.full((700,), 3), torch.randint(0, 900, (2000,))])
+    col = torch.cat([torch.arange(700), torch.randint(0, 900, (2000,))])
+    here = CSRTensor.from_coo(row, col, torch.randn(2700, dtype=dtype), (900, 900))
+    x = torch.randn(900, 5, dtype=dtype)
+    tolerance: Any = {"rtol": 1e-2, "atol": 1e-1} if dtype == torch.float16 else {}
+    there = here.to("cuda")
+    torch.testing.assert_close((there @ x.cuda()).cpu(), here @ x, **tolerance)
+    torch.testing.assert_close((there.T @ x[:, 0].cuda()).cpu(), here.T @ x[:, 0], **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("lower", [True, False])
+def test_substitution(lower, dtype):
+    A = random_square(60, symmetric=True).detach().to(dtype)
+    b = torch.randn(60, 3, dtype=dtype)
+    for options in ({}, {"transpose": True}, {"unit_diagonal": True}):
+        here, there = (M.detach().requires_grad_() for M in (A, A.to("cuda")))
+        x = solve_triangular(here, b, lower=lower, **options)
+        y = solve_triangular(there, b.cuda(), lower=lower, **options)
+        torch.testing.assert_close(y.cpu(), x, rtol=1e-4, atol=1e-5)
+        x.abs().sum().backward()
+        y.abs().sum().backward()
+        assert here.values.grad is not None
+        assert there.values.grad is not None
+        torch.testing.assert_close(there.values.grad.cpu(), here.values.grad, rtol=1e-3, atol=1e-4)
+    with pytest.raises(SolveError, match="the diagonal entry of row 0"):
+        solve_triangular(CSRTensor.from_dense(torch.eye(2).flip(0)).cuda(), torch.ones(2).cuda())
 
 
 def test_structure_of_triplets():

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from sparsetorch_kernels import _native
+from sparsetorch_kernels import _native, cusparse
 from sparsetorch_kernels._register import Call, Layouts
 from sparsetorch_kernels.csr import complex as by_parts
 from sparsetorch_kernels.csr import reference
@@ -29,7 +29,10 @@ def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False) -> T
     elif values.is_cuda and (kernels := _triton()) is not None:
         if values.is_complex():
             return by_parts.spmm(spmm, layouts, values, x, reduce)
-        return _reduced(kernels.spmm(a, values, x), reduce)
+        if not cusparse.serves(a, values, x):
+            return _reduced(kernels.spmm(a, values, x), reduce)
+        if values.dtype not in HALF:
+            return _reduced(cusparse.spmm(a, values, x), reduce)
     if values.dtype in HALF:
         return _widened(spmm, layouts, values, x, reduce)
     return _reduced(reference.spmm(a, values, x), reduce)

@@ -1,4 +1,4 @@
-"""Which implementation of the triangular solve runs: C++ on the CPU, else the reference."""
+"""Which implementation of the triangular solve runs: C++ on the CPU, cuSPARSE, the reference."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from sparsetorch_kernels import _native
+from sparsetorch_kernels import _native, cusparse
 from sparsetorch_kernels._register import Layouts
 from sparsetorch_kernels.layout import uniform
 from sparsetorch_kernels.triangular import reference
@@ -31,6 +31,9 @@ def solve(
             if (named := re.search(r"no diagonal in row (\d+)", str(error))) is None:
                 raise
             raise SingularTriangleError(int(named[1])) from None
+    if values.is_cuda and values.numel() and b.numel():
+        reference.diagonal_of(triangle, values, unit)  # which must have no zero
+        return cusparse.solve_triangular(triangle, values, b, lower, unit)
     return reference.solve_triangular(triangle, levels, values, b, lower, unit)
 
 

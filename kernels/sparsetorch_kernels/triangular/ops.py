@@ -58,7 +58,7 @@ def solve_triangular(
     triangle if it is lower, and for its transpose otherwise, (n_levels, n). values (*b, nnz),
     b (*b, n, k) -> (*b, n, k); the leading dimensions broadcast. float32, float64,
     complex64 or complex128. Differentiable in values and b, any number of times, in reverse and
-    forward mode. On the CPU in C++; elsewhere level by level in PyTorch.
+    forward mode. On the CPU in C++, on CUDA by cuSPARSE, elsewhere in PyTorch.
 
     Raises:
         SingularTriangleError: a diagonal entry is zero or missing.

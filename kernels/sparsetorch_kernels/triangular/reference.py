@@ -30,10 +30,7 @@ def solve_triangular(
     batch = max(values.shape[0], b.shape[0]) if min(values.shape[0], b.shape[0]) else 0
     row, col = row_ids(triangle.crow), triangle.col.long()
     view = values if triangle.perm is None else values.index_select(1, triangle.perm)
-    diagonal = _diagonal(view, row, col, triangle.n_rows, unit)
-    singular = torch.nonzero((diagonal == 0).any(0))[:, 0]
-    if singular.numel():
-        raise SingularTriangleError(int(singular[0]))
+    diagonal = diagonal_of(triangle, values, unit)
     beside = torch.nonzero(row > col if lower else row < col)[:, 0]
     level = levels.transposed[1].long()  # of each row
     entries = beside[torch.argsort(level[col[beside]], stable=True)]
@@ -49,9 +46,15 @@ def solve_triangular(
     return x
 
 
-def _diagonal(view: Tensor, row: Tensor, col: Tensor, n: int, unit: bool) -> Tensor:
-    """(B or 1, n); zero where it is not stored."""
+def diagonal_of(triangle: Layout, values: Tensor, unit: bool) -> Tensor:
+    """(B or 1, n). Raises SingularTriangleError where an entry is zero or not stored."""
     if unit:
-        return view.new_ones(1, n)
-    at = torch.nonzero(row == col)[:, 0]
-    return view.new_zeros(view.shape[0], n).index_copy(1, row[at], view[:, at])
+        return values.new_ones(1, triangle.n_rows)
+    row = row_ids(triangle.crow)
+    at = torch.nonzero(row == triangle.col)[:, 0]
+    stored = values[:, at if triangle.perm is None else triangle.perm[at]]
+    diagonal = values.new_zeros(values.shape[0], triangle.n_rows).index_copy(1, row[at], stored)
+    singular = torch.nonzero((diagonal == 0).any(0))[:, 0]
+    if singular.numel():
+        raise SingularTriangleError(int(singular[0]))
+    return diagonal
