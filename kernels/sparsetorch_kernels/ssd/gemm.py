@@ -164,7 +164,8 @@ def forward(
     """y (B, L, H, P), the last state (B, H, P, N), and with `keep` what the backward needs.
 
     That is `decayed` (B, L, H, P) and the state before each chunk (M, B, H, P, N); both are
-    empty without `keep`.
+    empty without `keep`. Both are in float32 at least: the gradient of A is a sum of differences of
+    what `decayed` makes, in which its rounding to bfloat16 would be percents.
     """
     x_BLHP, dtype = arguments.x_BLHP, sum_dtype(arguments.x_BLHP.dtype)
     batch, length, heads, head_dim = x_BLHP.shape

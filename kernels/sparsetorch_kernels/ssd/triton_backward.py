@@ -67,8 +67,7 @@ def pass_back_kernel(
 
 @triton.jit
 def power_of_two(x):
-    """The largest power of two up to x, a float32 of zero or more; zero where x is less than any
-    normal number."""
+    """The largest power of two up to x, a float32 of zero or more; 0 below normal numbers."""
     return (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
 
 
