@@ -16,6 +16,8 @@ from graphnets.matching.metrics import average_precision, precision_recall
 from graphnets.matching.tokens import Vocabulary
 from graphnets.matching.vocabulary import steps_of
 
+FEW = 5  # curves that leave room for a legend among them
+
 
 def figure(width: float = 5.0, height: float = 3.4, rows: int = 1) -> tuple[Any, Any]:
     """A matplotlib figure and its axes, one above another.
@@ -37,13 +39,17 @@ def plot_precision_recall(
         missed: true pairs without a score.
         title: above the axes.
     """
-    made, axes = figure()
+    many = len(scored) > FEW
+    made, axes = figure(8.0, 4.0) if many else figure()
+    if many:
+        axes.set_prop_cycle(color=extra("matplotlib.pyplot").get_cmap("tab20").colors)
     for name, (scores, labels) in scored.items():
         curve = precision_recall(scores, labels, missed)
         label = f"{name} ({average_precision(scores, labels, missed):.2f})"
         axes.step(curve.recall, curve.precision, where="pre", label=label)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
-    axes.legend(frameon=False, title="average precision in brackets")
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.02)} if many else {}
+    axes.legend(frameon=False, title="average precision in brackets", **beside)
     return made
 
 
