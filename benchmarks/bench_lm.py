@@ -8,15 +8,14 @@ compared in float32 before anything is timed. A training step is forward, backwa
 
 On the CPU times are in float32, and "floor" is what products with weights take, which both have,
 over the time of transformers. On a GPU they are in bfloat16, of larger models; transformers takes
-the kernels of mamba-ssm and causal-conv1d where these are installed, which multiply float32 in
-TF32, so that the comparison is as wide there.
+the kernels of mamba-ssm and causal-conv1d, of which it needs both, where they are installed; they
+multiply float32 in TF32, so that the comparison is as wide there.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from side_by_side import (
     arguments,
+    clock_of,
     cpu_name,
     header,
     quartiles,
@@ -44,7 +44,7 @@ COMMON: dict[str, Any] = {
     "d_model": 256, "vocab_size": 4096, "n_heads": 8, "n_kv_heads": 2, "head_dim": 32,
     "mamba_heads": 8, "mamba_head_dim": 64, "n_groups": 2, "d_state": 64, "init_std": 0.05,
 }  # fmt: skip
-LARGE: dict[str, Any] = {  # a tenth of the blocks of Nemotron-H 4B or so
+LARGE: dict[str, Any] = {  # wide enough for a GPU, in few blocks
     "d_model": 2048, "vocab_size": 32768, "n_heads": 16, "n_kv_heads": 8, "head_dim": 128,
     "mamba_heads": 64, "mamba_head_dim": 64, "n_groups": 8, "d_state": 128, "init_std": 0.02,
 }  # fmt: skip
@@ -81,11 +81,6 @@ class Setting(NamedTuple):
     @property
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
-
-    def clock(self) -> float:
-        if self.on_gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
     def sizes(self, name: str) -> dict[str, Any]:
         """Of a model."""
@@ -208,7 +203,7 @@ def rows(name: str, setting: Setting) -> Iterator[str]:
     for task, contenders in tasks.items():
         for model in found.values():
             model.train(task == "training step")
-        seconds = times(contenders, setting.repeats, setting.clock, warmup=1)
+        seconds = times(contenders, setting.repeats, clock_of(setting.device), warmup=1)
         cells = [quartiles(seconds[who], int(setting.on_gpu)) for who in (OURS, THEIRS)]
         ratio = f"{to_best_peer(seconds):.2f} |"
         if not setting.on_gpu:

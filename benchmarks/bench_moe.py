@@ -13,7 +13,6 @@ the longest.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from side_by_side import (
     arguments,
+    clock_of,
     cpu_name,
     header,
     quartiles,
@@ -62,11 +62,6 @@ class Setting(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     repeats: int
-
-    def clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * scale
@@ -196,7 +191,7 @@ def rows(
 ) -> Iterator[str]:  # fmt: skip
     """Lines of the table, one a step and contender; the ratio is to the first one."""
     for step, contenders in steps.items():
-        seconds = times(contenders, setting.repeats, setting.clock)
+        seconds = times(contenders, setting.repeats, clock_of(setting.device))
         ours, *_ = seconds
         for name, taken in seconds.items():
             only = {ours: seconds[ours], name: taken}

@@ -6,7 +6,8 @@ Poisson's equation, rotated anisotropy in cells whose coefficients jump, and ela
 plane domains; each solved from zero until the residual has fallen by 1e-6. Two-level Schwarz
 methods in FGMRES, PyAMG's cycles in CG. "MG-GNN" partitions, sets up, evaluates the network and
 factorizes; "MG-GNN, measured" measures its rate and that of its start as well, as
-`ddm.learned_schwarz` does. "classical" is what `ddm.best_classical` found to be fastest on a
+`ddm.learned_schwarz` does; where it refuses the network, which the remark tells, the start runs in
+its place. "classical" is what `ddm.best_classical` found to be fastest on a
 problem of the same kind of a hundredth of the size, with other random numbers; the search is not
 counted. Methods take turns, `--repeat` times, and the fastest of each counts.
 
@@ -20,7 +21,7 @@ import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyamg
@@ -41,7 +42,16 @@ from sparsetorch.linalg import fgmres
 
 RTOL = 1e-6
 MAXITER = 300
-Result = tuple[float, float, int, np.ndarray]  # set-up, solve, iterations, solution
+
+
+class Result(NamedTuple):
+    """Seconds of set-up and solve, iterations, the solution, and what else is to be said."""
+
+    setup: float
+    solve: float
+    iterations: int
+    x: np.ndarray
+    remark: str = ""
 
 
 def jumping_anisotropic(seed: int, n: int) -> Problem:
@@ -69,19 +79,25 @@ def in_fgmres(problem: Problem, make: Callable[[], Schwarz]) -> Result:
             method.A, torch.from_numpy(problem.b), preconditioner=method, rtol=RTOL, maxiter=MAXITER
         )
     done = time.perf_counter()
-    return made - start, done - made, found.iterations, found.x.numpy()
+    return Result(made - start, done - made, found.iterations, found.x.numpy())
 
 
 def learned(problem: Problem, measured: bool) -> Result:
-    """MG-GNN, with or without the safeguard's measurements."""
+    """MG-GNN, with or without the safeguard's measurements, which may refuse the network."""
+    refusal = ""
 
     def make() -> Schwarz:
         setup, net, unseen = prepared(problem)
         if unseen:
             raise ValueError(unseen)
-        return safeguarded(setup, net).method if measured else setup.learned(net)
+        if not measured:
+            return setup.learned(net)
+        verdict = safeguarded(setup, net)
+        nonlocal refusal
+        refusal = "" if verdict.learned else f"network refused, its start runs: {verdict.reason}"
+        return verdict.method
 
-    return in_fgmres(problem, make)
+    return in_fgmres(problem, make)._replace(remark=refusal)
 
 
 def multigrid(problem: Problem, kind: str) -> Result:
@@ -108,7 +124,7 @@ def multigrid(problem: Problem, kind: str) -> Result:
         M=hierarchy.aspreconditioner(),
         callback=counted,
     )
-    return made - start, time.perf_counter() - made, count, x
+    return Result(made - start, time.perf_counter() - made, count, x)
 
 
 def ways(name: str, problem: Problem, seed: int, size: int) -> dict[str, Callable[[], Result]]:
@@ -156,7 +172,7 @@ def run(name: str, size: int, repeat: int, table: Table) -> None:
             row = {"problem": name, "unknowns": len(problem.b), "method": way}
             table.add(**dict.fromkeys(table.columns) | row | {"remark": refused[way][:80]})
             continue
-        made, solved, count, x = best[way]
+        made, solved, count, x, remark = best[way]
         residual = float(np.linalg.norm(problem.b - problem.A @ x) / np.linalg.norm(problem.b))
         table.add(
             problem=name,
@@ -165,7 +181,7 @@ def run(name: str, size: int, repeat: int, table: Table) -> None:
             **{"set-up, s": made, "solve, s": solved, "of PyAMG": (made + solved) / min(peers)},
             iterations=count,
             residual=residual,
-            remark="" if residual <= 2 * RTOL else "not solved",
+            remark=remark if residual <= 2 * RTOL else "not solved",
         )
 
 

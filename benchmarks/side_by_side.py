@@ -69,6 +69,17 @@ def in_turns(
     return seconds
 
 
+def clock_of(device: torch.device) -> Clock:
+    """Seconds by a wall clock that waits for what the device has yet to do."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
 def stopwatch(clock: Clock) -> Measure:
     def measure(call: Callable[[], object]) -> float:
         start = clock()
