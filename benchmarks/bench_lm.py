@@ -159,10 +159,10 @@ def kept(model: Any, tokens: Tensor) -> int:
     return total
 
 
-def say(model: Any, tokens: Tensor, count: int) -> object:
-    """Greedy decoding."""
+def say(model: Any, tokens: Tensor, count: int, cuda_graph: bool = False) -> object:
+    """Greedy decoding; this library's model by a CUDA graph or not."""
     if isinstance(model, HybridLM):
-        return model.generate(tokens, count)
+        return model.generate(tokens, count, cuda_graph=cuda_graph)
     return model.generate(
         tokens, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
     )
@@ -200,6 +200,11 @@ def rows(name: str, setting: Setting) -> Iterator[str]:
             who: partial(say, model, tokens[:1, :64], 64) for who, model in found.items()
         },
     }
+    if setting.on_gpu:
+        tasks["64 tokens, CUDA graph"] = {
+            who: partial(say, model, tokens[:1, :64], 64, cuda_graph=True)
+            for who, model in found.items()
+        }
     for task, contenders in tasks.items():
         for model in found.values():
             model.train(task == "training step")

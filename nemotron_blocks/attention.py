@@ -57,6 +57,10 @@ class Attention(nn.Module):
         if kept is None:
             return k_BKLE, v_BKLE
         start, stop = sequence.start, sequence.start + sequence.length
+        if sequence.place is not None:
+            kept.keys.index_copy_(2, sequence.place, k_BKLE)
+            kept.values.index_copy_(2, sequence.place, v_BKLE)
+            return kept.keys[:, :, :stop], kept.values[:, :, :stop]
         kept.keys[:, :, start:stop] = k_BKLE.detach()
         kept.values[:, :, start:stop] = v_BKLE.detach()
         if torch.is_grad_enabled():

@@ -122,13 +122,13 @@ class Cache:
         """
         back = 0 if length is None else self.length - length
         if back == 0:
-            return [MambaState(layer.conv, layer.ssm) for layer in self._mamba()]
-        if any(not 0 < back < len(layer.past) for layer in self._mamba()):
+            return [MambaState(layer.conv, layer.ssm) for layer in self.mamba()]
+        if any(not 0 < back < len(layer.past) for layer in self.mamba()):
             raise ValueError(
                 f"length: the states behind {length} tokens are not there; set cache.traced before "
                 "a pass, and go back to one of its tokens"
             )
-        return [MambaState(*layer.past[-1 - back]) for layer in self._mamba()]
+        return [MambaState(*layer.past[-1 - back]) for layer in self.mamba()]
 
     def rewind(self, length: int, states: list[MambaState]) -> None:
         """Forget all but the first tokens; `states` are those from when there were so many.
@@ -138,7 +138,7 @@ class Cache:
         """
         if not 0 <= length <= self.length:
             raise ValueError(f"length: expected 0 to {self.length}, got {length}")
-        layers = self._mamba()
+        layers = self.mamba()
         if len(states) != len(layers):
             raise ValueError(
                 f"states: expected {len(layers)}, one for each Mamba-2 block, got {len(states)}; "
@@ -160,7 +160,8 @@ class Cache:
                     tensors += [layer.conv, layer.ssm, *(t for p in layer.past[:-1] for t in p)]
         return sum(tensor.nbytes for tensor in tensors)
 
-    def _mamba(self) -> list[MambaState]:
+    def mamba(self) -> list[MambaState]:
+        """What all Mamba-2 blocks keep."""
         return [layer for layer in self.layers if isinstance(layer, MambaState)]
 
     def _with_documents(self, seq_idx: Tensor | None, start: int, stop: int) -> Tensor:

@@ -16,6 +16,7 @@ from nemotron_blocks.budget import ThinkingBudget
 from nemotron_blocks.cache import Cache
 from nemotron_blocks.prompts import Prompts, check_count, checked_prompts, checked_stop
 from nemotron_blocks.sampling import GREEDY, Sampling
+from nemotron_blocks.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from nemotron_blocks.model import HybridLM
@@ -48,6 +49,7 @@ def generate(
     budget: ThinkingBudget | None = None,
     generator: torch.Generator | None = None,
     prefill: int = PREFILL,
+    cuda_graph: bool = False,
 ) -> Generation:
     """Say what comes next.
 
@@ -60,12 +62,15 @@ def generate(
         budget: of thoughts.
         generator: of what is drawn.
         prefill: largest number of tokens in one pass over the prompts, which bounds the memory.
+        cuda_graph: whether the passes behind the prompts are recorded once and replayed, see
+            `StepGraph`: for models on a GPU.
 
     Raises:
         TypeError, ValueError: an argument is not as described.
     """
     lists, ends = checked_prompts(prompts), checked_stop(stop)
-    steps = list(stream(model, lists, max_new_tokens, sampling, stop, budget, generator, prefill))
+    options = sampling, stop, budget, generator, prefill, cuda_graph
+    steps = list(stream(model, lists, max_new_tokens, *options))
     rows = torch.stack(steps, dim=1) if steps else torch.empty(len(lists), 0, dtype=torch.int64)
     return Generation([_up_to(row, ends) for row in rows], float(len(steps) > 1))
 
@@ -80,6 +85,7 @@ def stream(
     budget: ThinkingBudget | None = None,
     generator: torch.Generator | None = None,
     prefill: int = PREFILL,
+    cuda_graph: bool = False,
 ) -> Iterator[Tensor]:
     """Each next token of all sequences, (B,) int64 on the CPU, as soon as it is there.
 
@@ -92,11 +98,14 @@ def stream(
     if max_new_tokens == 0:
         return
     device = model.embeddings.weight.device
+    if cuda_graph and device.type != "cuda":
+        raise ValueError(f"cuda_graph: the model is on {device}; graphs are for GPUs")
     tokens, seq_idx = padded(lists, device)
     cache = model.cache(len(lists), tokens.shape[1] + max_new_tokens)
     logits = read(model, tokens, seq_idx, cache, prefill)
     if budget is not None:
         budget.start(lists)
+    graph = StepGraph(model, cache) if cuda_graph else None
     ended = torch.zeros(len(lists), dtype=torch.bool)
     for step in range(max_new_tokens):
         new = sampling.choose(logits, generator)
@@ -106,7 +115,7 @@ def stream(
         ended |= torch.isin(new.cpu(), ends)
         if bool(ended.all()) or step == max_new_tokens - 1:
             return
-        logits = model(new[:, None], cache=cache)[:, -1]
+        logits = graph(new) if graph else model(new[:, None], cache=cache)[:, -1]
 
 
 def _up_to(row: Tensor, ends: Tensor) -> Tensor:

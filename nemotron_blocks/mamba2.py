@@ -73,7 +73,10 @@ class Mamba2(nn.Module):
         else:
             xBC_BLC, conv = self._convolve(xBC_BLC, conv, sequence)
             y_BLI, ssm = self._scan(xBC_BLC, dt_BLH, ssm, sequence)
-        if kept is not None:
+        if kept is not None and sequence.place is not None:
+            kept.conv.copy_(conv)
+            kept.ssm.copy_(ssm)
+        elif kept is not None:
             kept.conv, kept.ssm = conv.detach(), ssm.detach()
             kept.past = [(c.detach(), s.detach()) for c, s in past] if sequence.traced else []
         return self.out_proj(self.norm(y_BLI, z_BLI))

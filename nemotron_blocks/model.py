@@ -70,7 +70,10 @@ class HybridLM(nn.Module):
                 the cache is full or of another model.
         """
         self._check(tokens_BL)
-        sequence = self.sequence(tokens_BL, seq_idx, cache)
+        return self.through(tokens_BL, self.sequence(tokens_BL, seq_idx, cache), cache)
+
+    def through(self, tokens_BL: Tensor, sequence: Sequence, cache: Cache | None = None) -> Tensor:
+        """`hidden` of tokens whose `sequence` is made; it has the cache make room for them."""
         x_BLD = self.embeddings(tokens_BL)
         for k, layer in enumerate(self.layers):
             x_BLD = layer(x_BLD, sequence, cache.layers[k] if cache else None)

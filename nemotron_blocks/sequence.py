@@ -25,6 +25,8 @@ class Sequence:
         seen: (B, S) int64 documents of all tokens so far; None likewise.
         device: of the tokens.
         traced: whether Mamba-2 keeps the states behind each token.
+        place: (1,) int64, where a single token is that only the device knows, `start` at the
+            furthest; what the cache holds is then written over where it lies. None elsewhere.
     """
 
     start: int
@@ -33,6 +35,7 @@ class Sequence:
     seen: Tensor | None
     device: torch.device
     traced: bool = False
+    place: Tensor | None = None
 
     @classmethod
     def of(
@@ -63,10 +66,12 @@ class Sequence:
     @cached_property
     def mask(self) -> Tensor | None:
         """(B or 1, 1, L, S) bool, who may look at whom; None where that needs no mask."""
-        if self.causal or (self.seq_idx is None and self.length == 1):
+        alone = self.seq_idx is None and self.length == 1 and self.place is None
+        if self.causal or alone:
             return None
         positions = torch.arange(self.start + self.length, device=self.device)
-        allowed = (positions <= positions[self.start :, None])[None]
+        here = positions[self.start :] if self.place is None else self.place
+        allowed = (positions <= here[:, None])[None]
         if self.seq_idx is not None and self.seen is not None:
             allowed = allowed & (self.seq_idx[:, :, None] == self.seen[:, None, :])
         return allowed[:, None]
@@ -74,7 +79,7 @@ class Sequence:
     @cached_property
     def fresh(self) -> Tensor | None:
         """(B,) bool, rows whose first token begins a document; None where none does in mid-row."""
-        if self.start == 0 or self.length == 0 or self.seen is None:
+        if self.start == 0 or self.length == 0 or self.seen is None or self.place is not None:
             return None
         return self.seen[:, self.start - 1] != self.seen[:, self.start]
 

@@ -1,12 +1,17 @@
 """What PyTorch calls cuSPARSE for, on the CPU, where it calls MKL."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from csr_cases import LARGE, SMALL, layout_of, relative_error
 from scipy import sparse
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparsetorch_kernels import cusparse
+from sparsetorch_kernels.csr import backend
 from sparsetorch_kernels.csr import reference as products
+from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.triangular import reference as triangles
 
 pytestmark = pytest.mark.skipif(
@@ -78,3 +83,18 @@ def test_nobody_is_warned_of_what_they_did_not_ask_for(recwarn):
         a, draw(1, a.col.numel(), dtype=torch.float64), draw(1, 63, 1, dtype=torch.float64)
     )
     assert not [w for w in recwarn if "beta" in str(w.message)]
+
+
+def test_rows_that_are_known_to_be_short_are_not_looked_at(monkeypatch):
+    """A GPU would have to be waited for, which graphs of decoding steps cannot."""
+    kernels = SimpleNamespace(spmm=lambda a, values, x: x.new_empty(1, a.n_rows, x.shape[2]))
+    looked: list[Layout] = []
+    monkeypatch.setattr(backend, "_triton", lambda: kernels)
+    monkeypatch.setattr(cusparse, "has_long_rows", lambda layout: bool(looked.append(layout)))
+    with FakeTensorMode(), torch.device("cuda"):
+        crow, col = (torch.zeros(n, dtype=torch.int64) for n in (4, 6))
+        layout = forward_layout(crow, col, 3, 5)
+        for short in (True, False):
+            found = backend.spmm((layout,), torch.ones(1, 6), torch.ones(1, 5, 2), short_rows=short)
+            assert found.shape == (1, 3, 2)
+            assert len(looked) == (not short)

@@ -8,6 +8,7 @@ import torch
 from lm_training import FAMILIES, Losses, module, trainer, write_texts
 from small_models import drawn_tokens, small_model
 
+from nemotron_blocks import step_graph
 from nemotron_blocks.lightning import TextData
 
 pytestmark = pytest.mark.skipif(
@@ -54,6 +55,16 @@ def test_decoding_says_the_same(pattern):
         assert [t.tolist() for t in found.tokens] == expected
     if "/" in pattern:
         found = there.generate(PROMPTS, 16, speculative=True, draft=2)
+        assert [t.tolist() for t in found.tokens] == expected
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_replayed_graphs_say_the_same(pattern, monkeypatch):
+    monkeypatch.setattr(step_graph, "REACH", 8)  # several recordings
+    here, there = both(pattern)
+    for prompts in (PROMPTS, PROMPTS[2:]):
+        expected = [t.tolist() for t in here.generate(prompts, 16).tokens]
+        found = there.generate(prompts, 16, cuda_graph=True)
         assert [t.tolist() for t in found.tokens] == expected
 
 

@@ -20,8 +20,14 @@ from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.layout import alike
 
 
-def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False) -> Tensor:
-    """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B or 1, n_rows, k)."""
+def spmm(
+    layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False, short_rows: bool = False
+) -> Tensor:
+    """values (B or 1, nnz), x (B or 1, n_cols, k) -> (B or 1, n_rows, k).
+
+    Whether a pattern's rows are `short_rows` is looked up once, for which a GPU has to be waited;
+    patterns that are new each time say so themselves.
+    """
     (a,) = layouts
     if values.is_cpu:
         if values.dtype not in HALF and (native := _cpu_ops()) is not None:
@@ -29,7 +35,7 @@ def spmm(layouts: Layouts, values: Tensor, x: Tensor, reduce: bool = False) -> T
     elif values.is_cuda and (kernels := _triton()) is not None:
         if values.is_complex():
             return by_parts.spmm(spmm, layouts, values, x, reduce)
-        if not cusparse.serves(a, values, x):
+        if short_rows or not cusparse.serves(a, values, x):
             return _reduced(kernels.spmm(a, values, x), reduce)
         if values.dtype not in HALF:
             return _reduced(cusparse.spmm(a, values, x), reduce)

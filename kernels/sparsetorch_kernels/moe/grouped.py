@@ -50,4 +50,5 @@ def _by_token(routes: Routes, weight: Tensor, rows: Tensor) -> Tensor:
     """The sum of each token's rows with their weights, added up in the dtype of the gates."""
     # The kernels for CUDA read rows of another dtype than the weights.
     terms = rows if rows.is_cuda else rows.to(weight.dtype)
-    return csr.spmm((routes.by_token,), weight[None], terms[None])[0].to(rows.dtype)
+    found = csr.spmm((routes.by_token,), weight[None], terms[None], short_rows=True)
+    return found[0].to(rows.dtype)
