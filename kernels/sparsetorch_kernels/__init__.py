@@ -17,6 +17,7 @@ from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.moe.ops import few_tokens_mlp, grouped_mlp, routed_mlp
 from sparsetorch_kernels.moe.squared_relu import squared_relu
+from sparsetorch_kernels.norm.ops import gated_rms_norm, rms_norm
 from sparsetorch_kernels.permute import permute
 from sparsetorch_kernels.semiring.ops import spmm_extremum, spmm_logsumexp
 from sparsetorch_kernels.ssd.conv import causal_conv, causal_conv_step
@@ -41,11 +42,13 @@ __all__ = [
     "eliminate",
     "few_tokens_mlp",
     "forward_layout",
+    "gated_rms_norm",
     "grouped_mlp",
     "level_sets",
     "mamba2_step",
     "nestable",
     "permute",
+    "rms_norm",
     "routed_mlp",
     "sddmm",
     "solve_triangular",

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels of scan and convolution for three GPU generations; needs no GPU.
+"""Compile the Triton kernels of scan, convolution and norms for three GPU generations, without one.
 
 Run by test_ssd_triton.py in a process of its own, since a process that interprets Triton kernels
 cannot compile them. The sizes for sm_90 are those of Nemotron-H 8B; for the others smaller ones,
@@ -11,31 +11,35 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from sparsetorch_kernels.norm import triton as norm
 from sparsetorch_kernels.ssd import conv_triton as conv
 from sparsetorch_kernels.ssd import triton as forward
 from sparsetorch_kernels.ssd import triton_backward as backward
 
 SHARED_BYTES = {80: 166912, 90: 232448, 100: 232448}  # of a block at most
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-FLAGS = ("HAS_SEQ", "HAS_D", "HAS_INITIAL", "KEEP", "READ", "SILU", "HAS_BIAS")
+FLAGS = ("HAS_SEQ", "HAS_D", "HAS_INITIAL", "KEEP", "READ", "SILU", "HAS_BIAS", "GATED")
 BLOCKS = {"SIZE": 128, "BLOCK_Q": 64, "BLOCK_P": 64, "BLOCK_N": 64, "BLOCK": 512, "BLOCK_J": 32}
+NORM = {"EPS": 1e-5, "BLOCK": 1024, "SUM": tl.float32}
 CONV = {"TAPS": 4, "ROWS": conv.ROWS, "COLUMNS": conv.COLUMNS, "SUM": tl.float32}
 SPECIAL = {  # what differs from the above
     "conv_kernel": CONV,
     "conv_backward_kernel": CONV,
+    "norm_kernel": NORM,
+    "norm_backward_kernel": NORM,
     "sums_kernel": {"BLOCK_Q": 128, "BLOCK_H": 16},
     "grad_decay_kernel": {"BLOCK_Q": 128},
 }
-IN_DTYPE = ("x", "B", "C", "D", "v", "w", "g", "y", "grad_x", "other")  # as x
+IN_DTYPE = ("x", "z", "B", "C", "D", "v", "w", "g", "y", "grad_x", "grad_z", "other")  # as x
 IN_FLOAT32 = (
     "dt", "A", "sums", "scores", "out", "states", "initial", "final", "grads", "first",
     "kept", "dots", "decayed", "grad_scores", "grad_dt", "grad_A", "weight",
-    "bias", "grad_weight", "grad_bias",
+    "bias", "grad_weight", "grad_bias", "parts",
 )  # fmt: skip
 ODD = ("batch", "chunks", "groups", "kept_blocks")  # the other sizes are multiples of 16
 KERNELS = {
     name: kernel
-    for module in (forward, backward, conv)
+    for module in (forward, backward, conv, norm)
     for name, kernel in vars(module).items()
     if name.endswith("_kernel")
 }

@@ -1,0 +1,1 @@
+"""Norms of root mean square, plain and gated in groups."""
