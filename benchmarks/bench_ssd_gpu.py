@@ -1,4 +1,4 @@
-"""The scan of Mamba-2 and its convolution on a GPU, beside mamba-ssm and causal-conv1d.
+"""The scan of Mamba-2, its convolution and gated norm on a GPU, beside mamba-ssm and causal-conv1d.
 
     python benchmarks/bench_ssd_gpu.py [--check-only] [--length 8192] [--repeats 21] [--out FILE]
 
@@ -6,7 +6,8 @@ First results and gradients are compared with the chunked reference in float64, 
 and float16, with packed documents and a first state; `--check-only` stops there, and an error that
 is too large makes the exit code 1. Then bfloat16 is timed by CUDA events, contenders in turns, the
 GPU's cache overwritten before each. The floor is the time in which this GPU copies what the forward
-has to read and write. Peers that are not installed have empty cells. Without CUDA the exit code is
+has to read and write; "PyTorch" is made of its own operators. Peers that are not installed have
+empty cells. Without CUDA the exit code is
 2; `--device cpu` runs the same code, to test the script.
 """
 
@@ -24,11 +25,12 @@ from side_by_side import arguments, header, in_turns, quartiles, report, require
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsetorch_kernels import causal_conv, ssd_scan
+from sparsetorch_kernels import causal_conv, gated_rms_norm, ssd_scan
+from sparsetorch_kernels.norm.reference import norm as plain_norm
 from sparsetorch_kernels.ssd import reference
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-OURS = "sparsetorch"
+OURS, PLAIN = "sparsetorch", "PyTorch"
 SHAPES = {  # heads, head dim, groups, state
     "Nemotron-H 8B": (128, 64, 8, 128),
     "Nemotron 3 Nano 30B-A3B": (64, 64, 8, 128),
@@ -103,11 +105,24 @@ def convolutions(inputs: Inputs) -> dict[str, Callable[[], Tensor]]:
     calls = {OURS: lambda: causal_conv(x, weight, bias)[0]}
     if theirs is not None:
         calls["peer"] = lambda: theirs(x.mT, weight, bias, activation="silu").mT
-    calls["conv1d"] = lambda: (
+    calls[PLAIN] = lambda: (
         F.silu(
             F.conv1d(x.mT, weight[:, None], bias, padding=3, groups=x.shape[2])[..., : x.shape[1]]
         ).mT
     )
+    return calls
+
+
+def norms(inputs: Inputs, groups: int) -> dict[str, Callable[[], Tensor]]:
+    y, z, weight = inputs
+    theirs = optional("mamba_ssm.ops.triton.layernorm_gated", "rmsnorm_fn")
+    size = len(weight) // groups
+    calls = {OURS: lambda: gated_rms_norm(y, z, weight, groups)}
+    if theirs is not None:
+        calls["peer"] = lambda: theirs(
+            y, weight, None, z=z, eps=1e-5, group_size=size, norm_before_gate=False
+        )
+    calls[PLAIN] = lambda: plain_norm(y, z, weight, groups, 1e-5)
     return calls
 
 
@@ -161,16 +176,20 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
     yield f"{name}; torch {torch.__version__}; copies {rate / 1e9:.0f} GB/s; {length} tokens, bf16."
     yield "Median (quartiles) in ms; the floor is that of the forward."
     yield ""
-    yield from header("what", OURS, "peer", "conv1d", "floor", "to peer", "to floor")
+    yield from header("what", OURS, "peer", PLAIN, "floor", "to peer", "to floor")
     for title, sizes in SHAPES.items():
         heads, head_dim, groups, state = sizes
         inputs = draw(length, sizes, torch.bfloat16, device)
         channels = heads * head_dim + 2 * groups * state
         made = [torch.randn(s, device=device) for s in ((1, length, channels), (channels, 4))]
         taps = [t.bfloat16().requires_grad_() for t in (*made, torch.randn(channels).to(device))]
+        inner = heads * head_dim
+        drawn = (torch.randn(s, device=device) for s in (*2 * [(1, length, inner)], (inner,)))
+        gated = [t.bfloat16().requires_grad_() for t in drawn]
         for kind, calls, given in (
             ("scan", scans(inputs), inputs[:6]),
             ("conv", convolutions(taps), taps),
+            ("norm", norms(gated, groups), gated),
         ):
             floor = (bytes_of(*given) + bytes_of(given[0])) / rate
             grad = torch.randn_like(given[0])
@@ -180,7 +199,7 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
                 seconds = in_turns(ready, options.repeats, measure)
                 median = {n: statistics.median(t) for n, t in seconds.items()}
                 cells = [quartiles(seconds[n]) if n in seconds else "" for n in (OURS, "peer")]
-                cells += [quartiles(seconds["conv1d"]) if "conv1d" in seconds else ""]
+                cells += [quartiles(seconds[PLAIN]) if PLAIN in seconds else ""]
                 cells += [f"{floor * 1e3:.3f}"]
                 ratio = median[OURS] / median.get("peer", math.nan)
                 cells += [f"{ratio:.2f}", f"{median[OURS] / floor:.2f}"]

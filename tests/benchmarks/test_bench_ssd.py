@@ -39,7 +39,7 @@ def test_the_table_for_gpus_in_short(monkeypatch):
     monkeypatch.setattr(bench_ssd_gpu, "SHAPES", {"tiny": (2, 4, 1, 4)})
     options = argparse.Namespace(device="cpu", length=64, repeats=2)
     found = [line for line in bench_ssd_gpu.rows(options) if line.startswith("| tiny")]
-    assert len(found) == 4
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize("packed", [False, True])
