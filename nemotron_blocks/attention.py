@@ -40,14 +40,17 @@ class Attention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         k_BKSE, v_BKSE = self._so_far(k_BKLE, v_BKLE, sequence, kept)
-        y_BHLE = scaled_dot_product_attention(
-            q_BHLE,
-            k_BKSE,
-            v_BKSE,
-            attn_mask=sequence.mask,
-            is_causal=sequence.causal,
-            enable_gqa=q_BHLE.shape[1] != k_BKSE.shape[1],
-        )
+        if sequence.length == 1:
+            y_BHLE = _of_one_token(q_BHLE, k_BKSE, v_BKSE, sequence.mask)
+        else:
+            y_BHLE = scaled_dot_product_attention(
+                q_BHLE,
+                k_BKSE,
+                v_BKSE,
+                attn_mask=sequence.mask,
+                is_causal=sequence.causal,
+                enable_gqa=q_BHLE.shape[1] != k_BKSE.shape[1],
+            )
         return self.o_proj(y_BHLE.transpose(1, 2).flatten(2))
 
     def _so_far(
@@ -58,8 +61,8 @@ class Attention(nn.Module):
             return k_BKLE, v_BKLE
         start, stop = sequence.start, sequence.start + sequence.length
         if sequence.place is not None:
-            kept.keys.index_copy_(2, sequence.place, k_BKLE)
-            kept.values.index_copy_(2, sequence.place, v_BKLE)
+            kept.keys.index_copy_(2, sequence.place, k_BKLE.to(kept.keys.dtype))
+            kept.values.index_copy_(2, sequence.place, v_BKLE.to(kept.values.dtype))
             return kept.keys[:, :, :stop], kept.values[:, :, :stop]
         kept.keys[:, :, start:stop] = k_BKLE.detach()
         kept.values[:, :, start:stop] = v_BKLE.detach()
@@ -68,3 +71,13 @@ class Attention(nn.Module):
             k_BKSE = torch.cat([kept.keys[:, :, :start], k_BKLE], dim=2)
             return k_BKSE, torch.cat([kept.values[:, :, :start], v_BKLE], dim=2)
         return kept.keys[:, :, :stop], kept.values[:, :, :stop]
+
+
+def _of_one_token(q_BH1E: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Tensor | None) -> Tensor:
+    """Its attention, (B, H, 1, E): heads that share keys and values are as queries of one head.
+
+    With a mask PyTorch would copy keys and values for each head that shares them.
+    """
+    q_BKQE = q_BH1E.unflatten(1, (k_BKSE.shape[1], -1)).squeeze(3)
+    y_BKQE = scaled_dot_product_attention(q_BKQE, k_BKSE, v_BKSE, attn_mask=mask)
+    return y_BKQE.flatten(1, 2).unsqueeze(2)

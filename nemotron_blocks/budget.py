@@ -39,7 +39,7 @@ class ThinkingBudget:
                 f"{grace}"
             )
         self.limit, self.grace, self.close, self.open = max_thinking_tokens, grace, close, open
-        self.newlines = torch.tensor(sorted(newlines), dtype=torch.int64)
+        self.newlines = torch.tensor(sorted(newlines), dtype=torch.int64, device="cpu")
         self.thinking: Tensor | None = None  # (B,) bool
         self.count: Tensor | None = None  # (B,) int64, tokens of the thought
         self.line_ended: Tensor | None = None  # (B,) bool, by the last token
@@ -53,9 +53,10 @@ class ThinkingBudget:
             first = int(opened[-1]) if len(opened) else -1
             last = int(closed[-1]) if len(closed) else -1
             counts.append(len(prompt) - 1 - first if first > last else -1)
-        found = torch.tensor(counts)
+        found = torch.tensor(counts, device="cpu")
         self.thinking, self.count = found >= 0, found.clamp(min=0)
-        ends = torch.tensor([int(prompt[-1]) if len(prompt) else -1 for prompt in prompts])
+        last_tokens = [int(prompt[-1]) if len(prompt) else -1 for prompt in prompts]
+        ends = torch.tensor(last_tokens, device="cpu")
         self.line_ended = torch.isin(ends, self.newlines)
 
     def step(self, proposed: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class Cache:
         ahead: likewise the block that predicts tokens ahead; empty but for speculation.
         seq_idx: (B, capacity) int64, the tokens' documents; None while there is only one.
         traced: whether Mamba-2 keeps the states behind each token of a pass, for `states`.
+        in_place: whether passes write over the states, as those of `FixedStep` do.
 
     Raises:
         ValueError: batch or capacity is below one.
@@ -77,7 +78,7 @@ class Cache:
             raise ValueError(f"batch, capacity: expected at least 1, got {batch} and {capacity}")
         self.config, self.batch, self.capacity = config, batch, capacity
         self.dtype, self.device = dtype, device
-        self.length, self.traced = 0, False
+        self.length, self.traced, self.in_place = 0, False, False
         self.seq_idx: Tensor | None = None
         self.layers = self._made(config.layers)
         self.ahead: list[Layer] = []
@@ -122,7 +123,10 @@ class Cache:
         """
         back = 0 if length is None else self.length - length
         if back == 0:
-            return [MambaState(layer.conv, layer.ssm) for layer in self.mamba()]
+            states = [(layer.conv, layer.ssm) for layer in self.mamba()]
+            if self.in_place:
+                states = [(conv.clone(), ssm.clone()) for conv, ssm in states]
+            return [MambaState(conv, ssm) for conv, ssm in states]
         if any(not 0 < back < len(layer.past) for layer in self.mamba()):
             raise ValueError(
                 f"length: the states behind {length} tokens are not there; set cache.traced before "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 BLOCKS = {"M": "Mamba-2", "*": "attention", "-": "MLP", "E": "mixture of experts"}
@@ -46,6 +46,8 @@ class HybridConfig:
         dt_min, dt_max, dt_floor: initial time steps are log-uniform between the first two, and at
             least the third.
         dt_limit: time steps are clamped to it.
+        others: fields of a config.json that say nothing of the model itself, such as
+            `eos_token_id`: `to_hf` hands on what `from_hf` has found.
 
     Raises:
         ValueError: a field does not fit.
@@ -80,6 +82,7 @@ class HybridConfig:
     dt_max: float = 1e-1
     dt_floor: float = 1e-4
     dt_limit: tuple[float, float] = (0.0, math.inf)
+    others: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         self._check_pattern()

@@ -16,7 +16,7 @@ from nemotron_blocks.budget import ThinkingBudget
 from nemotron_blocks.cache import Cache
 from nemotron_blocks.prompts import Prompts, check_count, checked_prompts, checked_stop
 from nemotron_blocks.sampling import GREEDY, Sampling
-from nemotron_blocks.step_graph import StepGraph
+from nemotron_blocks.step_graph import StepGraph, check_device
 
 if TYPE_CHECKING:
     from nemotron_blocks.model import HybridLM
@@ -94,19 +94,19 @@ def stream(
     """
     check_count("max_new_tokens", max_new_tokens, 0)
     check_count("prefill", prefill, 1)
+    if cuda_graph:
+        check_device(model)
     lists, ends = checked_prompts(prompts), checked_stop(stop)
     if max_new_tokens == 0:
         return
     device = model.embeddings.weight.device
-    if cuda_graph and device.type != "cuda":
-        raise ValueError(f"cuda_graph: the model is on {device}; graphs are for GPUs")
     tokens, seq_idx = padded(lists, device)
     cache = model.cache(len(lists), tokens.shape[1] + max_new_tokens)
     logits = read(model, tokens, seq_idx, cache, prefill)
     if budget is not None:
         budget.start(lists)
     graph = StepGraph(model, cache) if cuda_graph else None
-    ended = torch.zeros(len(lists), dtype=torch.bool)
+    ended = torch.zeros(len(lists), dtype=torch.bool, device="cpu")
     for step in range(max_new_tokens):
         new = sampling.choose(logits, generator)
         if budget is not None:
@@ -139,7 +139,7 @@ def read(
 def padded(prompts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Prompts (B, L) with padding on the left, which is a document of its own, (B, L) or None."""
     longest = max(len(prompt) for prompt in prompts)
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64, device="cpu")
     seq_idx = torch.zeros_like(tokens)
     for row, prompt in enumerate(prompts):
         tokens[row, longest - len(prompt) :] = prompt

@@ -72,6 +72,8 @@ _FIXED = {  # what these models have in common, and this library takes for grant
     "sliding_window": None,
     "residual_in_fp32": False,
 }
+HANDED_ON = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings")
+"""What others read in the file: where a sequence ends, and how long it may be."""
 _ALWAYS = ("d_model", "vocab_size")  # whatever the layers
 _DEFAULTS = {field.name: field.default for field in fields(HybridConfig)}
 """Those other than 0 are those of transformers too."""
@@ -106,7 +108,8 @@ def fields_of(config: dict[str, Any]) -> dict[str, Any]:
     found = _sizes(given, names, pattern)
     if given.get("time_step_limit") is not None:
         found["dt_limit"] = _limit(given["time_step_limit"])
-    return found | {"pattern": pattern}
+    others = {name: given[name] for name in HANDED_ON if name in given}
+    return found | {"pattern": pattern, "others": others}
 
 
 def _sizes(given: dict[str, Any], names: dict[str, str], pattern: str) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def config_of(config: HybridConfig) -> dict[str, Any]:
         "moe_shared_expert_intermediate_size": config.d_shared,
         "num_nextn_predict_layers": config.mtp_depth,
         **_FIXED,
+        **config.others,
     }
     if config.mtp_depth:
         found["mtp_hybrid_override_pattern"] = config.mtp_layers

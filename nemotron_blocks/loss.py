@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 IGNORED = -100
 """The target of a token that does not count, as in `torch.nn.functional.cross_entropy`."""
 LOGITS = 1 << 24  # held at once
+FLOAT16_ROWS = 2048  # whose products leave room in its range
 
 
 def next_token_loss(hidden_TD: Tensor, output_VD: Tensor, targets_T: Tensor) -> Tensor:
@@ -52,10 +53,13 @@ class _NextToken(torch.autograd.Function):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         loss = torch.zeros((), dtype=wide, device=hidden.device)
         needs_hidden, needs_output = ctx.needs_input_grad[:2]
-        to_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # Gradients of a mean over many tokens leave the range of float16: there they are divided by
+        # the count, and multiplied by a scale of the loss, in the backward.
+        late = hidden.dtype == torch.float16
+        to_hidden = torch.empty_like(hidden, dtype=wide if late else None) if needs_hidden else None
         # Summed over chunks in float32: bfloat16 would lose small parts.
         to_output = torch.zeros_like(output, dtype=wide) if needs_output else None
-        step = max(1, LOGITS // len(output))
+        step = max(1, min(LOGITS // len(output), FLOAT16_ROWS if late else LOGITS))
         for start in range(0, len(hidden), step):
             some, wanted = hidden[start : start + step], targets[start : start + step]
             logits = (some @ output.T).to(wide)
@@ -65,17 +69,25 @@ class _NextToken(torch.autograd.Function):
             change = logits.softmax(1)
             counted = wanted != IGNORED
             change[counted.nonzero()[:, 0], wanted[counted]] -= 1
-            change = (change * (counted.to(wide) / count)[:, None]).to(hidden.dtype)
+            share = counted.to(wide) if late else counted.to(wide) / count
+            change = (change * share[:, None]).to(hidden.dtype)
             if to_hidden is not None:
-                torch.mm(change, output, out=to_hidden[start : start + step])
+                to_hidden[start : start + step] = change @ output
             if to_output is not None:
                 to_output += change.T @ some
-        to_output = None if to_output is None else to_output.to(output.dtype)
-        ctx.save_for_backward(to_hidden, to_output)
+        if to_output is not None and not late:
+            to_output = to_output.to(output.dtype)
+        ctx.late, ctx.dtype = late, output.dtype
+        ctx.save_for_backward(to_hidden, to_output, count)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if t is None else t * change.to(t.dtype) for t in ctx.saved_tensors]
-        return (*scaled, None)
+        *found, count = ctx.saved_tensors
+        if ctx.late:
+            factor = change / count
+            found = [None if t is None else (t * factor.to(t.dtype)).to(ctx.dtype) for t in found]
+        else:
+            found = [None if t is None else t * change.to(t.dtype) for t in found]
+        return (*found, None)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nemotron_blocks.mlp import MLP
 from nemotron_blocks.router import Router, Routing
-from sparsetorch_kernels import Layout, few_tokens_mlp, routed_mlp, watched
+from sparsetorch_kernels import Layout, autocasts, few_tokens_mlp, routed_mlp, watched
 
 FEW = 2
 """Tokens for which sorting by expert takes longer, on CPU, than going from one to the next."""
@@ -105,7 +105,7 @@ class Experts(nn.Module):
 
     def _operands(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens and both stacks, of autocast's dtype as in any linear layer there."""
-        if not torch.is_autocast_enabled(x_TD.device.type):
+        if not autocasts(x_TD):
             return x_TD, self.up, self.down
         dtype = torch.get_autocast_dtype(x_TD.device.type)
         return x_TD.to(dtype), self.up.to(dtype), self.down.to(dtype)

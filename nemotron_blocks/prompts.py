@@ -41,7 +41,8 @@ def checked_stop(stop: Collection[int]) -> Tensor:
     """
     if not _holds_several(stop):
         raise TypeError(f"stop: expected a collection of tokens, got {stop!r}; [{stop!r}] is one")
-    return torch.tensor([_integer("stop", token) for token in stop], dtype=torch.int64)
+    tokens = [_integer("stop", token) for token in stop]
+    return torch.tensor(tokens, dtype=torch.int64, device="cpu")
 
 
 def check_count(name: str, count: int, least: int) -> None:
@@ -73,7 +74,7 @@ def _holds_several(some: Any) -> bool:
 
 def _checked_prompt(prompt: Any, place: int) -> Tensor:
     try:
-        tokens = torch.as_tensor(prompt)
+        tokens = torch.as_tensor(prompt, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"prompts: expected integers in prompt {place} ({error})") from error
     if not tokens.numel():
@@ -84,7 +85,7 @@ def _checked_prompt(prompt: Any, place: int) -> Tensor:
             f"prompts: expected integers in prompt {place}, (n,), got {tokens.dtype} of shape "
             f"{tuple(tokens.shape)}"
         )
-    return tokens.to("cpu", torch.int64)
+    return tokens.to(torch.int64)
 
 
 def _integer(name: str, value: Any) -> int:

@@ -6,7 +6,7 @@ T: tokens, D: d_model, E: experts, K: experts of a token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 
 from nemotron_blocks.balance import Load, load_statistics, update_bias
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch_kernels import as_given
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Routing:
         """Tokens (..., D) -> the routing of all of them; in training their number is counted."""
         x_TD = x.reshape(-1, x.shape[-1])
-        with _as_given(x):
+        with as_given(x):
             wide = torch.promote_types(x.dtype, torch.float32)
             scores_TE = linear(x_TD.to(wide), self.weight.to(wide)).sigmoid()
             expert_TK = self._choose(scores_TE.detach())
@@ -249,11 +250,3 @@ def check_choice(n_experts: int, top_k: int, n_group: int, topk_group: int) -> N
         raise ValueError(
             f"top_k: expected at most the {reachable} experts that a token may go to, got {top_k}"
         )
-
-
-def _as_given(x: Tensor) -> AbstractContextManager:
-    """Where nothing is rounded, also under autocast."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

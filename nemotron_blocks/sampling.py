@@ -58,9 +58,12 @@ GREEDY = Sampling()
 
 
 def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(..., V) probabilities -> (...) int64, drawn."""
+    """(..., V) probabilities -> (...) int64, drawn on the generator's device if there is one."""
     flat = probabilities.reshape(-1, probabilities.shape[-1])
-    return torch.multinomial(flat, 1, generator=generator)[:, 0].view(probabilities.shape[:-1])
+    if generator is not None:
+        flat = flat.to(generator.device)
+    found = torch.multinomial(flat, 1, generator=generator)[:, 0]
+    return found.view(probabilities.shape[:-1]).to(probabilities.device)
 
 
 def _nucleus(probabilities: Tensor, share: float) -> Tensor:

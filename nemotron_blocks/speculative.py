@@ -110,7 +110,7 @@ class _Speculation:
             for token in accepted:
                 if len(said) < count and said[-1] not in stop:
                     said.append(token)
-        return torch.tensor(said[:count]), passes
+        return torch.tensor(said[:count], device="cpu"), passes
 
     def _read(self, prompt: Tensor, cache: Cache) -> tuple[Tensor, int]:
         """Hidden states of the prompt's last chunk, and how many tokens come before it.
@@ -175,13 +175,15 @@ class _Speculation:
         if self.budget is None:
             return tokens
         for k, token in enumerate(tokens):
-            said = int(self.budget.step(torch.tensor([token])))
+            said = int(self.budget.step(torch.tensor([token], device="cpu")))
             if said != token:
                 return [*tokens[:k], said]
         return tokens
 
     def _lost(self, chance: float) -> bool:
-        return chance == 0 or float(torch.rand((), generator=self.generator)) >= chance
+        g = self.generator
+        place = "cpu" if g is None else g.device
+        return chance == 0 or float(torch.rand((), generator=g, device=place)) >= chance
 
     def _choose(self, logits: Tensor) -> int:
         return self._draw(self.sampling.probabilities(logits)[0])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nemotron_blocks.cache import Cache
 from nemotron_blocks.sequence import Sequence
+from sparsetorch_kernels import autocasts
 
 if TYPE_CHECKING:
     from nemotron_blocks.model import HybridLM
@@ -23,6 +24,15 @@ REACH = 512
 """Tokens by which the part of the cache grows that attention reads."""
 WARM_UP = 2
 """Passes before recording, in which libraries make what they keep, and kernels are compiled."""
+
+
+def check_device(model: HybridLM) -> None:
+    """Raise ValueError unless steps of the model can be recorded here."""
+    weight = model.embeddings.weight
+    if weight.device.type != "cuda":
+        raise ValueError(f"cuda_graph: the model is on {weight.device}; graphs are for GPUs")
+    if autocasts(weight):
+        raise ValueError("cuda_graph: not under torch.autocast; convert the model with .to(dtype)")
 
 
 class FixedStep:
@@ -43,11 +53,15 @@ class FixedStep:
         if cache.length == 0:
             raise ValueError("cache: it is empty; have the model read a prompt first")
         self.model, self.cache, self.reach = model, cache, 0
+        cache.in_place = True
         self.tokens = torch.zeros(cache.batch, 1, dtype=torch.int64, device=cache.device)
         self.place = torch.zeros(1, dtype=torch.int64, device=cache.device)
-        for layer in cache.mamba():  # a prompt leaves views of what it computed
-            layer.conv = layer.conv.clone(memory_format=torch.contiguous_format)
-            layer.ssm = layer.ssm.clone(memory_format=torch.contiguous_format)
+        self.seq_idx: Tensor | None = None
+        contiguous = torch.contiguous_format  # a prompt leaves views of what it computed
+        self.states = [
+            (layer.conv.clone(memory_format=contiguous), layer.ssm.clone(memory_format=contiguous))
+            for layer in cache.mamba()
+        ]
 
     @torch.no_grad()
     def __call__(self, new: Tensor) -> Tensor:
@@ -60,10 +74,22 @@ class FixedStep:
         cache.extend(None, 1)
         self.tokens.copy_(new[:, None])
         self.place.fill_(cache.length - 1)
-        if cache.length > self.reach:
-            self.reach = min(-(-cache.length // REACH) * REACH, cache.capacity)
+        self._take_states()
+        if cache.length > self.reach or cache.seq_idx is not self.seq_idx:
+            self.reach = cache.capacity
+            if "*" in cache.config.layers:
+                self.reach = min(-(-cache.length // REACH) * REACH, cache.capacity)
+            self.seq_idx = cache.seq_idx
             self._prepare()
         return self._run()
+
+    def _take_states(self) -> None:
+        """Have the cache hold this one's tensors: other passes and rewinding leave others there."""
+        for layer, (conv, ssm) in zip(self.cache.mamba(), self.states):
+            if layer.conv is not conv:
+                layer.conv = conv.copy_(layer.conv)
+            if layer.ssm is not ssm:
+                layer.ssm = ssm.copy_(layer.ssm)
 
     def _prepare(self) -> None:
         """For another reach."""
@@ -82,11 +108,18 @@ class FixedStep:
 
 
 class StepGraph(FixedStep):
-    """`FixedStep` on a GPU, recorded for each reach and replayed: one launch a token."""
+    """`FixedStep` on a GPU, recorded for each reach and replayed: one launch a token.
+
+    Raises:
+        ValueError: the model is not on a GPU, or autocast is on; see also `FixedStep`.
+    """
+
+    def __init__(self, model: HybridLM, cache: Cache) -> None:
+        check_device(model)
+        super().__init__(model, cache)
 
     def _prepare(self) -> None:
-        layers = self.cache.mamba()
-        states = [(layer.conv.clone(), layer.ssm.clone()) for layer in layers]
+        before = [(conv.clone(), ssm.clone()) for conv, ssm in self.states]
         device = self.tokens.device
         with torch.cuda.device(device):
             current, side = torch.cuda.current_stream(), torch.cuda.Stream()
@@ -95,11 +128,11 @@ class StepGraph(FixedStep):
                 for _ in range(WARM_UP):
                     super()._run()
             current.wait_stream(side)
-            for layer, (conv, ssm) in zip(layers, states):  # recording itself computes nothing
-                layer.conv.copy_(conv)
-                layer.ssm.copy_(ssm)
+            for kept, states in zip(self.states, before):
+                for to, state in zip(kept, states):
+                    to.copy_(state)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=side):  # which itself computes nothing
                 self._logits = super()._run()
 
     def _run(self) -> Tensor:

@@ -1,6 +1,7 @@
 """Differentiable kernels for CSR matrices whose structure is known apart from their values."""
 
 from sparsetorch_kernels._register import watched
+from sparsetorch_kernels.autocast import as_given, autocasts
 from sparsetorch_kernels.cholesky.elimination import Elimination
 from sparsetorch_kernels.cholesky.ops import (
     cholesky_factor,
@@ -32,6 +33,8 @@ __all__ = [
     "Elimination",
     "Layout",
     "SingularTriangleError",
+    "as_given",
+    "autocasts",
     "backend_info",
     "causal_conv",
     "causal_conv_step",

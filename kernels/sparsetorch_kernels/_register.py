@@ -223,11 +223,12 @@ def watched(*tensors: Tensor) -> bool:
         for tensor in tensors:
             if tensor.requires_grad:
                 return True
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
+    return torch.compiler.is_compiling() or transformed()
+
+
+def transformed() -> bool:
+    """Whether a function transform or forward mode may be watching."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 # Rules shared by both registrations

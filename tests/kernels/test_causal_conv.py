@@ -98,6 +98,14 @@ def test_steps_go_on_where_the_convolution_stopped(taps):
     assert state.data_ptr() != x.data_ptr()
 
 
+@pytest.mark.skipif(INTERPRETED, reason="autocast is PyTorch's")
+def test_autocast_rounds_no_sum():
+    x, weight, bias, initial = (t.detach() for t in draw((2, 5, 3, 4), torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = causal_conv_step(x[:, 0], weight, bias, initial)[0]
+    assert torch.equal(got, causal_conv_step(x[:, 0], weight, bias, initial)[0])
+
+
 def test_missing_arguments_are_zero():
     x, weight, bias, initial = draw((2, 6, 3, 4), torch.float64)
     y, final = causal_conv(x, weight)

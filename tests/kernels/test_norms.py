@@ -1,6 +1,6 @@
 """Norms against their formula: results, every gradient, rounding, what is refused.
 
-PyTorch's operators here, Triton kernels in a process that interprets them (`test_norms_triton.py`
+PyTorch's operators here, Triton kernels in a process that interprets them (`test_ssd_triton.py`
 starts this file again with TRITON_INTERPRET=1).
 """
 
@@ -148,3 +148,31 @@ def test_it_compiles():
     x, z, weight = drawn(((3,), 6, 2), torch.float32)
     compiled = torch.compile(gated_rms_norm, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, z, weight, 2), gated_rms_norm(x, z, weight, 2))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="autocast is PyTorch's")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_rounds_no_mean(dtype):
+    inputs = drawn(((8,), 4096, 4), torch.float32)
+    inputs = tuple((30 * t).detach().requires_grad_() for t in inputs)
+    for given in (inputs, (inputs[0], None, inputs[2])):
+        want = call(given, 4)
+        present = [t for t in given if t is not None]
+        change = torch.randn_like(want)
+        expected = torch.autograd.grad(want, present, change)
+        with torch.autocast("cpu", dtype):
+            got = call(given, 4)
+            gradients = torch.autograd.grad(got, present, change)
+        assert torch.equal(got, want)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="transforms do not reach the kernels")
+def test_transforms_and_forward_mode():
+    x, z, weight = (t.detach() for t in drawn(((4,), 6, 2), torch.float64))
+    each = torch.vmap(gated_rms_norm, in_dims=(0, 0, None, None))(x, z, weight, 2)
+    torch.testing.assert_close(each, gated_rms_norm(x, z, weight, 2))
+    along = torch.randn_like(x)
+    tangent = torch.func.jvp(lambda x: gated_rms_norm(x, z, weight, 2), (x,), (along,))[1]
+    _, want = torch.autograd.functional.jvp(lambda x: gated_rms_norm(x, z, weight, 2), x, along)
+    torch.testing.assert_close(tangent, want)

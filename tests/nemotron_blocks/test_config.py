@@ -57,6 +57,15 @@ def test_configs_go_to_hugging_face_and_back(name):
     assert HybridConfig.from_hf(config.to_hf()) == config
 
 
+def test_what_others_read_in_the_file_is_handed_on():
+    given = HybridConfig(pattern="M", d_model=8, mamba_heads=8).to_hf()
+    ends = {"eos_token_id": [11, 12], "pad_token_id": 3, "max_position_embeddings": 131072}
+    config = HybridConfig.from_hf(given | ends | {"bos_token_id": 1, "rope_theta": 1e4})
+    assert config.others == ends | {"bos_token_id": 1}
+    assert config.to_hf() == given | config.others
+    assert config == HybridConfig.from_hf(given)  # the same model
+
+
 def test_presets_can_be_changed():
     config = HybridConfig.preset("nemotron-h-8b", vocab_size=100)
     assert config.vocab_size == 100

@@ -62,6 +62,16 @@ def test_drawn_tokens_depend_on_the_generator_alone():
     assert torch.equal(torch.stack(nucleus), greedy)
 
 
+def test_a_default_device_is_not_where_lists_are_read():
+    model = small_model("M*-M/*")
+    want = [t.tolist() for t in model.generate(PROMPTS, 6).tokens]
+    for speculative in (False, True):
+        with torch.device("meta"):  # as a GPU would be
+            budget = ThinkingBudget(50, close=2, open=1, newlines=(7,))
+            found = model.generate(PROMPTS, 6, stop=[60], budget=budget, speculative=speculative)
+        assert [t.tolist() for t in found.tokens] == want
+
+
 def test_a_budget_closes_thoughts_of_a_batch():
     model = small_model("M*-M")
     free = torch.stack(model.generate([[1, 9], [1, 4, 4]], 20).tokens)

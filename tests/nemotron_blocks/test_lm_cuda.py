@@ -58,6 +58,20 @@ def test_decoding_says_the_same(pattern):
         assert [t.tolist() for t in found.tokens] == expected
 
 
+@pytest.mark.parametrize("speculative", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_tokens_are_drawn_with_a_generator_of_either_device(device, speculative):
+    _, model = both("MEM*E/*E")
+    found = []
+    for _ in range(2):
+        generator = torch.Generator(device).manual_seed(5)
+        said = model.generate(
+            PROMPTS, 8, temperature=1.0, generator=generator, speculative=speculative
+        )
+        found.append([t.tolist() for t in said.tokens])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_replayed_graphs_say_the_same(pattern, monkeypatch):
     monkeypatch.setattr(step_graph, "REACH", 8)  # several recordings

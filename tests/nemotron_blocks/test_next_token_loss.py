@@ -42,6 +42,23 @@ def test_half_precision_loses_no_more_than_its_logits():
         assert (ours.double() - theirs.double()).norm() < 0.02 * theirs.double().norm()
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**16])
+def test_float16_keeps_gradients_of_a_mean_over_many_tokens(scale):
+    """A scale of the loss is there to keep them; GradScaler begins with 2^16."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(4500, 8, generator=generator).half().requires_grad_()
+    output = torch.randn(300, 8, generator=generator).half().requires_grad_()
+    targets = torch.randint(150, (4500,), generator=generator)  # half of them never
+    wide = [t.detach().double().requires_grad_() for t in (hidden, output)]
+    exact = torch.autograd.grad(scale * cross_entropy(wide[0] @ wide[1].T, targets), wide)
+    found = torch.autograd.grad(scale * next_token_loss(hidden, output, targets), (hidden, output))
+    for ours, theirs, allowed in zip(found, exact, (2e-2 if scale == 1.0 else 2e-3, 2e-3)):
+        assert ours.dtype == torch.float16
+        for part in (slice(None), slice(150, None)):
+            error = (ours[part].double() - theirs[part]).norm() / theirs[part].norm()
+            assert error < allowed
+
+
 def test_gradients_that_nobody_wants_are_not_made():
     hidden, output, targets = data()
     found = next_token_loss(hidden.detach(), output, targets)

@@ -1,11 +1,10 @@
 """Which implementation runs: a loop over long groups on CPU, products of all groups elsewhere."""
 
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
+from sparsetorch_kernels.autocast import as_given
 from sparsetorch_kernels.moe import cpu, grouped
 from sparsetorch_kernels.moe.routes import Needs, Routes
 
@@ -37,14 +36,6 @@ def backward(
     """
     with as_given(x):
         return _module(x, ptr, routes).backward(g, x, kept, ptr, up, down, routes, needs)
-
-
-def as_given(x: Tensor) -> AbstractContextManager:
-    """Where products are computed in the dtype of their operands, also under autocast."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def _module(x: Tensor, ptr: Tensor, routes: Routes | None) -> ModuleType:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch_kernels._register import watched
+from sparsetorch_kernels.autocast import as_given
 from sparsetorch_kernels.layout import Layout
 from sparsetorch_kernels.moe import backend, cpu, reference
 from sparsetorch_kernels.moe.checks import check_choice, check_experts, check_ptr, check_routes
@@ -64,7 +65,7 @@ def few_tokens_mlp(expert: Tensor, gate: Tensor, x: Tensor, up: Tensor, down: Te
     """
     check_experts(x, up, down)
     check_choice(expert, gate, x, up.shape[0])
-    with torch.no_grad(), backend.as_given(x):
+    with torch.no_grad(), as_given(x):
         return cpu.few_tokens(x, expert, gate, up, down)
 
 

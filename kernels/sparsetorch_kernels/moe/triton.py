@@ -105,7 +105,7 @@ def _activation_kernel(h, n, BLOCK: tl.constexpr, SUM: tl.constexpr):
     k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     value = tl.load(h + k, mask=k < n, other=0.0).to(SUM)
     # Not tl.maximum, which would turn a NaN into a zero.
-    tl.store(h + k, tl.where(value < 0, value * 0, value * value), mask=k < n)
+    tl.store(h + k, tl.where(value < 0, 0.0, value * value), mask=k < n)
 
 
 @triton.jit

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.linalg import vecdot
 from torch.nn.functional import silu
 
-from sparsetorch_kernels._register import watched
+from sparsetorch_kernels._register import transformed, watched
+from sparsetorch_kernels.autocast import as_given
 from sparsetorch_kernels.norm import reference
 from sparsetorch_kernels.norm.reference import to_wide
 
@@ -28,8 +29,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     float16, bfloat16, float32 or float64; means are in float32 (float64 for float64), and the
     result is rounded once, to the dtype of x. The weight may have another of these dtypes.
 
-    Differentiable any number of times, in reverse mode; it compiles. Raises TypeError or ValueError
-    naming the argument that does not fit. Equivalent to `torch.nn.functional.rms_norm` in float32.
+    Differentiable any number of times, in either mode; it compiles and maps. Raises TypeError or
+    ValueError naming the argument that does not fit. Equivalent to `torch.nn.functional.rms_norm`
+    in float32.
     """
     if not _fit(x, weight):
         _refuse(x, weight)
@@ -82,7 +84,7 @@ def _refuse(x: Tensor, weight: Tensor) -> None:
 
 
 def _call(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> Tensor:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or transformed():
         return reference.norm(x, z, weight, groups, eps)
     # To call a function of autograd takes as long as a short norm.
     if watched(x, weight) or (z is not None and watched(z)):
@@ -93,6 +95,11 @@ def _call(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) 
 def _forward(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> Tensor:
     if (kernels := _kernels(x, groups)) is not None:
         return kernels.forward(x, z, weight, groups, eps)
+    with as_given(x):
+        return _plain(x, z, weight, groups, eps)
+
+
+def _plain(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> Tensor:
     gated = to_wide(x) if z is None else silu(to_wide(z)).mul_(to_wide(x))
     if groups > 1:
         gated = gated.unflatten(-1, (groups, -1))
@@ -145,7 +152,8 @@ class _Norm(torch.autograd.Function):
         x, z, weight = ctx.saved_tensors
         kernels = None if torch.is_grad_enabled() else _kernels(x, ctx.groups)
         call = _backward if kernels is None else kernels.backward
-        return *call(g, x, z, weight, ctx.groups, ctx.eps), None, None
+        with as_given(x):
+            return *call(g, x, z, weight, ctx.groups, ctx.eps), None, None
 
 
 # `apply` asks for the signature on every call; computing it takes longer than a short norm.

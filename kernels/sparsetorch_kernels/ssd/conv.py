@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsetorch_kernels._register import watched
+from sparsetorch_kernels.autocast import as_given
 from sparsetorch_kernels.ssd import checks, reference
 from sparsetorch_kernels.ssd.scratch import Scratch
 
@@ -69,7 +70,8 @@ def causal_conv_step(
     _check(x, "b c", weight, bias, "state", state, activation)
     dtype = checks.sum_dtype(x.dtype)
     window_BKC = torch.cat([state, x[:, None]], 1)
-    y = torch.linalg.vecdot(window_BKC.to(dtype), weight.to(dtype).mT, dim=1)
+    with as_given(x):
+        y = torch.linalg.vecdot(window_BKC.to(dtype), weight.to(dtype).mT, dim=1)
     y = y if bias is None else y + bias
     return (F.silu(y) if activation else y).to(x.dtype), window_BKC[:, 1:].contiguous()
 

@@ -5,13 +5,13 @@ custom ops for `torch.compile`. The backward is written by hand; a second deriva
 goes through the reference, and forward mode is refused by PyTorch.
 """
 
-import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsetorch_kernels._register import watched
+from sparsetorch_kernels.autocast import as_given
 from sparsetorch_kernels.ssd import backend, checks, reference
 from sparsetorch_kernels.ssd.gemm import Arguments
 
@@ -75,7 +75,7 @@ def ssd_step(
     by PyTorch's own rules, any number of times.
     """
     groups = _check(x, dt, A, B, C, D, state, "b h p n", skip="l", state_name="state")
-    with _full_precision(x.device.type):
+    with as_given(x):
         return _step(x, dt, A, B, C, D, state, groups)
 
 
@@ -108,26 +108,19 @@ def _check(
     return sizes["g"], sizes["h"] // sizes["g"]
 
 
-def _full_precision(device: str) -> contextlib.AbstractContextManager:
-    """Without autocast, which would multiply in half precision what is given in float32."""
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return contextlib.nullcontext()
-    return torch.autocast(device, enabled=False)
-
-
 # The computation, without derivatives
 
 
 def _forward(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     arguments = Arguments(x, dt, A, B, C, D, seq_idx)
-    with _full_precision(x.device.type):
+    with as_given(x):
         return backend.forward(arguments, initial_state, chunk_size, keep)
 
 
 def _backward(grad_y, grad_final, decayed, states, x, dt, A, B, C, D, seq_idx, chunk_size):
     """The gradients of x, dt, A, B, C, D and the initial state, the latter in their sums' dtype."""
     arguments = Arguments(x, dt, A, B, C, D, seq_idx)
-    with _full_precision(x.device.type):
+    with as_given(x):
         g = backend.backward(arguments, decayed, states, grad_y, grad_final, chunk_size)
     return g.x_BLHP, g.dt_BLH, g.A_H.to(A.dtype), g.B_BLGN, g.C_BLGN, g.D_H, g.state_BHPN
 
@@ -168,7 +161,7 @@ def _twice_differentiable(ctx, grad_y, grad_final):
         wide: Any = [None if t is None else t.to(dtype) for t in tensors]
         return reference.ssd_chunked(*wide, seq_idx_BL=seq_idx, chunk_size=chunk)
 
-    with _full_precision(inputs[0].device.type):
+    with as_given(inputs[0]):
         return *reference.gradients(call, inputs, (grad_y, grad_final)), None, None
 
 
