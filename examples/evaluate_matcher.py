@@ -5,9 +5,9 @@
 
 Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
 devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
-each, average precision over all pairs, precision, recall and F1 at the threshold that follows from
-the checkpoint, and recall of the candidates; the users that come of the pairs; pairs a second. With
---pictures also FOLDER/stages_A.png and so on: which share of the true pairs each stage finds.
+each, average precision over all pairs, precision, recall and F1 at the checkpoint's threshold, and
+recall of the candidates; the users that come of the pairs; pairs a second. With --pictures also
+FOLDER/stages_A.png and so on: which share of the true pairs each stage finds.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to write")
     options = parser.parse_args(arguments)
+    if not options.out.absolute().parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.absolute().parent}")
     found = evaluate(load_matcher(options.checkpoint), load_xdt(options.data))
     text = json.dumps(found, indent=1)
     partial = options.out.with_name(options.out.name + ".partial")

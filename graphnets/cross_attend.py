@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphnets.ragged import Ragged
+from sparsetorch_kernels import as_given
 
 SMALLEST = 16  # rows of the smallest bucket
 
@@ -53,10 +54,9 @@ def cross_attend(ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor) -> 
     if not len(pairs):
         empty = features.new_zeros(0, features.shape[1])
         return Attended(Ragged(shape[0], empty), Ragged(shape[1], empty))
-    if keys.device.type == "cpu":
-        first, second = _PairByPair.apply(ptr, keys, features, pairs)
-    else:
-        first, second = _by_buckets(ptr, keys, features, pairs)
+    attend = _PairByPair.apply if keys.is_cpu else _by_buckets
+    with as_given(keys):
+        first, second = attend(ptr, keys, features, pairs)
     return Attended(Ragged(shape[0], first), Ragged(shape[1], second))
 
 
@@ -96,25 +96,40 @@ class _PairByPair(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_first: Tensor, to_second: Tensor) -> tuple[Tensor | None, ...]:
-        ptr, keys, features, pairs, first, second = ctx.saved_tensors
-        members, places = _slices(ptr), _places(ptr, pairs)
-        to_keys, to_features = torch.zeros_like(keys), torch.zeros_like(features)
-        # The part of softmax's derivative that is one number a row: (G . Y), for all rows at once.
-        along_rows = (to_first * first).sum(1, keepdim=True)
-        along_columns = (to_second * second).sum(1)
-        for (v, w), (a, b, c, d) in zip(pairs.tolist(), places):
-            rows_v, rows_w = members[v], members[w]
-            K_v, K_w, X_v, X_w = keys[rows_v], keys[rows_w], features[rows_v], features[rows_w]
-            G_v, G_w = to_first[a:b], to_second[c:d]
-            scores = K_v @ K_w.T
-            by_row, by_column = scores.softmax(1), scores.softmax(0)
-            to_features[rows_w].addmm_(by_row.T, G_v)
-            to_features[rows_v].addmm_(by_column, G_w)
-            to_scores = (G_v @ X_w.T).sub_(along_rows[a:b]).mul_(by_row)
-            to_scores += (X_v @ G_w.T).sub_(along_columns[c:d]).mul_(by_column)
-            to_keys[rows_v].addmm_(to_scores, K_w)
-            to_keys[rows_w].addmm_(to_scores.T, K_v)
-        return None, to_keys, to_features, None
+        ptr, keys, features, pairs, *results = ctx.saved_tensors
+        with as_given(keys):
+            found = _gradients(ptr, keys, features, pairs, *zip(results, (to_first, to_second)))
+        return None, *found, None
+
+
+def _gradients(
+    ptr: Tensor,
+    keys: Tensor,
+    features: Tensor,
+    pairs: Tensor,
+    of_first: tuple[Tensor, Tensor],
+    of_second: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The gradients of keys and features, from either result and its gradient."""
+    (first, to_first), (second, to_second) = of_first, of_second
+    members, places = _slices(ptr), _places(ptr, pairs)
+    to_keys, to_features = torch.zeros_like(keys), torch.zeros_like(features)
+    # The part of softmax's derivative that is one number a row: (G . Y), for all rows at once.
+    along_rows = (to_first * first).sum(1, keepdim=True)
+    along_columns = (to_second * second).sum(1)
+    for (v, w), (a, b, c, d) in zip(pairs.tolist(), places):
+        rows_v, rows_w = members[v], members[w]
+        K_v, K_w, X_v, X_w = keys[rows_v], keys[rows_w], features[rows_v], features[rows_w]
+        G_v, G_w = to_first[a:b], to_second[c:d]
+        scores = K_v @ K_w.T
+        by_row, by_column = scores.softmax(1), scores.softmax(0)
+        to_features[rows_w].addmm_(by_row.T, G_v)
+        to_features[rows_v].addmm_(by_column, G_w)
+        to_scores = (G_v @ X_w.T).sub_(along_rows[a:b]).mul_(by_row)
+        to_scores += (X_v @ G_w.T).sub_(along_columns[c:d]).mul_(by_column)
+        to_keys[rows_v].addmm_(to_scores, K_w)
+        to_keys[rows_w].addmm_(to_scores.T, K_v)
+    return to_keys, to_features
 
 
 def _slices(ptr: Tensor) -> list[slice]:

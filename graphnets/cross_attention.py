@@ -46,7 +46,7 @@ class CrossAttention(nn.Module):
     def forward(self, ptr: Tensor, x: Tensor, pairs: Tensor) -> Tensor:
         """Log-odds (k,) of pairs (k, 2) of graphs; graph v has rows ptr[v] to ptr[v + 1]."""
         beta = torch.sigmoid(self.filter(x))
-        found = cross_attend(ptr, self.keys(x), x, pairs)
+        found = cross_attend(ptr, self.keys(x).to(x.dtype), x, pairs)  # autocast may differ
         sides = [self._explained(ptr, x, beta, pairs[:, side], found[side]) for side in range(2)]
         there, back = torch.cat(sides, 1), torch.cat(sides[::-1], 1)
         return (self.score(there) + self.score(back))[:, 0] / 2

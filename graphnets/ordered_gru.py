@@ -68,7 +68,7 @@ class OrderedGRUConv(nn.Module):
         # Products with the features are taken once a node, not once each time that it is read.
         read = nn.functional.linear(x, cell.weight_ih, cell.bias_ih).index_select(0, steps.values)
         counts: list[int] = steps.lengths.tolist()
-        state = x.new_zeros(len(order), cell.hidden_size)
+        state = read.new_zeros(len(order), cell.hidden_size)  # of autocast's dtype, if it is on
         ended = []
         for step, n in zip(read.split(counts), counts):
             # Split, not sliced: the derivative of a slice is as large as what it was cut from.
@@ -145,7 +145,18 @@ def ordered_neighbours(neighbours: Ragged | CSRTensor | Tensor, m: int) -> Ragge
 def _by_value(A: CSRTensor) -> Ragged:
     if A.values.ndim != 1:
         raise ValueError(f"neighbours: expected one matrix, got a batch {tuple(A.shape)}")
-    by_time = A.values.detach().argsort(stable=True)
+    times = A.values.detach()
+    # On a GPU the CPU would have to wait for each.
+    if times.device.type == "cpu" and len(times):
+        low, high = (float(bound) for bound in times.aminmax())
+        if not low <= high:  # NaN
+            raise ValueError("neighbours: expected a time or rank of each edge, got NaN")
+        if times.dtype != torch.float64 and max(-low, high) > 2 / torch.finfo(times.dtype).eps:
+            raise ValueError(
+                f"neighbours: {times.dtype} does not tell apart times as large as {high:g}; take "
+                "float64, or the rank of each edge"
+            )
+    by_time = times.argsort(stable=True)
     row = A.pattern.row.long()
     order = by_time[row[by_time].argsort(stable=True)]
     return Ragged(A.pattern.crow.long(), A.pattern.col.long()[order])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from sparsetorch import Pattern
+from sparsetorch import CSRTensor, Pattern, block_diag
 from sparsetorch.incidence import incidence
 from sparsetorch_kernels import Layout, spmm
 
@@ -69,6 +70,31 @@ class TwoLevelGraph:
         }
         none = {name: torch.zeros(n, 0, device=cross.device) for name, n in rows.items()}
         return cls(fine, coarse, cross, **none | features)
+
+    @classmethod
+    def batch(cls, graphs: Sequence[Self]) -> Self:
+        """Many graphs as one: nodes and edges come graph after graph, no edge leads to another.
+
+        Raises:
+            ValueError: there is none; numbers of features or devices differ.
+            TypeError: dtypes of features differ.
+        """
+        if not graphs:
+            raise ValueError("graphs: expected at least one")
+        found: dict[str, Any] = {}
+        for name in ("fine", "coarse", "cross"):
+            patterns = [getattr(graph, name) for graph in graphs]
+            ones = [CSRTensor(p, torch.ones(p.nnz, device=p.device)) for p in patterns]
+            found[name] = block_diag(ones).pattern
+        for name in ("fine_nodes", "coarse_nodes", "fine_edges", "coarse_edges", "cross_edges"):
+            features = [getattr(graph, name) for graph in graphs]
+            widths, dtypes = ({x.shape[1] for x in features}, {x.dtype for x in features})
+            if len(widths) > 1:
+                raise ValueError(f"{name}: expected one number of features, got {sorted(widths)}")
+            if len(dtypes) > 1:
+                raise TypeError(f"{name}: expected one dtype, got {sorted(map(str, dtypes))}")
+            found[name] = torch.cat(features)
+        return cls(**found)
 
     @cached_property
     def to_fine(self) -> Incidence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import scipy.sparse as sp
@@ -42,14 +43,27 @@ def evaluate(module: PairMatcher, logs: Logs, min_visits: int = 20) -> dict[str,
         the same of candidate pairs alone, where true pairs that are no candidates are missed;
         "pairs_per_second", which counts everything from the logs to the scores; and, if the
         checkpoint decides, "stages", see `stages`, and "users", what correlation clustering makes
-        of the pairs.
+        of the pairs. Of a task without a true pair only "devices", and "note", which says so.
 
     Raises:
         ValueError: no user has two devices.
+
+    Warns:
+        UserWarning: the matcher was trained on some of these devices; there are far fewer or more
+            of them than its decisions were fitted to.
     """
     module.eval()
+    seen = module.trained_on(logs)
+    if seen:
+        warnings.warn(
+            f"logs: the matcher was trained on {seen} of these {len(logs)} devices, and knows them",
+            stacklevel=2,
+        )
     known = vocabulary(week_slices(logs, min_visits), module.frequencies)
-    return {task: _task(module, logs, task, known, min_visits) for task in TASKS}
+    found = {task: _task(module, logs, task, known, min_visits) for task in TASKS}
+    if all("note" in metrics for metrics in found.values()):
+        raise ValueError(f"logs: {found['A']['note']}")
+    return found
 
 
 def _task(
@@ -59,7 +73,8 @@ def _task(
     pairs = task_pairs(own, task)
     labels = same_user(own.users, pairs)
     if not bool(labels.any()):
-        raise ValueError(f"logs: task {task} has no pair of one user's devices among {len(own)}")
+        note = f"task {task} has no pair of one user's devices among {len(own)}"
+        return {"devices": len(own), "note": note}
     started = time.perf_counter()
     devices = encode_devices(module.matcher, own, known, module.token_vectors(known))
     scores = score_pairs(module.matcher, devices, pairs) + module.linear_scores(own, pairs, task)
@@ -68,6 +83,13 @@ def _task(
     chosen = near.contain(pairs)
     missed = int(labels[~chosen].sum())
     decision = module.decisions.get(task)
+    if decision is not None and not decision.fits(len(own)):
+        warnings.warn(
+            f"logs: task {task} has {len(own)} devices, and the decision was fitted to sets of "
+            f"{decision.devices}; scores that compare pairs with neighbours mean something else "
+            "there, so that the threshold does not suit them",
+            stacklevel=3,
+        )
     found = {
         "devices": len(own),
         **_metrics(scores, labels, decision, len(own), len(pairs)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graphnets.matching.features import FEATURES, PairFeatures
 from graphnets.matching.logistic import LogisticMatcher
-from graphnets.matching.logs import Logs
+from graphnets.matching.logs import Logs, fingerprints, week_slices
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.metrics import average_precision
 from graphnets.matching.pairs import same_user
@@ -22,7 +22,7 @@ from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pair
 from graphnets.matching.tgce_matcher import TGCEMatcher
 from graphnets.matching.training.episodes import Episode
 from graphnets.matching.training.lightning import LogsDataModule, MatchingData
-from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
+from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in, vocabulary
 from sparsetorch.resumable.checkpoints import check_checkpoint
 
 
@@ -80,6 +80,7 @@ class PairMatcher(L.LightningModule):
         self.frequencies: Frequencies | None = None
         self.known: Vocabulary | None = None
         self.vectors: Tensor | None = None
+        self.fingerprints = torch.zeros(0, dtype=torch.int64)  # of the training users' devices
         self.decisions = {
             task: Decision(**decisions[task]) for task in TASKS if decisions and task in decisions
         }
@@ -96,6 +97,18 @@ class PairMatcher(L.LightningModule):
             )
         self.known, self.vectors = data.known, data.vectors
         self.frequencies = data.known.frequencies()
+        if isinstance(data, LogsDataModule):
+            self._check_decisions(data)
+            self.fingerprints = fingerprints(data.training)
+
+    def _check_decisions(self, data: LogsDataModule) -> None:
+        folds = {name: data.hparams[name] for name in ("fold", "validation")}
+        left_out = {name: fold for name, fold in folds.items() if fold is not None}
+        if self.hparams["decisions"] and left_out:
+            raise ValueError(
+                f"decisions: those given have seen the labels of all users, and {left_out} leaves "
+                "some out for a test; take --model.decisions null"
+            )
 
     def on_fit_start(self) -> None:
         """Fit what is linear: it depends on the training users alone."""
@@ -140,13 +153,18 @@ class PairMatcher(L.LightningModule):
 
     def validation_step(self, logs: Logs, batch_idx: int) -> None:
         """All tasks on the validation users' devices: average precision, and how to decide."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        known = self.known
+        if isinstance(data, LogsDataModule) and not data.hparams["transductive"]:
+            weeks = week_slices(logs, data.hparams["min_visits"])
+            known = vocabulary(weeks, self.frequencies)
         for task in TASKS:
             own = task_logs(logs, task)
             pairs = task_pairs(own, task)
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
                 continue
-            scores = self.scores(own, pairs, task=task)
+            scores = self.scores(own, pairs, known, task)
             shift = not (self.matcher.transductive or self.linear)
             self.decisions[task] = Decision.fit(scores, labels, len(own), shift)
             precision = average_precision(scores, labels)
@@ -205,12 +223,17 @@ class PairMatcher(L.LightningModule):
             found[ours] = torch.where((place >= 0)[:, None], self.vectors[place], 0.0)
         return found
 
+    def trained_on(self, logs: Logs) -> int:
+        """How many of these devices are those that it was trained on, by their visits."""
+        return int(torch.isin(fingerprints(logs), self.fingerprints).sum())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the tokens' frequencies and vectors, and how to decide."""
         known = self.frequencies
         checkpoint["matching"] = {
             "frequencies": None if known is None else asdict(known),
             "vectors": self.vectors,
+            "fingerprints": self.fingerprints,
             "decisions": {task: asdict(decision) for task, decision in self.decisions.items()},
         }
 
@@ -220,6 +243,7 @@ class PairMatcher(L.LightningModule):
         known = kept["frequencies"]
         self.frequencies = None if known is None else Frequencies(**known)
         self.vectors = kept["vectors"]
+        self.fingerprints = kept.get("fingerprints", self.fingerprints)
         self.decisions = {task: Decision(**values) for task, values in kept["decisions"].items()}
 
 

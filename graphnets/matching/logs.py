@@ -135,6 +135,12 @@ class Logs:
         Raises:
             ValueError: lengths or dtypes do not fit, or a device or page does not exist.
         """
+        for name, values in (("device", device), ("page", page), ("time", time)):
+            if values.shape != device.shape or values.ndim != 1 or values.dtype != torch.int64:
+                raise ValueError(
+                    f"{name}: expected int64 of shape ({len(device)},), one for each visit, got "
+                    f"{values.dtype} of shape {tuple(values.shape)}"
+                )
         n = len(names)
         by_time = time.argsort(stable=True)
         order = by_time[device[by_time].argsort(stable=True)]
@@ -224,3 +230,12 @@ def week_slices(logs: Logs, min_visits: int = 20) -> Logs:
         period,
         device,
     )
+
+
+def fingerprints(logs: Logs) -> Tensor:
+    """(n,) int64, the same for devices with the same visits; 0 for empty logs."""
+    visit = (logs.time * 6364136223846793005) ^ (
+        logs.pages.prefixes[logs.page.values].sum(1) * 1442695040888963407
+    )
+    visit = (visit ^ (visit >> 29)) * -4417276706812531889
+    return torch.zeros(len(logs), dtype=torch.int64).index_add(0, logs.page.row, visit)

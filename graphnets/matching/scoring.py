@@ -62,9 +62,13 @@ def score_pairs(
     A transductive matcher, whose scores depend on all the devices, does all pairs at once.
 
     Raises:
-        ValueError: a device does not exist.
+        ValueError: a device does not exist, or is paired with itself.
     """
     check_numbers(pairs, len(devices))
+    alike = (pairs[:, 0] == pairs[:, 1]).nonzero()
+    if len(alike):
+        k = int(alike[0])
+        raise ValueError(f"pairs: pair {k} is of device {int(pairs[k, 0])} with itself")
     if matcher.transductive:
         return matcher.score(devices, pairs).cpu()
     scores = torch.empty(len(pairs))

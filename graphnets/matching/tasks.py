@@ -41,18 +41,23 @@ def task_pairs(logs: Logs, task: Task) -> Tensor:
 class Decision:
     """From scores to probabilities and to a threshold, for any number of devices.
 
+    The threshold is that of the highest F1 on the pairs that it was fitted to, or a probability of
+    one half if that is lower: the best one is half the F1 (Z. Lipton, C. Elkan, B. Naryanaswamy,
+    ECML 2014). Each pair is decided on by itself: where none is as probable, none is called true.
+
     The more devices, the smaller the share of true pairs among all. What stays is how many true
     partners a device has on average, so that probabilities are shifted to the share that follows,
-    and the threshold is the one with the highest expected F1. No label of the pairs that are
-    decided on is looked at. Scores that compare a pair with the neighbours of both devices fall by
-    themselves where there are more devices; for them there is no shift.
+    and the threshold with them. Scores that compare a pair with the neighbours of both devices fall
+    by themselves where there are more devices; for them there is no shift, but they mean the same
+    only among about as many devices: see `fits`.
 
     Attributes:
         slope, offset: of Platt's scaling.
         prior: the share of true pairs among those that it was fitted to.
         partners: true pairs for each device there.
-        threshold: with the highest F1 there.
+        threshold: the lowest score of a pair called true there.
         shift: whether probabilities are shifted.
+        devices: of a set that it was fitted to, on average; 0 where that is not known.
     """
 
     slope: float
@@ -61,10 +66,16 @@ class Decision:
     partners: float
     threshold: float
     shift: bool = True
+    devices: int = 0
 
     @classmethod
-    def fit(cls, scores: Tensor, labels: Tensor, n_devices: int, shift: bool = True) -> Decision:
-        """From scores (k,) of pairs of people that the matcher was not trained on, and labels."""
+    def fit(
+        cls, scores: Tensor, labels: Tensor, n_devices: int, shift: bool = True, sets: int = 1
+    ) -> Decision:
+        """From scores (k,) of pairs of people that the matcher was not trained on, and labels.
+
+        `n_devices` are those of all `sets`, within which the pairs are.
+        """
         platt = PlattScaling.fit(scores, labels)
         true = int(labels.sum())
         return cls(
@@ -74,7 +85,12 @@ class Decision:
             true / n_devices,
             best_threshold(scores, labels),
             shift,
+            round(n_devices / sets),
         )
+
+    def fits(self, n_devices: int) -> bool:
+        """Whether scores among so many devices mean what they meant where it was fitted."""
+        return self.shift or not self.devices or 1 / 3 <= n_devices / self.devices <= 3
 
     def probabilities(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
         """That pairs are true, (k,) float64.
@@ -91,32 +107,19 @@ class Decision:
         return shift_prior(found, self.prior, share)
 
     def decide(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
-        """Which pairs to call true, (k,) bool: those above the threshold of highest expected F1.
+        """Which pairs to call true, (k,) bool.
 
         Arguments are those of `probabilities`.
         """
-        return expected_best(self.probabilities(scores, n_devices, n_pairs))
+        return self.weights(scores, n_devices, n_pairs) > 0
 
     def weights(self, scores: Tensor, n_devices: int, n_pairs: int) -> Tensor:
-        """Log-odds less those of the least probable pair called true: weights for clustering.
+        """Log-odds less those of the threshold: weights for clustering, above 0 for true pairs.
 
         Arguments are those of `probabilities`.
         """
         odds = self.probabilities(scores, n_devices, n_pairs).logit(1e-9)
-        chosen = expected_best(odds.sigmoid())
-        return odds - odds[chosen].min() + 1e-3 if bool(chosen.any()) else odds
-
-
-def expected_best(probabilities: Tensor) -> Tensor:
-    """The most probable pairs, as many as make the expected F1 highest, (k,) bool.
-
-    Expected true pairs over the mean of the pairs found and the pairs expected to be true.
-    """
-    if not len(probabilities):
-        return torch.zeros(0, dtype=torch.bool)
-    ranked, order = probabilities.sort(descending=True)
-    found = torch.arange(1, len(ranked) + 1, dtype=ranked.dtype)
-    best = int((2 * ranked.cumsum(0) / (found + ranked.sum())).argmax())
-    chosen = torch.zeros(len(ranked), dtype=torch.bool)
-    chosen[order[: best + 1]] = True
-    return chosen
+        # In the precision of the scores, of which the threshold is one.
+        threshold = torch.tensor(self.threshold, dtype=scores.dtype).double()
+        least = PlattScaling(self.slope, self.offset).log_odds(threshold)
+        return odds - min(float(least), 0.0) + 1e-6

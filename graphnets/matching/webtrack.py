@@ -71,8 +71,9 @@ def load_webtrack(path: str | Path) -> Logs:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
     """Line, panelist, kind, time in ms and address of each visit."""
-    reader = csv.reader(line.decode(errors="replace") + "\n" for line in lines(path))
-    header = next(reader, [])
+    text = (line.decode(errors="replace") + "\n" for line in lines(path))
+    reader = csv.reader(text, strict=True)  # else an open quote swallows the lines behind it
+    header = [name.removeprefix("\ufeff") for name in next(reader, [])]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise line_error(path, 1, f"no column {missing[0]!r}; found {header}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,13 @@ from graphnets.stable import stable_ids
 
 COLUMNS = ("user", "device", "is_app", "ts", "subdomain", "sld", "tld", "path", "title")
 EMPTY = 0  # the id of a part that an address does not have
+RANGES = {"device": (0, 1), "is_app": (0, 1), "ts": (0, 9_999_999_999)}
+MEANINGS = {
+    "device": "0 (desktop) or 1 (mobile)",
+    "is_app": "0 or 1",
+    "ts": "seconds since 1970, up to the year 2286",
+    "user": "numbers of known users, at least 0,",
+}
 
 
 def load_xdt(path: str | Path) -> Logs:
@@ -35,7 +44,8 @@ def load_xdt(path: str | Path) -> Logs:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not whole, or an array is missing, of another length, or not of integers.
+        ValueError: it is not whole, or an array is missing, of another length, not of integers, or
+            has numbers that make no sense, such as times in milliseconds.
     """
     arrays = _read(Path(path))
     parts = np.stack([arrays[name] for name in ("sld", "tld", "subdomain", "path", "title")], 1)
@@ -58,24 +68,38 @@ def load_xdt(path: str | Path) -> Logs:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"path: no file {path}; expected an xdt.npz")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"path: {path} is not a whole .npz file (it is no zip archive)")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in COLUMNS if name not in file]
             if missing:
                 raise ValueError(f"path: {path} has no array {missing[0]!r}; found {list(file)}")
-            arrays = {name: file[name] for name in COLUMNS}
+            arrays = {name: _read_array(path, file, name) for name in COLUMNS}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(f"path: {path} is not a whole .npz file ({error})") from None
-    length = len(arrays["user"])
+    shape = arrays["user"].shape if arrays["user"].ndim == 1 else ("visits",)
     for name, array in arrays.items():
-        if array.shape != (length,) or array.dtype.kind not in "iu":
+        if array.shape != shape or array.dtype.kind not in "iu":
             raise ValueError(
-                f"{name}: expected {length} integers in {path}, got {array.dtype} of shape "
+                f"{name}: expected integers of shape {shape} in {path}, got {array.dtype} of shape "
                 f"{array.shape}"
             )
-    if not np.isin(arrays["device"], (0, 1)).all():
-        raise ValueError(f"device: expected 0 (desktop) or 1 (mobile) in {path}")
+        low, high = RANGES.get(name, (0, 2**63 - 1))
+        wrong = np.flatnonzero((array < low) | (array > high))
+        if len(wrong):
+            raise ValueError(
+                f"{name}: expected {MEANINGS.get(name, 'ids of at least 0')} in {path}, got "
+                f"{array[wrong[0]]} at visit {wrong[0]}"
+            )
     return {name: array.astype(np.int64) for name, array in arrays.items()}
+
+
+def _read_array(path: Path, file: Any, name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f"{name}: the array in {path} cannot be read ({error})") from None
 
 
 def _prefixes(parts: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@ import torch
 
 from graphnets import cross_attend as module
 from graphnets.cross_attend import cross_attend, cross_attend_reference
+from graphnets.cross_attention import CrossAttention
 
 PAIRS = torch.tensor([[0, 1], [2, 0], [3, 3], [1, 2], [0, 1]])
 
@@ -79,3 +80,15 @@ def test_wrong_arguments_are_named():
         cross_attend(ptr, keys.float(), features, PAIRS)
     with pytest.raises(ValueError, match="ptr: expected to rise from 0 to 60"):
         cross_attend(ptr[:-1], keys, features, PAIRS)
+
+
+def test_autocast_changes_scores_by_its_rounding_alone():
+    torch.manual_seed(0)
+    module, x = CrossAttention(8, 16), torch.randn(9, 8)
+    ptr, pairs = torch.tensor([0, 3, 4, 9]), torch.tensor([[0, 1], [2, 0], [1, 2]])
+    want = module(ptr, x, pairs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(ptr, x, pairs)
+    torch.testing.assert_close(found.float(), want, atol=5e-2, rtol=0)
+    nan = module(ptr, x.index_fill(0, torch.tensor([3]), torch.nan), pairs)
+    assert nan.isnan().tolist() == [True, False, True]  # pairs with that graph, and no others

@@ -118,6 +118,23 @@ def test_every_parameter_and_feature_gets_a_gradient():
         assert leaf.grad.abs().max() > 0, name
 
 
+def test_a_graph_has_the_same_embeddings_alone_and_in_a_batch():
+    net = network()
+    graphs = [random_graph(seed=5), random_graph(1, 1, seed=9), random_graph(6, 3, seed=13)]
+    x, y = net(TwoLevelGraph.batch(graphs))
+    alone = [net(graph) for graph in graphs]
+    torch.testing.assert_close(x, torch.cat([one for one, _ in alone]))
+    torch.testing.assert_close(y, torch.cat([other for _, other in alone]))
+    with pytest.raises(ValueError, match="graphs: expected at least one"):
+        TwoLevelGraph.batch([])
+    wider = replace(graphs[0], coarse_nodes=torch.zeros(4, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"coarse_nodes: expected one number of .* got \[3, 5\]"):
+        TwoLevelGraph.batch([graphs[1], wider])
+    half = replace(graphs[0], fine_edges=graphs[0].fine_edges.float())
+    with pytest.raises(TypeError, match="fine_edges: expected one dtype"):
+        TwoLevelGraph.batch([graphs[1], half])
+
+
 def test_shapes_that_do_not_fit():
     graph = random_graph()
     with pytest.raises(ValueError, match=r"fine_nodes: expected \(9, features\), got \(8, 2\)"):

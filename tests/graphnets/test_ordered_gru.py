@@ -123,3 +123,25 @@ def test_other_mistakes_are_named():
         layer(ragged(LISTS[:2]), torch.randn(4, 2))
     with pytest.raises(TypeError, match=r"neighbours: .* got list"):
         layer([[0]], torch.randn(4, 2))  # pyright: ignore[reportArgumentType]
+
+
+def test_times_that_have_no_order_are_refused():
+    conv = OrderedGRUConv(3, 4)
+    x, pattern = torch.randn(3, 3), torch.tensor([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    matrix = CSRTensor.from_dense(pattern.double())
+    late = 1_461_500_000 + torch.arange(6, dtype=torch.float64)
+    conv(matrix.with_values(late), x)
+    with pytest.raises(ValueError, match="float32 does not tell apart times"):
+        conv(matrix.with_values(late.float()), x)
+    with pytest.raises(ValueError, match="got NaN"):
+        conv(matrix.with_values(late.where(late != late[3], torch.nan)), x)
+
+
+def test_under_autocast_states_are_of_its_dtype():
+    conv, x = OrderedGRUConv(3, 4, with_self=True), torch.randn(5, 3)
+    edges = torch.tensor([[0, 1, 2, 3, 4, 1], [1, 1, 3, 0, 2, 4]])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(edges, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), conv(edges, x), atol=2e-2, rtol=0)
+    found.float().sum().backward()

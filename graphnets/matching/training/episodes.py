@@ -108,7 +108,8 @@ class WindowEpisodes(Dataset[Episode]):
         seed: of all draws.
 
     Raises:
-        ValueError: a user is not known, or a number is out of range.
+        ValueError: a user is not known, a number is out of range, or there are not two people with
+            so many visits; of an episode, that there is no window of two people with so many.
     """
 
     def __init__(
@@ -140,6 +141,11 @@ class WindowEpisodes(Dataset[Episode]):
         self.people = [
             (long & (logs.users == user)).nonzero()[:, 0] for user in logs.users[long].unique()
         ]
+        if len(self.people) < 2:
+            raise ValueError(
+                f"logs: {len(self.people)} people have {min_visits} visits on one device; pairs "
+                "need two people at least"
+            )
 
     def __len__(self) -> int:
         """Episodes an epoch."""
@@ -151,7 +157,14 @@ class WindowEpisodes(Dataset[Episode]):
         generator = torch.Generator().manual_seed(number % 2**63)
         chosen = torch.randperm(len(self.people), generator=generator)[: self.users]
         devices = torch.cat([self._devices(self.people[k], generator) for k in chosen.tolist()])
-        return self._with_pairs(self._windows(devices, generator), generator)
+        drawn = self._windows(devices, generator)
+        if len(drawn.users.unique()) < 2:
+            raise ValueError(
+                f"logs: of {len(devices)} windows of {self.days[0]:g} to {self.days[1]:g} days "
+                f"only {len(drawn)} have {self.min_visits} visits; take longer ones or fewer "
+                "visits, and see whether times are in milliseconds"
+            )
+        return self._with_pairs(drawn, generator)
 
     def _devices(self, own: Tensor, generator: torch.Generator) -> Tensor:
         """`per_user` devices of a person, each of them about as often."""

@@ -29,7 +29,7 @@ class MatchingData(ResumableDataModule):
     """What a data module gives a matcher to train on, whatever it comes from.
 
     Attributes:
-        known: the vocabulary of all logs, labels not looked at.
+        known: a vocabulary of the logs; no label is looked at.
         vectors: of its tokens, or None.
         episodes: for training.
     """
@@ -153,6 +153,11 @@ class LogsDataModule(MatchingData):
         episodes: an epoch.
         users, per_user, days, min_visits, negatives, seed: of `WindowEpisodes`.
         vectors: width of the tokens' vectors; 0 for none.
+        transductive: whether frequencies and vectors of tokens are those of all logs, the left-out
+            users' too, whose labels are not looked at; else of the training users'.
+
+    Raises:
+        ValueError: there are no such folds, or one is both.
     """
 
     def __init__(
@@ -170,8 +175,16 @@ class LogsDataModule(MatchingData):
         negatives: int = 0,
         vectors: int = 0,
         seed: int = 0,
+        transductive: bool = False,
     ) -> None:
         super().__init__()
+        for name, number in (("fold", fold), ("validation", validation)):
+            if number is not None and not 0 <= number < folds:
+                raise ValueError(f"{name}: expected a fold from 0 to {folds - 1}, got {number}")
+        if fold is not None and fold == validation:
+            raise ValueError(
+                f"validation: fold {fold} is left out for a test, which nothing may be chosen by"
+            )
         self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
@@ -180,13 +193,13 @@ class LogsDataModule(MatchingData):
             return
         h = self.hparams
         logs = load_xdt(Path(h["path"]))
-        weeks = week_slices(logs, h["min_visits"])
-        self.known = vocabulary(weeks)
-        if h["vectors"]:
-            self.vectors = token_vectors(weeks, self.known, h["vectors"])
         fold = user_folds(logs.users, h["folds"], h["fold_seed"], logs.kinds)
         left_out = torch.tensor([f for f in (h["fold"], h["validation"]) if f is not None])
         self.training = logs.select((~torch.isin(fold, left_out)).nonzero()[:, 0])
+        weeks = week_slices(logs if h["transductive"] else self.training, h["min_visits"])
+        self.known = vocabulary(weeks)
+        if h["vectors"]:
+            self.vectors = token_vectors(weeks, self.known, h["vectors"])
         self.validation = logs.select(
             (fold == (-1 if h["validation"] is None else h["validation"])).nonzero()[:, 0]
         )

@@ -49,7 +49,10 @@ def two_devices():
 
 
 def write_xdt(path, n_users=15, seed=0):
-    """Drawn logs in the layout of the real ones: users with a desktop and a mobile device each."""
+    """Drawn logs in the layout of the real ones: users with a desktop and a mobile device each.
+
+    Users of another seed have other interests.
+    """
     rng = np.random.default_rng(seed)
     columns = {name: [] for name in COLUMNS}
     for user in range(n_users):
@@ -57,7 +60,9 @@ def write_xdt(path, n_users=15, seed=0):
             n = 150
             own = rng.random(n) < 0.5
             sld = np.where(
-                own, 1 + 3 * user + rng.integers(4, size=n), 1 + rng.integers(60, size=n)
+                own,
+                1 + (3 * user + 17 * seed) % 56 + rng.integers(4, size=n),
+                1 + rng.integers(60, size=n),
             )
             rows = {
                 "user": np.full(n, user + 100 * seed),
@@ -66,9 +71,9 @@ def write_xdt(path, n_users=15, seed=0):
                 "ts": np.sort(rng.integers(0, 21 * 86_400, size=n)) + 1_460_000_000,
                 "subdomain": np.zeros(n),
                 "sld": sld,
-                "tld": np.full(n, 200),
+                "tld": np.full(n, 999),
                 "path": rng.integers(300, 303, size=n),
-                "title": 400 + sld,
+                "title": 1000 + sld,
             }
             for name, values in rows.items():
                 columns[name].append(values)

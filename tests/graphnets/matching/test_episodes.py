@@ -58,9 +58,12 @@ def test_fewer_negatives_weigh_as_much_as_all():
 
 
 def test_windows_with_too_few_visits_are_left_out():
-    episode = window_episodes(min_visits=40, days=(1.0, 2.0))[0]
-    assert len(episode.logs) == 0
-    assert len(episode.pairs) == 0
+    whole = window_episodes(min_visits=1, days=(1.0, 8.0))[0]
+    episode = window_episodes(min_visits=25, days=(1.0, 8.0))[0]
+    assert 0 < len(episode.logs) < len(whole.logs)
+    assert int(episode.logs.page.lengths.min()) >= 25
+    with pytest.raises(ValueError, match="windows of 1 to 2 days only 0 have 40 visits"):
+        window_episodes(min_visits=40, days=(1.0, 2.0))[0]
 
 
 def times(logs, device):

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from small_logs import drawn_logs
 
-from graphnets.matching.logs import WEEK, Logs, Pages, week_slices
+from graphnets.matching.logs import WEEK, Logs, Pages, fingerprints, week_slices
 from graphnets.ragged import Ragged
 
 PAGES = Pages(
@@ -61,3 +62,18 @@ def test_parts_that_do_not_fit_are_refused():
         logs([0], [0], [1], users=torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="words: expected those of 2 pages, got 3"):
         Pages(PAGES.prefixes[:2], PAGES.words)
+
+
+def test_visits_of_other_lengths_are_refused():
+    visits = {"device": [0, 0, 1], "page": [0, 1, 0], "time": [3, 1, 2]}
+    for name, values in visits.items():
+        for wrong in (values[:2], values + values, [1.0, 1.0, 0.0]):
+            with pytest.raises(ValueError, match="one for each visit"):
+                logs(**(visits | {name: wrong}))
+
+
+def test_fingerprints_are_of_the_visits_alone():
+    logs = drawn_logs()
+    again = logs.select(torch.tensor([4, 2]))
+    assert torch.equal(fingerprints(again), fingerprints(logs)[[4, 2]])
+    assert len(fingerprints(logs).unique()) == len(logs)

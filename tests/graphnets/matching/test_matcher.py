@@ -139,5 +139,9 @@ def test_wrong_arguments_are_named():
         empty.periods,
         empty.sources,
     )
+    matcher = HGNNMatcher(2, width=0)
+    devices = encode_devices(matcher, LOGS, KNOWN)
+    with pytest.raises(ValueError, match="pairs: pair 1 is of device 3 with itself"):
+        score_pairs(matcher, devices, torch.tensor([[0, 1], [3, 3]]))
     with pytest.raises(ValueError, match="device 'd0' has no visit"):
         HGNNMatcher(2, width=0)(empty, KNOWN)

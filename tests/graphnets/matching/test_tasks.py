@@ -3,7 +3,7 @@ import torch
 from small_logs import drawn_logs
 
 from graphnets.matching.pairs import same_user
-from graphnets.matching.tasks import Decision, expected_best, task_logs, task_pairs
+from graphnets.matching.tasks import Decision, task_logs, task_pairs
 
 
 def test_tasks_differ_in_devices_and_pairs():
@@ -15,19 +15,6 @@ def test_tasks_differ_in_devices_and_pairs():
     cross = weeks.kinds[task_pairs(weeks, "B1")]
     assert bool((cross[:, 0] != cross[:, 1]).all())
     assert len(task_pairs(whole, "A")) == 9 * 9  # devices of either kind
-
-
-def test_the_best_expected_f1_is_that_of_all_sets():
-    probabilities = torch.tensor([0.9, 0.1, 0.55, 0.35, 0.05], dtype=torch.float64)
-    chosen = expected_best(probabilities)
-
-    def f1(mask):
-        found = probabilities[mask].sum()
-        return float(2 * found / (mask.sum() + probabilities.sum()))
-
-    sets = [torch.tensor([bool(k >> i & 1) for i in range(5)]) for k in range(1, 32)]
-    assert f1(chosen) == max(map(f1, sets))
-    assert len(expected_best(probabilities[:0])) == 0
 
 
 def gaussians(n_true, n_false, seed=0):
@@ -66,6 +53,35 @@ def test_weights_are_positive_for_the_pairs_called_true():
     decision = Decision.fit(scores, labels, 50)
     chosen = decision.decide(scores, 50, len(scores))
     assert torch.equal(decision.weights(scores, 50, len(scores)) > 0, chosen)
+
+
+def test_strangers_are_called_strangers():
+    scores, labels = gaussians(50, 500)
+    for shift in (True, False):
+        decision = Decision.fit(scores, labels, 50, shift)
+        assert not bool(decision.decide(scores[~labels].sort().values[:400], 29, 406).any())
+        found = decision.decide(scores, 50, len(scores))
+        if not shift:  # each pair by itself
+            alone = torch.cat([decision.decide(score[None], 2, 1) for score in scores])
+            assert torch.equal(alone, found)
+            assert torch.equal(found, scores >= decision.threshold)
+
+
+def test_no_threshold_is_above_one_half():
+    scores = torch.cat([torch.full((9,), 5.0), torch.linspace(-5, -2, 60)])
+    decision = Decision.fit(scores, scores > 0, 12, shift=False)  # any between -2 and 5 is as good
+    few = torch.tensor([4.0, 2.0, 1.0, -1.0, -3.0])
+    probabilities = decision.probabilities(few, 12, 66)
+    assert torch.equal(decision.decide(few, 12, 66), probabilities >= 0.5)
+
+
+def test_scores_among_neighbours_suit_as_many_devices():
+    scores, labels = gaussians(50, 500)
+    decision = Decision.fit(scores, labels, 100, shift=False, sets=4)
+    assert decision.devices == 25
+    assert decision.partners == 0.5
+    assert [decision.fits(n) for n in (8, 9, 25, 75, 76)] == [False, True, True, True, False]
+    assert Decision.fit(scores, labels, 100).fits(10_000)
 
 
 def test_labels_of_users():

@@ -80,6 +80,17 @@ def test_malformed_tables_name_file_and_line(tmp_path, text, message):
         load_webtrack(saved(tmp_path, text))
 
 
+def test_an_open_quote_swallows_nothing_and_a_byte_order_mark_is_no_name(tmp_path):
+    rows = [f"p,desktop,{1_500_000_000 + k},https://a.org/{k}" for k in range(20)]
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(["\ufeffpanelist_id,device,timestamp,url", *rows]))
+    assert len(load_webtrack(path).time) == 20
+    rows[5] = rows[5].replace("https", '"https')
+    path.write_text("\n".join(["panelist_id,device,timestamp,url", *rows]))
+    with pytest.raises(ValueError, match=r"visits.csv, line \d+"):
+        load_webtrack(path)
+
+
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="path: no file"):
         load_webtrack(tmp_path / "absent.csv")

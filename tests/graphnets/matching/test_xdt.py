@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,16 +49,53 @@ def test_files_that_are_not_whole_are_refused(tmp_path, arrays):
     with pytest.raises(ValueError, match="has no array 'title'"):
         load_xdt(path)
     path = saved(tmp_path, arrays | {"ts": arrays["ts"][:2]})
-    with pytest.raises(ValueError, match="ts: expected 4 integers"):
+    with pytest.raises(ValueError, match=r"ts: expected integers of shape \(4,\)"):
         load_xdt(path)
     path = saved(tmp_path, arrays | {"ts": arrays["ts"] + 0.5})
-    with pytest.raises(ValueError, match="ts: expected 4 integers"):
+    with pytest.raises(ValueError, match=r"ts: expected integers of shape \(4,\)"):
         load_xdt(path)
     path = saved(tmp_path, arrays | {"device": arrays["device"] + 1})
     with pytest.raises(ValueError, match="device: expected 0"):
         load_xdt(path)
     path.write_bytes(saved(tmp_path, arrays).read_bytes()[:200])
     with pytest.raises(ValueError, match="not a whole"):
+        load_xdt(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ts", 1_461_500_003_000, "ts: expected seconds since 1970.* got 1461500003000 at visit 2"),
+        ("ts", -5, "ts: expected seconds since 1970.* got -5 at visit 2"),
+        ("user", -1, "user: expected numbers of known users"),
+        ("user", 2**63, "user: expected numbers of known users"),
+        ("path", -7, "path: expected ids of at least 0"),
+        ("is_app", 2, "is_app: expected 0 or 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(tmp_path, arrays, name, value, message):
+    changed = arrays[name].astype(np.uint64 if value > 2**62 else np.int64)
+    changed[2] = value
+    with pytest.raises(ValueError, match=message):
+        load_xdt(saved(tmp_path, arrays | {name: changed}))
+
+
+def test_other_files_are_named(tmp_path, arrays):
+    path = tmp_path / "logs.npz"
+    path.write_text("user,device")
+    with pytest.raises(ValueError, match=r"logs.npz is not a whole .npz file"):
+        load_xdt(path)
+    with pytest.raises(ValueError, match=r"user: expected integers of shape"):
+        load_xdt(saved(tmp_path, arrays | {"user": np.int64(3)}))
+    with pytest.raises(ValueError, match=r"title: the array in .*logs.npz cannot be read"):
+        load_xdt(saved(tmp_path, arrays | {"title": np.array([None] * 4)}))
+    longer: dict[str, Any] = {name: np.tile(values, 500) for name, values in arrays.items()}
+    np.savez_compressed(path, **longer)
+    damaged = bytearray(path.read_bytes())
+    at = damaged.index(b"ts.npy") + 60
+    damaged[at : at + 40] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"logs.npz"):
         load_xdt(path)
 
 
