@@ -23,7 +23,7 @@ from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.problems.samples import log_uniform
 from ddm.setup import Setup, set_up
 
-FORMAT = 3  # raised when what a seed gives changes, so that old files are not mistaken for new ones
+FORMAT = 4  # raised when what a seed gives changes, so that old files are not mistaken for new ones
 STREAM = 1  # of random numbers: another one gives other meshes
 METHODS = tuple(PARTITIONERS)
 

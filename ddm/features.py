@@ -31,7 +31,8 @@ N_FEATURES = {
     "coarse_edges": 2,
     "cross_edges": 8,
 }
-ROUNDING = 1e-8  # row sums below it, relative to the diagonal, are zero
+TOUCHING = 0.02
+"""Of the diagonal: smaller row sums, as of weak Robin conditions, are as good as zero."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def _diagonal(d: Decomposition, exterior: Tensor) -> np.ndarray:
 
 
 def _touches_boundary(c: Condensed) -> np.ndarray:
-    """Whether some row of a subdomain does not sum to zero, (S,)."""
-    rough = np.abs(c.row_sum) > ROUNDING * c.diagonal
+    """Whether some row of a subdomain is far from summing to zero, (S,)."""
+    rough = np.abs(c.row_sum) > TOUCHING * c.diagonal
     return np.bincount(c.subdomain, weights=rough[c.node], minlength=c.n_subdomains) > 0
 
 

@@ -114,13 +114,27 @@ class SchwarzModule(L.LightningModule):
         """One matrix; gradients accumulate over several (`accumulate_grad_batches`)."""
         for dtype in dict.fromkeys((setup.A.dtype, torch.float64)):
             try:
-                loss = self.loss(setup.in_precision(dtype))
+                loss = self._with_gradients(self.loss(setup.in_precision(dtype)))
                 self.log("train/loss", loss, prog_bar=True, batch_size=1)
                 return loss
-            except SingularError:  # in float32 where coefficients jump by 1e6
+            except ValueError:  # singular, or beyond float32, where coefficients jump by 1e6
                 pass
         # Every process takes each step: one without gradients.
         return sum((0 * p.sum() for p in self.net.parameters()), torch.zeros(()))
+
+    def _with_gradients(self, loss: Tensor) -> Tensor:
+        """The loss, whose backward pass is over and has gone well.
+
+        Raises:
+            ValueError: a gradient is not finite, or a solve on the way met infinities.
+        """
+        parameters = list(self.net.parameters())
+        found = torch.autograd.grad(loss, parameters)
+        if not all(bool(g.isfinite().all()) for g in (loss, *found)):
+            raise SingularError("the loss or a gradient is not finite")
+        # A function with this value and these gradients, for whoever goes backward.
+        parts = (((p - p.detach()) * g).sum() for p, g in zip(parameters, found))
+        return loss.detach() + sum(parts, torch.zeros_like(loss))
 
     def score(self, setup: Setup) -> tuple[int, int]:
         """Stationary iterations to 1e-8: the learned method's, and those of its starting point."""

@@ -13,6 +13,7 @@ from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.matrix_properties import is_symmetric
 from ddm.problems.problem import Kind, Problem
+from ddm.problems.samples import MIXED
 from sparsetorch import CSRTensor
 
 COVERS = {"diffusion": {"poisson", "diffusion"}, "anisotropic": {"poisson", "anisotropic"}}
@@ -25,7 +26,7 @@ class Scope:
     """The class of a matrix, or the classes of a network's training.
 
     Attributes:
-        kinds: as `ddm.random_problem` names them, without "_3d".
+        kinds: as `ddm.random_problem` names them, without "_3d" and "_mixed".
         dimension: of the space; None is not known.
         block_size: unknowns a node.
         coordinates: whether they are known; of a network, whether its coarse spaces need them.
@@ -47,7 +48,7 @@ class Scope:
         if "kinds" not in known:
             return None
         try:
-            kinds = frozenset(json.loads(known["kinds"]))
+            kinds = frozenset(kind.removesuffix(MIXED) for kind in json.loads(known["kinds"]))
             dimension = int(known["dimension"]) if "dimension" in known else None
             size = int(known.get("block_size", "1"))
             return cls(kinds, dimension, size, bool(net.options["linear"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,9 +20,8 @@ from ddm.problems.graph import graph_laplacian
 from ddm.problems.helmholtz import helmholtz
 from ddm.problems.problem import Problem
 
-Draw = Callable[[Any, np.random.Generator, int], Problem]
+Draw = Callable[[Any, np.random.Generator, int, "Boundary"], Problem]
 LARGEST_CONTRAST = 1e6
-FREE = {"helmholtz": 1.0, "elasticity": 0.6}  # share of the boundary that carries unknowns
 
 
 def random_problem(kind: str, seed: int, n: int) -> Problem:
@@ -36,7 +36,10 @@ def random_problem(kind: str, seed: int, n: int) -> Problem:
             direction a cell); "convection_diffusion" (Peclet numbers of elements from 0.1 to
             10, one direction or a vortex); "elasticity"; "helmholtz" (at least ten elements a
             wavelength); each of these with "_3d"; or "graph_laplacian" (nearest neighbours in the
-            plane, random weights, grounded).
+            plane, random weights, grounded). "poisson_mixed", "diffusion_mixed" and
+            "anisotropic_mixed", these with "_3d" too, have u = 0 on 5 % to 95 % of the boundary
+            only, no flux or a Robin condition on the rest, and every fourth a reaction term;
+            elasticity is clamped on 10 % to 60 %, the others have u = 0 on all of it.
         seed: of the domain, the coefficients and the right-hand side.
         n: the wanted number of unknowns, at least 50; met to within some 20 %.
 
@@ -44,9 +47,9 @@ def random_problem(kind: str, seed: int, n: int) -> Problem:
         ValueError: another kind, or too small an n.
         GmshUnavailableError: gmsh cannot be loaded.
     """
-    base = kind.removesuffix("_3d") if isinstance(kind, str) else kind
-    if base not in (*KINDS, "graph_laplacian") or kind == "graph_laplacian_3d":
-        names = ", ".join([*KINDS, *(f"{name}_3d" for name in KINDS), "graph_laplacian"])
+    plane = kind.removesuffix("_3d") if isinstance(kind, str) else kind
+    if plane not in (*NAMES, "graph_laplacian") or kind == "graph_laplacian_3d":
+        names = ", ".join([*NAMES, *(f"{name}_3d" for name in NAMES), "graph_laplacian"])
         raise ValueError(f"kind: expected one of {names}; got {kind!r}")
     if not n >= 50:  # NaN, too
         raise ValueError(f"n: expected at least 50 unknowns, got {n}")
@@ -54,13 +57,63 @@ def random_problem(kind: str, seed: int, n: int) -> Problem:
     if kind == "graph_laplacian":
         return _neighbours(rng, n)
     dim = 3 if kind.endswith("_3d") else 2
+    base = plane.removesuffix(MIXED)
     nodes = n / dim if base == "elasticity" else n
-    fixed = 1 - FREE.get(base, 0.0)
+    boundary = Boundary.draw(rng, plane)
     if dim == 2:
-        mesh = random_mesh(seed, round(nodes + fixed * 3.2 * nodes ** (1 / 2)))
+        mesh = random_mesh(seed, round(nodes + boundary.held * 3.2 * nodes ** (1 / 2)))
     else:
-        mesh = _solid(seed, nodes, fixed)
-    return KINDS[base](mesh, rng, seed)
+        mesh = _solid(seed, nodes, boundary.held)
+    return KINDS[base](mesh, rng, seed, boundary)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The part of the boundary where the solution is given, and what the rest has.
+
+    Attributes:
+        held: share of the boundary's facets with given values.
+        mixed: whether the rest may have a Robin condition, and the equation a reaction term.
+    """
+
+    held: float = 1.0
+    mixed: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, kind: str) -> Self:
+        """Of a kind, without "_3d"."""
+        if kind.endswith(MIXED):
+            return cls(float(rng.uniform(0.05, 0.95)), mixed=True)
+        if kind == "elasticity":
+            return cls(float(rng.uniform(0.1, 0.6)))
+        return cls(0.0 if kind == "helmholtz" else 1.0)
+
+    def part(self, mesh: Any, rng: np.random.Generator) -> Callable[..., np.ndarray]:
+        """Where values are given: the side of a half space, or where a wave is low."""
+        frequency, phase = rng.normal(0, np.pi, mesh.dim()), rng.uniform(0, 2 * np.pi)
+        wavy = bool(rng.integers(2))
+
+        def level(*x: np.ndarray) -> np.ndarray:
+            along = np.tensordot(frequency, np.stack(x), 1)
+            return np.sin(2 * along + phase) if wavy else along
+
+        middle = mesh.p[:, mesh.facets[:, mesh.boundary_facets()]].mean(axis=1)
+        limit = np.quantile(level(*middle), self.held)
+        return lambda *x: level(*x) <= limit
+
+    def options(self, mesh: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Of `diffusion`."""
+        if not self.mixed:
+            return {}
+        held = self.part(mesh, rng)
+        found: dict[str, Any] = {"dirichlet": {held: 0.0}}
+        robin, reaction = rng.random(2)
+        if robin < 1 / 3:
+            alpha = log_uniform(rng, 1e-2, 1e2)
+            found["robin"] = {lambda *x: ~held(*x): (alpha, 0.0)}
+        if reaction < 1 / 4:
+            found["reaction"] = log_uniform(rng, 1e-1, 1e4)
+        return found
 
 
 def _solid(seed: int, nodes: float, fixed: float) -> Any:
@@ -95,23 +148,24 @@ def _size(mesh: Any) -> float:
     return float(np.median(np.linalg.norm(mesh.p[:, edges[0]] - mesh.p[:, edges[1]], axis=0)))
 
 
-def _poisson(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
-    return poisson(mesh, _wave(rng, mesh.dim()))
+def _poisson(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
+    return poisson(mesh, _wave(rng, mesh.dim()), **boundary.options(mesh, rng))
 
 
-def _diffusion(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
+def _diffusion(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
     field = (checkerboard, channels, inclusions)[int(rng.integers(3))]
     contrast = log_uniform(rng, 1, LARGEST_CONTRAST)
-    return diffusion(mesh, field(mesh, seed, contrast=contrast), _wave(rng, mesh.dim()))
+    k, wave = field(mesh, seed, contrast=contrast), _wave(rng, mesh.dim())
+    return diffusion(mesh, k, wave, **boundary.options(mesh, rng))
 
 
-def _anisotropic(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
+def _anisotropic(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
     cells = (1, 4)[int(rng.integers(2))]
     tensors = rotated_anisotropy(mesh, seed, ratio=log_uniform(rng, 1, 1e3), cells=cells)
-    return diffusion(mesh, tensors, _wave(rng, mesh.dim()))
+    return diffusion(mesh, tensors, _wave(rng, mesh.dim()), **boundary.options(mesh, rng))
 
 
-def _convection(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
+def _convection(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
     dim = mesh.dim()
     k = _size(mesh) / (2 * log_uniform(rng, 0.1, 10))
     direction = rng.standard_normal(dim)
@@ -128,28 +182,21 @@ def _convection(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
     return convection_diffusion(mesh, k, velocity, _wave(rng, dim))
 
 
-def _elasticity(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
-    """Clamped on the side of a random half space, free elsewhere; soft and stiff parts."""
+def _elasticity(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
+    """Clamped on some of the boundary, free elsewhere; soft and stiff parts."""
     dim = mesh.dim()
-    direction = rng.standard_normal(dim)
-    middle = mesh.p[:, mesh.facets[:, mesh.boundary_facets()]].mean(axis=1)
-    limit = np.quantile(direction @ middle, 0.4)
     stiff = checkerboard(mesh, seed, contrast=log_uniform(rng, 1, 1e3), cells=4)
     waves = [_wave(rng, dim) for _ in range(dim)]
-
-    def clamped(*x: np.ndarray) -> np.ndarray:
-        return np.tensordot(direction, np.stack(x), 1) <= limit
-
     return elasticity(
         mesh,
         stiff,
         float(rng.uniform(0.1, 0.4)),
         lambda *x: np.stack([wave(*x) for wave in waves]),
-        dirichlet={clamped: 0.0},
+        dirichlet={boundary.part(mesh, rng): 0.0},
     )
 
 
-def _helmholtz(mesh: Any, rng: np.random.Generator, seed: int) -> Problem:
+def _helmholtz(mesh: Any, rng: np.random.Generator, seed: int, boundary: Boundary) -> Problem:
     k = 2 * np.pi / (_size(mesh) * log_uniform(rng, 10, 40))
     return helmholtz(mesh, k, _wave(rng, mesh.dim()), absorption=float(rng.choice([0.0, 0.05])))
 
@@ -171,3 +218,5 @@ KINDS: dict[str, Draw] = {
     "elasticity": _elasticity,
     "helmholtz": _helmholtz,
 }
+MIXED = "_mixed"
+NAMES = (*KINDS, *(name + MIXED for name in ("poisson", "diffusion", "anisotropic")))

@@ -251,3 +251,29 @@ def test_training_goes_on_where_matrices_are_singular(tmp_path, data, monkeypatc
     assert run.global_step == 3
     last: Any = net.net.head[-1]
     assert bool(last.weight.any()) == (torch.float64 not in refused)  # it starts at zero
+
+
+@pytest.mark.parametrize("refused", [{torch.float32}, {torch.float32, torch.float64}])
+@pytest.mark.parametrize("how", ["infinite", "refused by a solve"])
+def test_training_goes_on_where_gradients_leave_the_range(tmp_path, data, refused, how):
+    class Far(type(module())):
+        def loss(self, setup):
+            value = super().loss(setup)
+            if setup.A.dtype not in refused:
+                return value
+            if how == "infinite":
+                return value * torch.inf
+            value.register_hook(self._refuse)
+            return value
+
+        @staticmethod
+        def _refuse(gradient):
+            raise ValueError("b: expected finite numbers")
+
+    net = Far(**module(lr=1e-2).hparams)
+    run = trainer(tmp_path, 3, limit_val_batches=0)
+    run.fit(net, datamodule=data)
+    assert run.global_step == 3
+    last: Any = net.net.head[-1]
+    assert all(bool(p.isfinite().all()) for p in net.parameters())
+    assert bool(last.weight.any()) == (torch.float64 not in refused)

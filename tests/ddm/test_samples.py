@@ -5,7 +5,7 @@ import pytest
 from manufactured import cube, square
 
 from ddm.problems import channels, checkerboard, inclusions, random_problem, rotated_anisotropy
-from ddm.problems.samples import KINDS
+from ddm.problems.samples import NAMES, Boundary
 
 MESHES = [pytest.param(square(20), id="2D"), pytest.param(cube(5), id="3D")]
 
@@ -47,7 +47,9 @@ def test_bad_contrasts_are_refused(field):
 
 
 @pytest.mark.usefixtures("gmsh")
-@pytest.mark.parametrize("kind", [*KINDS, "poisson_3d", "elasticity_3d", "helmholtz_3d"])
+@pytest.mark.parametrize(
+    "kind", [*NAMES, "poisson_3d", "elasticity_3d", "helmholtz_3d", "diffusion_mixed_3d"]
+)
 def test_random_problems_have_the_wanted_size_and_a_seed(kind):
     problem, again = (random_problem(kind, 5, 400) for _ in range(2))
     assert len(problem.b) == pytest.approx(400, rel=0.25)
@@ -55,6 +57,29 @@ def test_random_problems_have_the_wanted_size_and_a_seed(kind):
     assert np.array_equal(problem.b, again.b)
     assert np.isfinite(problem.A.data).all()
     assert np.linalg.norm(problem.b) > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_values_are_given_on_the_wanted_share_of_the_boundary(seed):
+    mesh, rng = square(20), np.random.default_rng(seed)
+    boundary = Boundary.draw(rng, "diffusion_mixed")
+    facets = mesh.facets[:, mesh.boundary_facets()]
+    held = boundary.part(mesh, rng)(*mesh.p[:, facets].mean(axis=1))
+    assert 0.05 <= boundary.held <= 0.95
+    assert held.mean() == pytest.approx(boundary.held, abs=0.1)
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_mixed_problems_have_boundaries_of_all_kinds():
+    found = {"fixed": 0, "robin": 0, "reaction": 0}
+    for seed in range(24):
+        A = random_problem("poisson_mixed", seed, 200).A
+        sums = np.asarray(A.sum(axis=1)).ravel() / A.diagonal()
+        assert np.linalg.eigvalsh(A.toarray()).min() > 0
+        some = sums > 1e-9
+        weak = bool((some & (sums < 0.05)).any())
+        found["reaction" if some.all() else "robin" if weak else "fixed"] += 1
+    assert min(found.values()) >= 3
 
 
 def test_a_random_graph_needs_no_mesh():
