@@ -55,20 +55,27 @@ def as_problem(
         check_not_beside(
             coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
         )
-        return A if b is None else _with_right_hand_side(A, b)
+        return A if b is None else with_right_hand_side(A, b)
     if isinstance(A, CSRTensor):
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
         A = A.detach().to("cpu").to_scipy()
-    size = 1 if block_size is None else block_size
-    problem = from_matrix(A, b, coordinates=coords, block_size=size, near_nullspace=near_nullspace)
+    problem = from_matrix(
+        A, b, coordinates=coords, block_size=block_size, near_nullspace=near_nullspace
+    )
     if elements is None:
         return problem
     check_elements(elements.dofs, elements.matrices, len(problem.b))
     return replace(problem, elements=elements)
 
 
-def _with_right_hand_side(problem: Problem, b: np.ndarray) -> Problem:
+def with_right_hand_side(problem: Problem, b: Any) -> Problem:
+    """The problem with another b (n,), in the range of A where that has a null space.
+
+    Raises:
+        TypeError: b is complex and A real.
+        ValueError: another shape, or entries that are not finite.
+    """
     b = np.asarray(b)
     if b.shape != problem.b.shape:
         raise ValueError(f"b: expected shape {problem.b.shape}, got {b.shape}")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.extras import extra
 from ddm.matrix_properties import is_symmetric, positive_share
 from ddm.nullspace import NullSpace
+from ddm.scipy_operator import ScipyOperator
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import factorized
 
@@ -21,22 +21,13 @@ POSITIVE = 0.13
 good tetrahedra has 0.11."""
 
 
-class _Peer:
+class _Peer(ScipyOperator):
     """A preconditioner by `apply` on (n,) or (n, k), for the same uses as `Schwarz`."""
 
     is_symmetric = True
 
     def __init__(self, A: CSRTensor, null: NullSpace | None = None) -> None:
         self.A, self.null = A, null
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return (self.A.shape[0], self.A.shape[0])
-
-    def apply(self, r: Tensor) -> Tensor:
-        """`M r`."""
-        raise NotImplementedError
 
     def __call__(self, r: Tensor) -> Tensor:
         """`M r`."""
@@ -45,15 +36,6 @@ class _Peer:
     def propagate(self, e: Tensor) -> Tensor:
         """`(I - M A) e`."""
         return e - self.apply(self.A @ e)
-
-    def as_linear_operator(self) -> LinearOperator:
-        """The preconditioner as SciPy's `M`."""
-
-        def apply(r: np.ndarray) -> np.ndarray:
-            return self.apply(torch.as_tensor(r, dtype=self.A.dtype)).numpy()
-
-        operator: Any = LinearOperator  # its __new__ takes what type checkers look for in __init__
-        return operator(self.shape, matvec=apply, dtype=self.A.values.numpy().dtype)
 
 
 class Multigrid(_Peer):
@@ -111,6 +93,16 @@ class Multigrid(_Peer):
         """Stored entries of the matrices of all levels."""
         return sum(level.A.nnz for level in self.hierarchy.levels)
 
+    def apply_transposed(self, r: Tensor) -> Tensor:
+        """`M^T r` of a symmetric cycle, for r (n,) or (n, k).
+
+        Raises:
+            NotImplementedError: the matrix is not symmetric, or Hermitian.
+        """
+        if not self.is_symmetric:
+            return super().apply_transposed(r)
+        return self.apply(r.conj()).conj()
+
     def apply(self, r: Tensor) -> Tensor:
         """`M r` for r (n,) or (n, k)."""
         if r.dim() == 1:
@@ -147,3 +139,7 @@ class Direct(_Peer):
     def apply(self, r: Tensor) -> Tensor:
         """`A^-1 r` for r (n,) or (n, k)."""
         return self.factors.solve(r)
+
+    def apply_transposed(self, r: Tensor) -> Tensor:
+        """`A^-T r` for r (n,) or (n, k)."""
+        return self.factors.solve(r, transpose=True)

@@ -23,11 +23,10 @@ SORAS; Tang, Nabben, Vuik and Erlangga (2009), J. Sci. Comput. 39, for the names
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ddm.coarse.nicolaides import check_coarse
@@ -36,6 +35,7 @@ from ddm.interface import robin
 from ddm.local import LocalSolver, local_solver
 from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition
+from ddm.scipy_operator import ScipyOperator
 from ddm.transfer import Form, transfer
 from sparsetorch import CSRTensor
 
@@ -45,7 +45,7 @@ Levels = Literal["multiplicative", "adef1", "additive", "balanced", "symmetric"]
 Sweep = Callable[[Tensor], Tensor]
 
 
-class Schwarz:
+class Schwarz(ScipyOperator):
     """A Schwarz preconditioner: `M r` by `apply`, `T e = (I - M A) e` by `propagate`.
 
     Args:
@@ -133,11 +133,6 @@ class Schwarz:
         if torch.is_grad_enabled() and values.requires_grad:
             raise ValueError("damping: its estimate has no gradient; give the number")
         return 1 / _largest_eigenvalue(self._fine, self.A)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return (self.decomposition.n, self.decomposition.n)
 
     @property
     def is_symmetric(self) -> bool:
@@ -229,26 +224,6 @@ class Schwarz:
             raise ValueError(f"r: expected shape ({n},) or ({n}, k), got {tuple(r.shape)}")
         if r.dtype != self.A.dtype:
             raise TypeError(f"r: expected {self.A.dtype} like A, got {r.dtype}; convert with .to")
-
-    def as_linear_operator(self) -> LinearOperator:
-        """The preconditioner as SciPy's `M`, with its adjoint."""
-        dtype = self.A.dtype
-
-        def on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], np.ndarray]:
-            def apply(r: np.ndarray) -> np.ndarray:
-                moved = torch.as_tensor(r, dtype=dtype, device=self.A.device)
-                return function(moved).detach().resolve_conj().cpu().numpy()
-
-            return apply
-
-        operator: Any = LinearOperator  # its __new__ takes what type checkers look for in __init__
-        return operator(
-            self.shape,
-            matvec=on_arrays(self.apply),
-            rmatvec=on_arrays(lambda r: self.apply_transposed(r.conj()).conj()),
-            matmat=on_arrays(self.apply),
-            dtype=torch.empty(0, dtype=dtype).numpy().dtype,
-        )
 
 
 @torch.no_grad()

@@ -208,7 +208,9 @@ def set_up(
     neumann = None
     if elements is not None and not is_z_matrix(matrix):
         neumann = assembled_neumann(d, elements.dofs, elements.matrices)
-    smoother = jacobi_scaled(matrix, block_size) * OMEGA
+    smoother = matrix * 0.0  # of matrices with zeros on the diagonal there is no other
+    if smoothing:
+        smoother = jacobi_scaled(matrix, block_size) * OMEGA
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
     places = find_local(d.subdomain, d.node, column_subdomain[cols], rows, d.n) // d.block_size
     outside = exterior(matrix, d, neumann)

@@ -15,7 +15,7 @@ from ddm.classical import Classical
 from ddm.comparison import check_limits
 from ddm.counts import check_count
 from ddm.extras import extra
-from ddm.given import as_problem
+from ddm.given import as_problem, with_right_hand_side
 from ddm.learned import InterfaceNet
 from ddm.methods import Maker, Operator, classical, makers
 from ddm.problems.problem import Elements
@@ -66,14 +66,16 @@ class Tuned:
         self.seconds, self.interrupted = seconds, interrupted
         self._bench, self._rtol, self._maxiter = race.bench, race.rtol, race.maxiter
 
-    def solve(self, b: np.ndarray | Tensor, rtol: float | None = None) -> Any:
-        """The solution of A x = b, (n,) or (n, k), as an array or tensor like b.
+    def solve(self, b: Any, rtol: float | None = None) -> Any:
+        """The solution of A x = b, (n,) or (n, k): a tensor for a tensor, else an array.
+
+        Where the problem has a null space, b is brought into the range of A first.
 
         Raises:
             SolveError: the tolerance was not reached.
             TypeError, ValueError: b does not fit.
         """
-        right = torch.from_numpy(b) if isinstance(b, np.ndarray) else b
+        right = b if isinstance(b, Tensor) else self._right_hand_side(b)
         found = krylov(
             self._bench,
             self.preconditioner,
@@ -81,7 +83,21 @@ class Tuned:
             rtol=self._rtol if rtol is None else rtol,
             maxiter=self._maxiter,
         ).checked()
-        return found.x.numpy() if isinstance(b, np.ndarray) else found.x
+        return found.x if isinstance(b, Tensor) else found.x.numpy()
+
+    def _right_hand_side(self, b: Any) -> Tensor:
+        problem = self._bench.problem
+        columns = np.asarray(b)
+        if columns.ndim not in (1, 2) or len(columns) != len(problem.b):
+            raise ValueError(
+                f"b: expected shape ({len(problem.b)},) or ({len(problem.b)}, k), got "
+                f"{columns.shape}"
+            )
+        if columns.ndim == 1:
+            return torch.from_numpy(with_right_hand_side(problem, columns).b)
+        return torch.from_numpy(
+            np.stack([with_right_hand_side(problem, column).b for column in columns.T], axis=1)
+        )
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -47,7 +47,10 @@ def jacobi_scaled(A: CSRTensor, block_size: int = 1) -> CSRTensor:
     diagonal = A.diagonal()
     zero = torch.nonzero(diagonal == 0)[:, 0]
     if len(zero):
-        raise ValueError(f"A: diagonal entry {int(zero[0])} is zero, so P cannot be smoothed")
+        raise ValueError(
+            f"A: diagonal entry {int(zero[0])} is zero, so P cannot be smoothed; take smoothing=0, "
+            "and see what ddm.compare says of other methods"
+        )
     return A.scale_rows(1 / diagonal)
 
 

@@ -108,7 +108,26 @@ def _groups(mesh: Any, kind: str, role: str) -> dict[str, np.ndarray]:
             else:
                 name = f"{array}={tag}"
             groups[name] = np.flatnonzero(tags == tag)
-    return groups
+    return groups | _sets(mesh, blocks, labels.values())
+
+
+def _sets(mesh: Any, blocks: list[int], names: Any) -> dict[str, np.ndarray]:
+    """Physical groups of a .msh file of version 4, whose entities may be in several of them.
+
+    meshio's `gmsh:physical` has one of them for each cell, its sets all.
+    """
+    starts = np.cumsum([0, *(len(mesh.cells[k].data) for k in blocks)])
+    found = {}
+    for name in names:
+        parts = mesh.cell_sets.get(name, [])
+        cells = [
+            start + np.asarray(parts[k], dtype=np.int64)
+            for start, k in zip(starts.tolist(), blocks)
+            if k < len(parts) and parts[k] is not None
+        ]
+        if cells and sum(map(len, cells)):
+            found[name] = np.concatenate(cells)
+    return found
 
 
 def save_mesh(mesh: Any, path: str | Path) -> None:

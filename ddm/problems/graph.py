@@ -111,10 +111,10 @@ def vector(values: Any, n: int, name: str) -> np.ndarray:
 
 
 def positions_of(coordinates: Any, n: int) -> np.ndarray | None:
-    """Coordinates (n, d) in float64, or None.
+    """Coordinates (n, d) in float64, or None; without a column that is constant, as z in a plane.
 
     Raises:
-        ValueError: another shape, or values that are not finite.
+        ValueError: another shape, values that are not finite, or the same for all unknowns.
     """
     if coordinates is None:
         return None
@@ -123,4 +123,8 @@ def positions_of(coordinates: Any, n: int) -> np.ndarray | None:
         raise ValueError(
             f"coordinates: expected finite values of shape ({n}, d), got shape {array.shape}"
         )
+    if n > 1:
+        array = array[:, np.ptp(array, axis=0) > 0]
+        if not array.shape[1]:
+            raise ValueError("coordinates: all unknowns have the same; leave them out")
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +13,11 @@ from scipy.sparse.csgraph import connected_components
 
 from ddm.coarse.vectors import modes_of
 from ddm.matrix_properties import is_hermitian, is_symmetric
+from ddm.problems.elasticity import rigid_body_modes
 from ddm.problems.graph import positions_of, vector
 from ddm.problems.petsc_binary import is_petsc_binary, load_petsc
 from ddm.problems.problem import Kind, Problem
-from ddm.problems.singular import Singular, settle
+from ddm.problems.singular import Singular, kernels, settle
 
 
 def from_matrix(
@@ -23,7 +25,7 @@ def from_matrix(
     b: np.ndarray | None = None,
     *,
     coordinates: np.ndarray | None = None,
-    block_size: int = 1,
+    block_size: int | None = None,
     near_nullspace: np.ndarray | None = None,
     kind: Kind | None = None,
     singular: Singular = "refuse",
@@ -31,12 +33,14 @@ def from_matrix(
     """A problem from a SciPy matrix, or a Matrix Market, `.npz` or PETSc binary file.
 
     Args:
-        A: (n, n) SciPy sparse matrix, or the path of a file. A vector in a PETSc file becomes b.
+        A: (n, n) SciPy sparse matrix, or the path of a file. A vector in a PETSc file becomes b,
+            and `-matload_block_size` in the `.info` file beside it the block size.
         b: (n,) right-hand side; None draws normal numbers (seed 0).
         coordinates: (n, d) positions of the unknowns, if there are any.
-        block_size: unknowns a node, numbered node by node.
-        near_nullspace: (n, k); None: constants, for each component of a block. For elasticity
-            pass `rigid_body_modes` of the nodes.
+        block_size: unknowns a node, numbered node by node; None is what the file says, or one.
+        near_nullspace: (n, k); None: constants, for each component of a block, or rigid-body modes
+            of the coordinates where A has null vectors among them. For elasticity pass
+            `rigid_body_modes` of the nodes.
         kind: see `Problem`. None finds out whether A is symmetric, and calls it "spd" where that
             follows from its rows: positive diagonal, diagonally dominant, strictly so in some row
             of each connected component.
@@ -52,13 +56,19 @@ def from_matrix(
             that do not fit, a `kind` that A contradicts, or a singular A.
     """
     if isinstance(A, str | Path):
+        block_size = _block_size(Path(A)) if block_size is None else block_size
         A, b = _read(Path(A), b)
+    block_size = 1 if block_size is None else block_size
     matrix = _checked(A)
     n = matrix.shape[0]
     if block_size < 1 or n % block_size:
         raise ValueError(f"block_size: expected a divisor of {n}, got {block_size}")
     if near_nullspace is None:
         modes = np.kron(np.ones((n // block_size, 1)), np.eye(block_size))
+        points = positions_of(coordinates, n)
+        if points is not None and block_size == points.shape[1] > 1:  # elasticity, perhaps
+            rigid = rigid_body_modes(points[::block_size])
+            modes = rigid if kernels(matrix, rigid) else modes
     else:
         modes = modes_of(near_nullspace, n)
     right = np.random.default_rng(0).standard_normal(n) if b is None else vector(b, n, "b")
@@ -86,6 +96,11 @@ def _read(path: Path, b: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
         vectors = [item for item in objects if not sp.issparse(item)]
         if len(matrices) != 1:
             raise ValueError(f"A: expected one matrix in {path}, found {len(matrices)}")
+        if b is None and len(vectors) > 1:
+            raise ValueError(
+                f"b: {path} has {len(vectors)} vectors; read them by load_petsc and pass one"
+            )
+        _refuse_half(path, matrices[0])
         return matrices[0], vectors[0] if b is None and vectors else b  # type: ignore[return-value]
     try:
         found = sp.load_npz(path) if path.suffix == ".npz" else scipy.io.mmread(path)
@@ -97,6 +112,26 @@ def _read(path: Path, b: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
     if not sp.issparse(found):
         raise ValueError(f"A: {path} holds a dense array; expected a sparse matrix")
     return found, b
+
+
+def _refuse_half(path: Path, A: Any) -> None:
+    """PETSc writes the upper triangle alone of what it holds as symmetric (SBAIJ)."""
+    A = sp.coo_array(A)
+    upper = bool((A.row <= A.col).all())
+    if upper and bool((A.row < A.col).any()):
+        raise ValueError(
+            f"A: {path} has an upper triangle alone, as MatView writes of an SBAIJ matrix; convert "
+            "it to AIJ before, or read it by load_petsc and add the transpose"
+        )
+
+
+def _block_size(path: Path) -> int:
+    """What PETSc's MatView wrote into the `.info` file beside a binary one; 1 where it is not."""
+    info = path.with_name(path.name + ".info")
+    if not (info.is_file() and path.is_file() and is_petsc_binary(path)):
+        return 1
+    found = re.search(r"-matload_block_size\s+(\d+)", info.read_text(errors="replace"))
+    return 1 if found is None else int(found[1])
 
 
 def _checked(A: Any) -> sp.csr_array:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
+from manufactured import square
 from small_problems import laplacian
 
-from ddm.problems import from_matrix, load_petsc
+from ddm.problems import elasticity, from_matrix, load_petsc
 
 A = laplacian(6)
 B = np.arange(16.0)
@@ -54,6 +55,45 @@ def test_awkward_petsc_objects(tmp_path):
     assert second.shape == (2, 3)
     assert second.nnz == 0
     assert third.tolist() == [1.0]
+
+
+def test_what_petsc_wrote_beside_a_matrix_is_read_or_refused(tmp_path):
+    path = tmp_path / "A.petsc"
+    path.write_bytes(petsc_bytes(A, B, B))
+    with pytest.raises(ValueError, match=r"b: .* has 2 vectors"):
+        from_matrix(path)
+    assert from_matrix(path, B).block_size == 1
+    (tmp_path / "A.petsc.info").write_text("-matload_block_size 2\n-vecload_block_size 1\n")
+    assert from_matrix(path, B).block_size == 2
+    assert from_matrix(path, B, block_size=4).block_size == 4
+    path.write_bytes(petsc_bytes(sp.csr_array(sp.triu(A))))  # as MatView writes SBAIJ
+    with pytest.raises(ValueError, match=r"an upper triangle alone.*SBAIJ"):
+        from_matrix(path)
+    assert from_matrix(sp.csr_array(sp.triu(A))).kind == "general"  # a user's own may be so
+
+
+def test_free_bodies_are_found_by_their_coordinates():
+    free = elasticity(square(4), dirichlet={}, singular="nullspace")
+    assert free.nullspace is not None
+    assert free.nullspace.shape[1] == 3
+    points = free.positions
+    with pytest.raises(ValueError, match=r"it has 3 null vector\(s\)"):
+        from_matrix(free.A, coordinates=points, block_size=2)
+    grounded = from_matrix(free.A, coordinates=points, block_size=2, singular="ground")
+    assert np.linalg.eigvalsh(grounded.A.toarray()).min() > 1e-4
+    held = elasticity(square(4))
+    modes = from_matrix(held.A, coordinates=held.positions, block_size=2).near_nullspace
+    assert modes is not None
+    assert modes.shape[1] == 2  # nothing is said of what it models
+
+
+def test_a_coordinate_that_is_the_same_for_all_is_none():
+    points = np.random.default_rng(0).random((16, 2))
+    flat = from_matrix(A, coordinates=np.column_stack([points, np.full(16, 0.5)]))
+    assert flat.positions is not None
+    assert np.array_equal(flat.positions, points)
+    with pytest.raises(ValueError, match="coordinates: all unknowns have the same"):
+        from_matrix(A, coordinates=np.ones((16, 2)))
 
 
 GOOD = petsc_bytes(A, B)

@@ -36,6 +36,24 @@ def test_up_to_rounding(convert):
     assert not has_nonnegative_rows(convert(changed(0, 1, -5.0)))
 
 
+@pytest.mark.parametrize("penalty", [1e9, 1e30])
+def test_one_large_entry_hides_nothing(penalty):
+    """As a penalty for a boundary condition, or another scale of some unknowns."""
+    large = sp.diags_array(np.where(np.arange(16) == 3, penalty, 0.0))
+    M = sp.csr_array(changed(0, 9, 0.3) + large)
+    assert is_symmetric(A + large)
+    assert is_z_matrix(A + large)
+    assert not is_symmetric(M)
+    assert not is_hermitian(M)
+    assert not is_z_matrix(M)
+    assert not has_nonnegative_rows(sp.csr_array(changed(0, 1, -5.0) + large))
+    both = sp.csr_array(sp.block_diag([penalty * A, changed(0, 9, 0.3)]))
+    assert not is_symmetric(both)
+    scale = sp.diags_array(np.logspace(0, 12, 16))
+    assert is_symmetric(sp.csr_array(scale @ A @ scale))
+    assert not is_symmetric(sp.csr_array(scale @ A))
+
+
 def test_complex_matrices():
     phase = np.exp(1j * np.arange(A.shape[0]))
     hermitian = sp.csr_array(A * phase[:, None] * phase.conj())

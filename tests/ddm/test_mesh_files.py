@@ -115,3 +115,36 @@ def test_a_gmsh_that_cannot_load_says_how_to_get_it(monkeypatch, error, remedy):
     with pytest.raises(GmshUnavailableError, match=remedy) as caught:
         random_mesh(0, 100)
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("version", [2.2, 4.1])
+@pytest.mark.parametrize("binary", [0, 1])
+def test_one_line_may_be_in_several_groups_of_gmsh(gmsh, tmp_path, version, binary):
+    path = str(tmp_path / "square.msh")
+    gmsh.initialize()
+    try:
+        gmsh.option.setNumber("General.Terminal", 0)
+        gmsh.model.add("square")
+        gmsh.model.occ.addRectangle(0, 0, 0, 1, 1)
+        gmsh.model.occ.synchronize()
+        first, second = (tag for _, tag in gmsh.model.getEntities(1)[:2])
+        gmsh.model.addPhysicalGroup(1, [first], 7, name="inlet")
+        gmsh.model.addPhysicalGroup(1, [first, second], 8, name="both")
+        gmsh.model.addPhysicalGroup(2, [1], 9, name="body")
+        if version > 4:  # version 2 writes elements once for each group
+            gmsh.model.addPhysicalGroup(2, [1], 10, name="all")
+        gmsh.model.mesh.setSize(gmsh.model.getEntities(0), 0.2)
+        gmsh.model.mesh.generate(2)
+        gmsh.option.setNumber("Mesh.MshFileVersion", version)
+        gmsh.option.setNumber("Mesh.Binary", binary)
+        gmsh.write(path)
+    finally:
+        gmsh.finalize()
+    mesh = load_mesh(path)
+    inlet, both = (set(mesh.boundaries[name].tolist()) for name in ("inlet", "both"))
+    assert len(inlet) == 5
+    assert inlet < both
+    assert len(both) == 10
+    assert set(mesh.subdomains) == ({"body", "all"} if version > 4 else {"body"})
+    for elements in mesh.subdomains.values():
+        assert len(elements) == mesh.nelements

@@ -107,6 +107,7 @@ def test_what_cannot_be_used_is_refused(monkeypatch):
     assert verdict.reason == "it cannot be used: interface: singular"
 
 
+@pytest.mark.filterwarnings("error::ddm.safeguard.LearnedRefusedWarning")
 def test_the_public_call_learns_where_it_can():
     problem = ddm.poisson(delaunay(24))
     M = ddm.learned_schwarz(problem.A, "diffusion_2d", coords=problem.coordinates)
@@ -123,6 +124,17 @@ def test_the_public_call_warns_and_falls_back():
     classical = ddm.set_up(A, owner, **perturbed(3.0).options).classical(0.5)
     r = torch.ones(A.shape[0], dtype=torch.float64)
     torch.testing.assert_close(M(r), classical(r))
+
+
+def test_saddle_points_are_not_smoothed():
+    A = laplacian(8)
+    B = sp.random_array((5, A.shape[0]), density=0.2, rng=0)
+    saddle = sp.csr_array(sp.block_array([[A, B.T], [B, None]]))
+    with pytest.raises(ValueError, match=r"diagonal entry 36 is zero.*take smoothing=0"):
+        ddm.learned_schwarz(saddle, subdomain=20)
+    with pytest.warns(LearnedRefusedWarning):
+        M = ddm.learned_schwarz(saddle, subdomain=20, smoothing=0)
+    assert M.shape == saddle.shape
 
 
 def test_a_class_that_the_network_never_saw():

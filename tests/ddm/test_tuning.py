@@ -134,6 +134,30 @@ def test_only_the_methods_that_were_asked_for(problem):
     assert isinstance(tuned.preconditioner, (ddm.Schwarz, Multigrid))
 
 
+def test_right_hand_sides_of_any_kind_are_solved(problem, tuned):
+    want = tuned.solve(problem.b)
+    np.testing.assert_allclose(tuned.solve(problem.b.tolist()), want)
+    np.testing.assert_allclose(
+        tuned.solve(problem.b.astype(np.float32)), want, rtol=1e-3, atol=1e-6
+    )
+    backwards = tuned.solve(problem.b[::-1])
+    np.testing.assert_allclose(problem.A @ backwards, problem.b[::-1], atol=1e-4)
+    both = tuned.solve(np.stack([problem.b, problem.b[::-1]], 1))
+    np.testing.assert_allclose(both[:, 1], backwards, atol=1e-5)
+    with pytest.raises(ValueError, match=r"b: expected shape \(324,\) or \(324, k\), got \(3,\)"):
+        tuned.solve([1, 2, 3])
+    with pytest.raises(TypeError, match="b: complex, but A is real"):
+        tuned.solve(problem.b * 1j)
+
+
+def test_later_right_hand_sides_are_brought_into_the_range_too():
+    free = ddm.poisson(delaunay(12), dirichlet={}, singular="nullspace")
+    tuned = ddm.tune(free, methods=("oras",), **QUIET)
+    b = np.arange(len(free.b), dtype=np.float64)
+    x = tuned.solve(b)
+    np.testing.assert_allclose(free.A @ x, b - b.mean(), atol=1e-3)
+
+
 def test_many_right_hand_sides_favour_cheap_solves(problem, clock):
     """A set-up that takes a while pays if it serves enough solves, and not otherwise."""
 
