@@ -41,23 +41,29 @@ def test_fewer_iterations_than_ras_and_than_its_start(number):
     ("kind", "name", "n", "at_most"),
     [
         ("diffusion", "diffusion_2d", 1_500, 0.8),
-        ("anisotropic", "diffusion_2d_algebraic", 1_500, 0.7),
-        ("diffusion_3d", "diffusion_3d", 4_000, 0.95),
-        ("elasticity", "elasticity_2d", 1_500, 0.8),
+        ("poisson_mixed", "diffusion_2d", 1_500, 0.8),
+        ("diffusion_mixed", "diffusion_2d", 1_500, 0.85),
+        ("anisotropic", "diffusion_2d_algebraic", 1_500, 0.8),
+        ("diffusion_3d", "diffusion_3d", 2_500, 0.95),
+        ("poisson_mixed_3d", "diffusion_3d", 2_500, 0.95),
+        ("elasticity", "elasticity_2d", 1_500, 0.9),
     ],
 )
 def test_each_network_gains_on_its_class(kind, name, n, at_most):
-    """Stationary iterations of what it learned over its start's, on a problem of its class."""
-    problem = random_problem(kind, 66_000_001, n)
-    if name.endswith("algebraic"):
-        problem = replace(problem, positions=None, mesh=None)
-    setup, net, unseen = prepared(problem)
-    assert net.config == load_pretrained(name).config
-    assert not unseen
-    with torch.no_grad():
-        ours = iterations_to_reduce(setup.learned(net), 1e-12)
-        start = iterations_to_reduce(setup.classical(net.theta), 1e-12)
-    assert ours <= at_most * start
+    """Stationary iterations of what it learned over its start's, on five problems of its class."""
+    quotients = []
+    for seed in range(66_000_001, 66_000_006):
+        problem = random_problem(kind, seed, n)
+        if name.endswith("algebraic"):
+            problem = replace(problem, positions=None, mesh=None)
+        setup, net, unseen = prepared(problem, name)
+        assert net.config == load_pretrained(name).config
+        assert not unseen
+        with torch.no_grad():
+            ours = iterations_to_reduce(setup.learned(net), 1e-8)
+            start = iterations_to_reduce(setup.classical(net.theta), 1e-8)
+        quotients.append(ours / start)
+    assert sum(quotients) / 5 <= at_most, quotients
 
 
 def iterations(run):
