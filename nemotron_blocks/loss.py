@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
+from sparsetorch_kernels import autocasts
+
 IGNORED = -100
 """The target of a token that does not count, as in `torch.nn.functional.cross_entropy`."""
 LOGITS = 1 << 24  # held at once
@@ -39,7 +41,7 @@ def next_token_loss(hidden_TD: Tensor, output_VD: Tensor, targets_T: Tensor) -> 
             f"{tuple(targets_T.shape)}"
         )
     kind = hidden_TD.device.type
-    if torch.is_autocast_enabled(kind):  # as any linear layer there
+    if autocasts(hidden_TD):  # as any linear layer there
         dtype = torch.get_autocast_dtype(kind)
         hidden_TD, output_VD = hidden_TD.to(dtype), output_VD.to(dtype)
     with torch.autocast(kind, enabled=False):

@@ -63,9 +63,9 @@ def from_matrix(
     n = matrix.shape[0]
     if block_size < 1 or n % block_size:
         raise ValueError(f"block_size: expected a divisor of {n}, got {block_size}")
+    points = positions_of(coordinates, n)
     if near_nullspace is None:
         modes = np.kron(np.ones((n // block_size, 1)), np.eye(block_size))
-        points = positions_of(coordinates, n)
         if points is not None and block_size == points.shape[1] > 1:  # elasticity, perhaps
             rigid = rigid_body_modes(points[::block_size])
             modes = rigid if kernels(matrix, rigid) else modes
@@ -79,7 +79,7 @@ def from_matrix(
         right.astype(matrix.dtype),
         None,
         np.arange(n // block_size),
-        positions=positions_of(coordinates, n),
+        positions=points,
         block_size=block_size,
         near_nullspace=modes,
         kind=_kind(matrix, kind),

@@ -126,7 +126,7 @@ def test_half_precision_keeps_its_arguments_alone(dtype):
 def test_what_does_not_fit_is_named():
     x, z, weight = drawn(((3,), 6, 2), torch.float32)
     for name, arguments in {
-        "x: expected a tensor of real": (x.int(), z, weight, 2),
+        "y: expected a tensor of real": (x.int(), z, weight, 2),
         "z: expected a tensor of torch.float32": (x, z.double(), weight, 2),
         "weight: expected a tensor of real": (x, z, [1.0] * 6, 2),
     }.items():
@@ -139,6 +139,8 @@ def test_what_does_not_fit_is_named():
     }.items():
         with pytest.raises(ValueError, match=name):
             gated_rms_norm(*arguments)
+    with pytest.raises(TypeError, match="x: expected a tensor of real"):
+        rms_norm(x.int(), weight)
     with pytest.raises(ValueError, match=r"weight: .* of \(\)"):
         rms_norm(torch.tensor(1.0), weight)
 

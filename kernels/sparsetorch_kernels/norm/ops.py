@@ -34,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     in float32.
     """
     if not _fit(x, weight):
-        _refuse(x, weight)
+        _refuse("x", x, weight)
     return _call(x, None, weight, 1, eps)
 
 
@@ -47,7 +47,7 @@ def gated_rms_norm(
     `RMSNormGated` of mamba-ssm with `norm_before_gate=False` and groups of w / groups.
     """
     if not _fit(y, weight):
-        _refuse(y, weight)
+        _refuse("y", y, weight)
     if not isinstance(z, Tensor) or z.dtype != y.dtype:
         got = z.dtype if isinstance(z, Tensor) else type(z).__name__
         raise TypeError(f"z: expected a tensor of {y.dtype} as y, got {got}")
@@ -72,8 +72,8 @@ def _fit(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _refuse(x: Tensor, weight: Tensor) -> None:
-    for name, tensor in (("x", x), ("weight", weight)):
+def _refuse(given: str, x: Tensor, weight: Tensor) -> None:
+    for name, tensor in ((given, x), ("weight", weight)):
         if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES:
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{name}: expected a tensor of real floating-point numbers, got {got}")
