@@ -1,14 +1,16 @@
 """The scan of Mamba-2, its convolution and gated norm on a GPU, beside mamba-ssm and causal-conv1d.
 
-    python benchmarks/bench_ssd_gpu.py [--check-only] [--length 8192] [--repeats 21] [--out FILE]
+    python benchmarks/bench_ssd_gpu.py [--check-only] [--length 8192] [--repeats 21] [--launches]
+                                       [--out FILE]
 
 First results and gradients are compared with the chunked reference in float64, in float32, bfloat16
 and float16, with packed documents and a first state; `--check-only` stops there, and an error that
 is too large makes the exit code 1. Then bfloat16 is timed by CUDA events, contenders in turns, the
-GPU's cache overwritten before each. The floor is the time in which this GPU copies what the forward
-has to read and write; "PyTorch" is made of its own operators. Peers that are not installed have
-empty cells. Without CUDA the exit code is
-2; `--device cpu` runs the same code, to test the script.
+GPU's cache overwritten before each. The GPU is kept waiting until all kernels of a call have been
+launched, as one that is busy would be; with `--launches` it is not, and launching counts. The floor
+is the time in which this GPU copies what the forward has to read and write; "PyTorch" is made of
+its own operators. Peers that are not installed have empty cells. Without CUDA the exit code is 2;
+`--device cpu` runs the same code, to test the script.
 """
 
 import argparse
@@ -144,14 +146,16 @@ def forward(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return torch.no_grad()(call)
 
 
-def measure_on(device: str) -> Callable[[Callable[[], object]], float]:
+def measure_on(device: str, launches: bool) -> Callable[[Callable[[], object]], float]:
     if device == "cpu":
         return stopwatch(time.perf_counter)
     flush = torch.empty(1 << 26, device=device)
+    cycles = 0 if launches else 10_000_000  # 5 ms: several times what launching takes
 
     def measure(call: Callable[[], object]) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         flush.zero_()
+        torch.cuda._sleep(cycles)
         begin.record()
         call()
         end.record()
@@ -167,14 +171,15 @@ def bytes_of(*tensors: Tensor) -> int:
 
 def rows(options: argparse.Namespace) -> Iterator[str]:
     device, length = options.device, options.length
-    measure = measure_on(device)
+    measure = measure_on(device, options.launches)
     source = torch.ones(1 << (26 if device == "cuda" else 20), device=device)
     target = torch.empty_like(source)
     copies = in_turns({"copy": lambda: target.copy_(source)}, 7, measure)["copy"]
     rate = 2 * bytes_of(source) / statistics.median(copies)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     yield f"{name}; torch {torch.__version__}; copies {rate / 1e9:.0f} GB/s; {length} tokens, bf16."
-    yield "Median (quartiles) in ms; the floor is that of the forward."
+    counted = "launches counted" if options.launches else "launches not counted"
+    yield f"Median (quartiles) in ms, {counted}; the floor is that of the forward."
     yield ""
     yield from header("what", OURS, "peer", PLAIN, "floor", "to peer", "to floor")
     for title, sizes in SHAPES.items():
@@ -209,6 +214,7 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     parser = arguments("The scan of Mamba-2 on a GPU.", 21, "turns", cpu_time=False)
     parser.add_argument("--check-only", action="store_true", help="compare, but do not time")
+    parser.add_argument("--launches", action="store_true", help="count the launching of kernels")
     parser.add_argument("--length", type=int, default=8192, help="tokens")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args()

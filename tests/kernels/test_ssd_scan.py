@@ -21,7 +21,8 @@ DTYPES = DTYPES if INTERPRETED else [torch.float64, *DTYPES]
 # The interpreter takes a second for what the others do in milliseconds: fewer sizes, and one of
 # several blocks in each dimension where blocks are short.
 FEW = {name: SIZES[name] for name in ("nothing", "one head", "no state")}
-CASES = FEW | {"blocks": (1, 35, 2, 17, 1, 17, 32)} if INTERPRETED else SIZES
+SEVERAL = {"blocks": (1, 35, 2, 17, 1, 17, 32), "segments": (1, 35, 1, 3, 1, 4, 4)}
+CASES = FEW | SEVERAL if INTERPRETED else SIZES
 SMALL = (1, 13, 2, 3, 1, 2, 8)
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 needs_no_kernel = pytest.mark.skipif(INTERPRETED, reason="does not differ between implementations")
@@ -39,10 +40,15 @@ def poisoned_memory():
 def implementation(monkeypatch):
     """What is tested: the kernels where they are interpreted, else small pieces of the sequence."""
     if INTERPRETED:
-        from sparsetorch_kernels.ssd import triton
+        from sparsetorch_kernels.ssd import triton, triton_backward, triton_states
 
-        monkeypatch.setattr(backend, "_kernels", lambda x: backend._triton())
-        monkeypatch.setattr(triton, "LONGEST_BLOCK", 16)
+        short = triton_states.StateTiles(16, 16, 1)
+        monkeypatch.setattr(backend, "_wants_kernels", lambda x: True)
+        monkeypatch.setattr(triton_backward, "LONGEST_BLOCK", 16)
+        monkeypatch.setattr(triton_backward, "LONGEST_PART", dict.fromkeys(DTYPES, 16))
+        monkeypatch.setattr(triton_states, "PROGRAMS", 4)
+        monkeypatch.setattr(triton_states, "STATE_TILES", dict.fromkeys(DTYPES, short))
+        monkeypatch.setattr(triton, "TILES", dict.fromkeys(DTYPES, triton.Tiles(16, 16, 4, 1)))
     monkeypatch.setattr(gemm, "PIECE", 1000)
 
 

@@ -11,13 +11,13 @@ without a GPU.
 
 # Triton's parameters and tensors are not what their annotations say.
 # pyright: reportArgumentType=false
-import contextlib
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsetorch_kernels.launch import on_device_of
 from sparsetorch_kernels.layout import Layout
 
 
@@ -168,7 +168,7 @@ def spmm(layout: Layout, values: Tensor, x: Tensor) -> Tensor:
     row_length = max(layout.col.shape[0] // n_rows, 1)
     steps = _step(values), _step(x)
     has_perm = layout.perm is not None
-    with _device(values):
+    with on_device_of(values):
         if k == 1:
             width = min(triton.next_power_of_2(row_length), 128)
             rows = max(512 // width, 4)
@@ -198,7 +198,7 @@ def sddmm(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     columns = min(triton.next_power_of_2(max(k, 1)), 64)
     entries = max(1024 // columns, 16)
     entry_blocks = triton.cdiv(nnz, entries)
-    with _device(u):
+    with on_device_of(u):
         _sddmm_kernel[(entry_blocks * batch,)](
             *_view(layout), u, v, out, layout.n_rows, nnz, k, layout.n_rows.bit_length(),
             entry_blocks, _step(u), _step(v),
@@ -218,7 +218,7 @@ def spgemm(a: Layout, a_values: Tensor, b: Layout, b_values: Tensor, c: Layout) 
     entries = 128
     entry_blocks = triton.cdiv(nnz, entries)
     bt = b.T
-    with _device(a_values):
+    with on_device_of(a_values):
         _spgemm_kernel[(entry_blocks * batch,)](
             *_view(a), a_values, *_view(bt), b_values, *_view(c), out,
             c.n_rows, nnz, c.n_rows.bit_length(), bt.n_cols.bit_length() + 1, entry_blocks,
@@ -254,8 +254,3 @@ def _step(t: Tensor) -> int:
 def _sum_type(t: Tensor) -> tl.dtype:
     """The precision in which products are added up: float32 at least."""
     return tl.float64 if t.dtype == torch.float64 else tl.float32
-
-
-def _device(t: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()

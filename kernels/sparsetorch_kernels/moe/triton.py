@@ -11,7 +11,6 @@ without a GPU.
 
 # Triton's parameters and tensors are not what their annotations say.
 # pyright: reportArgumentType=false, reportCallIssue=false
-import contextlib
 import os
 from typing import NamedTuple
 
@@ -19,6 +18,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sparsetorch_kernels.launch import on_device_of
 
 
 @triton.jit
@@ -140,7 +141,7 @@ def rows(x: Tensor, w: Tensor, ptr: Tensor) -> Tensor:
     needed = (ptr.diff() + size.rows - 1) // size.rows
     starts = torch.cat([needed.new_zeros(1), needed.cumsum(0)])
     out_blocks = triton.cdiv(n_out, size.width)
-    with _device(x):
+    with on_device_of(x):
         _rows_kernel[(tiles * out_blocks,)](
             x, w, ptr, starts, out, n_groups, n_groups.bit_length(), n_in, n_out, out_blocks,
             *x.stride(), *w.stride(),
@@ -158,7 +159,7 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
         return out
     size = _tile(x, n_left, 1)
     left_blocks, right_blocks = triton.cdiv(n_left, size.rows), triton.cdiv(n_right, size.width)
-    with _device(x):
+    with on_device_of(x):
         _outer_kernel[(n_groups * left_blocks * right_blocks,)](
             g, x, ptr, out, n_left, n_right, left_blocks, right_blocks, *g.stride(), *x.stride(),
             ROWS=size.depth, LEFT=size.rows, RIGHT=size.width, TERM=_term_type(x),
@@ -170,7 +171,7 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
 def activate_(h: Tensor) -> Tensor:
     """relu(h)^2 in place of a contiguous h, in one pass over memory."""
     if h.numel():
-        with _device(h):
+        with on_device_of(h):
             grid = (triton.cdiv(h.numel(), 1024),)
             _activation_kernel[grid](h, h.numel(), BLOCK=1024, SUM=_sum_type(h))
     return h
@@ -183,7 +184,7 @@ def gradient_(g_act: Tensor, act: Tensor, gate: Tensor | None) -> Tensor | None:
     """
     g_gate = None if gate is None else torch.empty_like(gate)
     if act.shape[0]:
-        with _device(act):
+        with on_device_of(act):
             _gradient_kernel[(act.shape[0],)](
                 g_act, act, g_act if gate is None else gate, g_gate, act.shape[1],
                 HAS_GATE=gate is not None, COLS=min(triton.next_power_of_2(act.shape[1]), 1024),
@@ -229,8 +230,3 @@ _TYPES = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
 }
-
-
-def _device(t: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()

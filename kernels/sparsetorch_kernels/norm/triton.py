@@ -8,13 +8,14 @@ tensors, which is how they are tested without a GPU.
 
 # Triton's parameters and tensors are not what their annotations say.
 # pyright: reportArgumentType=false, reportCallIssue=false
-import contextlib
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sparsetorch_kernels.launch import on_device_of
 
 WIDEST = 16384  # channels of a group
 PROGRAMS = 512  # of the backward in each group: as many parts of the weight's gradient are added up
@@ -87,7 +88,7 @@ def forward(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float
     rows = _rows(x)
     if rows.numel():
         width, gates = rows.shape[1] // groups, rows if z is None else _rows(z)
-        with _device(x):
+        with on_device_of(x):
             norm_kernel[(len(rows) * groups,)](
                 rows, gates, weight.contiguous(), out, width, groups,
                 rows.stride(0), gates.stride(0), **_flags(x, z is not None, width, eps),
@@ -109,7 +110,7 @@ def backward(
     wide = torch.promote_types(x.dtype, torch.float32)
     parts = torch.empty(programs, rows.shape[1], dtype=wide, device=x.device)
     width, gates, grads = rows.shape[1] // groups, rows if z is None else _rows(z), _rows(g)
-    with _device(x):
+    with on_device_of(x):
         norm_backward_kernel[(programs * groups,)](
             grads, rows, gates, weight.contiguous(), grad_x, grad_x if grad_z is None else grad_z,
             parts, len(rows), per, width, groups, grads.stride(0), rows.stride(0), gates.stride(0),
@@ -134,8 +135,3 @@ def _flags(x: Tensor, gated: bool, width: int, eps: float) -> dict[str, Any]:
         "SUM": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "num_warps": min(max(block // 512, 1), 16),
     }
-
-
-def _device(t: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(t.device) if t.is_cuda else contextlib.nullcontext()

@@ -15,6 +15,7 @@ from sparsetorch_kernels.ssd.gemm_backward import Gradients
 # they do not fit into the memory of a multiprocessor.
 LONGEST_CHUNK = 64
 LONGEST_CHUNK_ON_CUDA = 128
+WIDEST_STATE = 256  # of the kernels: a program has all of a state's rows
 
 
 def forward(
@@ -22,7 +23,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `gemm.forward`; in chunks of the length that `chunk_length` tells."""
     chunk = chunk_length(arguments.x_BLHP, chunk_size)
-    if (kernels := _kernels(arguments.x_BLHP)) is not None:
+    if (kernels := _kernels(arguments.x_BLHP, arguments.B_BLGN)) is not None:
         return kernels[0].forward(arguments, initial_state, chunk, keep)
     return gemm.forward(arguments, initial_state, chunk, keep)
 
@@ -37,7 +38,7 @@ def backward(
 ) -> Gradients:
     """See `gemm_backward.backward`."""
     chunk = chunk_length(arguments.x_BLHP, chunk_size)
-    kernels = _kernels(arguments.x_BLHP)
+    kernels = _kernels(arguments.x_BLHP, arguments.B_BLGN)
     module = gemm_backward if kernels is None else kernels[1]
     return module.backward(arguments, decayed, states, grad_y, grad_final_state, chunk)
 
@@ -47,16 +48,22 @@ def chunk_length(x: Tensor, chunk_size: int) -> int:
     return min(chunk_size, LONGEST_CHUNK_ON_CUDA if x.is_cuda else LONGEST_CHUNK)
 
 
-def kept_states(x: Tensor, chunk_size: int) -> int:
-    """How many states the forward keeps for the backward."""
-    if _kernels(x) is not None:
-        return min(x.shape[1], 1)
-    return -(-x.shape[1] // chunk_length(x, chunk_size))
+def kept(x: Tensor, B: Tensor, chunk_size: int) -> tuple[bool, int]:
+    """Whether the forward keeps `decayed` for the backward, and how many states."""
+    if _kernels(x, B) is not None:
+        return False, 1
+    return True, -(-x.shape[1] // chunk_length(x, chunk_size))
 
 
-def _kernels(x: Tensor) -> tuple[ModuleType, ModuleType] | None:
-    """The Triton kernels, forward and backward, where they serve: they know no float64."""
-    return _triton() if x.is_cuda and x.dtype != torch.float64 else None
+def _kernels(x: Tensor, B: Tensor) -> tuple[ModuleType, ModuleType] | None:
+    """The Triton kernels, forward and backward, where they serve."""
+    serve = x.numel() > 0 and 0 < B.shape[-1] <= WIDEST_STATE
+    return _triton() if serve and _wants_kernels(x) else None
+
+
+def _wants_kernels(x: Tensor) -> bool:
+    """The kernels know no float64."""
+    return x.is_cuda and x.dtype != torch.float64
 
 
 @functools.cache

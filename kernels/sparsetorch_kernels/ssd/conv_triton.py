@@ -1,8 +1,8 @@
-"""The causal convolution as Triton kernels, for CUDA: one pass over the inputs, either way.
+"""The causal convolution as Triton kernels, for CUDA: a pass over the inputs, two backward.
 
 The functions have the signatures of `conv.forward` and `conv.backward`. Positions before the first
 are those of the earlier inputs: t = -(K - 1) to -1. Import this module only where Triton is
-installed; see `triton.py` on how it is tested.
+installed; see `triton_tiles.py` on how it is tested.
 """
 
 # Triton's parameters and tensors are not what their annotations say.
@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsetorch_kernels.launch import on_device_of
 from sparsetorch_kernels.ssd.checks import sum_dtype
-from sparsetorch_kernels.ssd.triton import device
 
-ROWS, COLUMNS = 32, 64
+ROWS, COLUMNS = 64, 64
 
 
 @triton.jit
@@ -86,50 +86,71 @@ def conv_kernel(
 
 
 @triton.jit
-def conv_backward_kernel(
-    g, x, weight, bias, initial, seq, grad_x, grad_weight, grad_bias,
+def conv_acted_kernel(
+    g, x, weight, bias, initial, seq, acted, grad_weight, grad_bias,
     length, channels, batch_step, row,
     TAPS: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_SEQ: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of ROWS inputs, of which K - 1 are before the first, and COLUMNS channels.
+    """The gradient of ROWS sums before the activation, from g, that of y; and what comes of them.
 
-    An input acts on K outputs; what was before their activation is computed again for each.
     grad_weight (K, blocks, C) and grad_bias (blocks, C) take a block's parts.
     """
-    blocks_c, blocks_t = tl.cdiv(channels, COLUMNS), tl.cdiv(length + TAPS - 1, ROWS)
+    blocks_c, blocks_t = tl.cdiv(channels, COLUMNS), tl.cdiv(length, ROWS)
     program = tl.program_id(0).to(tl.int64)
     c = (program % blocks_c) * COLUMNS + tl.arange(0, COLUMNS)
     block = program // blocks_c  # of all batches
     blocks, b = tl.num_programs(0) // blocks_c, block // blocks_t
-    t = (block % blocks_t) * ROWS + tl.arange(0, ROWS) - (TAPS - 1)
+    t = (block % blocks_t) * ROWS + tl.arange(0, ROWS)
     x, seq = x + b * batch_step, seq + b * length
     initial = initial + b * (TAPS - 1) * channels
-    own = input_rows(x, initial, t, c, length, channels, row, TAPS, HAS_INITIAL).to(SUM)
-    total = own * 0.0
-    for i in range(TAPS):
+    inside = (t < length)[:, None] & (c < channels)[None, :]
+    at = (b * length + t)[:, None] * channels + c[None, :]
+    total = tl.load(g + at, mask=inside, other=0.0).to(SUM)
+    if SILU:
+        sums = convolve(
+            x, initial, weight, bias, seq, t, c, length, channels, row,
+            TAPS, HAS_INITIAL, HAS_BIAS, HAS_SEQ, SUM,
+        )  # fmt: skip
+        sigmoid = 1.0 / (1.0 + tl.exp(-sums))
+        total *= sigmoid * (1.0 + sums * (1.0 - sigmoid))
+    tl.store(acted + at, total, mask=inside)
+    part = block * channels + c
+    tl.store(grad_bias + part, tl.sum(total, axis=0), mask=c < channels)
+    for k in tl.static_range(TAPS):
+        from_ = t + (k - TAPS + 1)
+        rows = input_rows(x, initial, from_, c, length, channels, row, TAPS, HAS_INITIAL).to(SUM)
+        if HAS_SEQ:
+            same = document(seq, t, length) == document(seq, from_, length)
+            rows = tl.where(same[:, None], rows, 0.0)
+        to = grad_weight + k * blocks * channels + part
+        tl.store(to, tl.sum(total * rows, axis=0), mask=c < channels)
+
+
+@triton.jit
+def conv_spread_kernel(
+    acted, weight, seq, grad_x, length, channels,
+    TAPS: tl.constexpr, HAS_SEQ: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SUM: tl.constexpr,
+):  # fmt: skip
+    """The gradient of ROWS inputs, of which K - 1 are before the first; each acts on K sums."""
+    blocks_c, blocks_t = tl.cdiv(channels, COLUMNS), tl.cdiv(length + TAPS - 1, ROWS)
+    program = tl.program_id(0).to(tl.int64)
+    c = (program % blocks_c) * COLUMNS + tl.arange(0, COLUMNS)
+    block = program // blocks_c
+    b = block // blocks_t
+    t = (block % blocks_t) * ROWS + tl.arange(0, ROWS) - (TAPS - 1)
+    seq = seq + b * length
+    total = t[:, None].to(SUM) * 0.0 + c[None, :].to(SUM) * 0.0
+    for i in tl.static_range(TAPS):
         later = t + i
         inside = ((later >= 0) & (later < length))[:, None] & (c < channels)[None, :]
-        at = g + (b * length + later)[:, None] * channels + c[None, :]
-        acted = tl.load(at, mask=inside, other=0.0).to(SUM)
-        if SILU:
-            sums = convolve(
-                x, initial, weight, bias, seq, later, c, length, channels, row,
-                TAPS, HAS_INITIAL, HAS_BIAS, HAS_SEQ, SUM,
-            )  # fmt: skip
-            sigmoid = 1.0 / (1.0 + tl.exp(-sums))
-            acted *= sigmoid * (1.0 + sums * (1.0 - sigmoid))
         if HAS_SEQ:
             same = document(seq, t, length) == document(seq, later, length)
-            acted = tl.where(same[:, None], acted, 0.0)
-        k = TAPS - 1 - i
-        total += acted * tl.load(weight + c * TAPS + k, mask=c < channels, other=0.0).to(SUM)
-        part = grad_weight + (k * blocks + block) * channels + c
-        tl.store(part, tl.sum(acted * own, axis=0), mask=c < channels)
-        if i == 0:
-            tl.store(
-                grad_bias + block * channels + c, tl.sum(acted, axis=0), mask=c < channels
-            )  # fmt: skip
+            inside = inside & same[:, None]
+        at = acted + (b * length + later)[:, None] * channels + c[None, :]
+        factor = tl.load(weight + c * TAPS + TAPS - 1 - i, mask=c < channels, other=0.0)
+        total += tl.load(at, mask=inside, other=0.0).to(SUM) * factor.to(SUM)[None, :]
     inside = (t < length)[:, None] & (c < channels)[None, :]
     to = grad_x + (b * (length + TAPS - 1) + t + TAPS - 1)[:, None] * channels + c[None, :]
     tl.store(to, total, mask=inside)
@@ -150,7 +171,7 @@ def forward(
     programs = batch * triton.cdiv(length, ROWS) * triton.cdiv(channels, COLUMNS)
     if programs > 0:
         tensors, flags = _arguments(x, weight, bias, initial, seq_idx, silu)
-        with device(x):
+        with on_device_of(x):
             conv_kernel[(programs,)](*tensors, y, length, channels, *x.stride()[:2], **flags)
     return y
 
@@ -167,18 +188,25 @@ def backward(
     """See `conv.backward`."""
     x, taps = _rows(x), weight.shape[1]
     batch, length, channels = x.shape
-    blocks = batch * triton.cdiv(length + taps - 1, ROWS) if length > 0 else 0
+    blocks = batch * triton.cdiv(length, ROWS)
     dtype = sum_dtype(x.dtype)
     grad_x = x.new_zeros((batch, taps - 1 + length, channels))
     parts = x.new_empty((taps, blocks, channels), dtype=dtype)
     bias_parts = x.new_empty((blocks, channels), dtype=dtype)
-    programs = blocks * triton.cdiv(channels, COLUMNS)
-    if programs > 0:
+    blocks_c = triton.cdiv(channels, COLUMNS)
+    if blocks * blocks_c > 0:
+        acted = x.new_empty(x.shape)
         tensors, flags = _arguments(x, weight, bias, initial, seq_idx, silu)
-        with device(x):
-            conv_backward_kernel[(programs,)](
-                grad_y.contiguous(), *tensors, grad_x, parts, bias_parts,
+        with on_device_of(x):
+            conv_acted_kernel[(blocks * blocks_c,)](
+                grad_y.contiguous(), *tensors, acted, parts, bias_parts,
                 length, channels, *x.stride()[:2], **flags,
+            )  # fmt: skip
+            programs = batch * triton.cdiv(length + taps - 1, ROWS) * blocks_c
+            read = ("TAPS", "HAS_SEQ", "ROWS", "COLUMNS", "SUM")
+            conv_spread_kernel[(programs,)](
+                acted, tensors[1], tensors[4], grad_x, length, channels,
+                **{name: flags[name] for name in read},
             )  # fmt: skip
     return grad_x, parts.sum(1).mT, bias_parts.sum(0)
 

@@ -210,12 +210,12 @@ _backward_op = torch.library.custom_op(
 def _(x, dt, A, B, C, D, initial_state, seq_idx, chunk_size, keep):
     batch, _, heads, head_dim = x.shape
     dtype, state = checks.sum_dtype(x.dtype), (batch, heads, head_dim, B.shape[-1])
-    kept = backend.kept_states(x, chunk_size) if keep else 0
+    decayed, states = backend.kept(x, B, chunk_size) if keep else (False, 0)
     return (
         x.new_empty(x.shape),
         x.new_empty(state, dtype=dtype),
-        x.new_empty(x.shape if keep else (0,), dtype=dtype),
-        x.new_empty((kept, *state), dtype=dtype),
+        x.new_empty(x.shape if decayed else (0,), dtype=dtype),
+        x.new_empty((states, *state), dtype=dtype),
     )
 
 
