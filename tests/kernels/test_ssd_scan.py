@@ -13,7 +13,7 @@ import torch
 from ssd_cases import NAMES, SIZES, TOLERANCE, documents, draw, error, expected
 
 from sparsetorch_kernels import ssd_scan
-from sparsetorch_kernels.ssd import backend, gemm, reference
+from sparsetorch_kernels.ssd import backend, gemm, ops, reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -75,6 +75,23 @@ def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed, 
         assert got.dtype == argument.dtype
         # A's is one number per head, in which terms of either sign cancel.
         assert error(got, right) < 4 * TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("widest", [2, 3])  # states of three numbers: too wide for kernels, or not
+def test_wide_states_go_another_way(widest, monkeypatch):
+    monkeypatch.setattr(backend, "WIDEST_STATE", widest)
+    arguments = draw((1, 13, 2, 3, 1, 3, 8), torch.float32)
+    inputs = [t.detach() for t in arguments]
+    _, _, decayed, states = ops._forward(*inputs, None, 8, True)
+    kernels = INTERPRETED and widest == 3
+    assert (len(decayed) > 0, len(states)) == (not kernels, 1 if kernels else 2)
+    assert backend.kept(inputs[0], inputs[3], 8) == (len(decayed) > 0, len(states))
+    y, final = ssd_scan(*arguments, chunk_size=8)
+    grad_y, grad_final = torch.randn_like(y), torch.randn_like(final)
+    _, _, want = expected(arguments, None, grad_y, grad_final)
+    got = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
+    for name, a, b in zip(NAMES, got, want):
+        assert error(a, b) < TOLERANCE[torch.float32], name
 
 
 @pytest.mark.parametrize("missing", ["D", "initial_state", "both"])

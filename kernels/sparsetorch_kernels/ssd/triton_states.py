@@ -211,7 +211,8 @@ class Launch:
             stride, count, self.new(*shape, self.head_dim, self.state), self.new(*shape)
         )
         if count > 1:
-            self._states(v, w, sums, found, count - 1, back, (sums,) * 4)  # none of which it reads or writes
+            unused = (sums,) * 4
+            self._states(v, w, sums, found, count - 1, back, unused)
         return found
 
     def follow(
