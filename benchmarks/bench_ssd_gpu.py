@@ -159,6 +159,8 @@ def measure_on(device: str, launches: bool) -> Callable[[Callable[[], object]], 
         begin.record()
         call()
         end.record()
+        if not launches and begin.query():
+            raise SystemExit("launching took longer than the GPU was kept waiting; see --launches")
         end.synchronize()
         return begin.elapsed_time(end) / 1e3
 

@@ -21,7 +21,10 @@ DTYPES = DTYPES if INTERPRETED else [torch.float64, *DTYPES]
 # The interpreter takes a second for what the others do in milliseconds: fewer sizes, and one of
 # several blocks in each dimension where blocks are short.
 FEW = {name: SIZES[name] for name in ("nothing", "one head", "no state")}
-SEVERAL = {"blocks": (1, 35, 2, 17, 1, 17, 32), "segments": (1, 35, 1, 3, 1, 4, 4)}
+SEVERAL = {
+    "blocks": (1, 35, 2, 17, 1, 17, 32),
+    "segments": (2, 21, 4, 3, 2, 5, 4),  # two chunks in each
+}
 CASES = FEW | SEVERAL if INTERPRETED else SIZES
 SMALL = (1, 13, 2, 3, 1, 2, 8)
 DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -46,7 +49,7 @@ def implementation(monkeypatch):
         monkeypatch.setattr(backend, "_wants_kernels", lambda x: True)
         monkeypatch.setattr(triton_backward, "LONGEST_BLOCK", 16)
         monkeypatch.setattr(triton_backward, "LONGEST_PART", dict.fromkeys(DTYPES, 16))
-        monkeypatch.setattr(triton_states, "PROGRAMS", 4)
+        monkeypatch.setattr(triton_states, "PROGRAMS", 24)
         monkeypatch.setattr(triton_states, "STATE_TILES", dict.fromkeys(DTYPES, short))
         monkeypatch.setattr(triton, "TILES", dict.fromkeys(DTYPES, triton.Tiles(16, 16, 4, 1)))
     monkeypatch.setattr(gemm, "PIECE", 1000)
@@ -77,9 +80,10 @@ def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed, 
         assert error(got, right) < 4 * TOLERANCE[dtype], name
 
 
-@pytest.mark.parametrize("widest", [2, 3])  # states of three numbers: too wide for kernels, or not
-def test_wide_states_go_another_way(widest, monkeypatch):
-    monkeypatch.setattr(backend, "WIDEST_STATE", widest)
+@pytest.mark.parametrize("widest", [2, 3])  # of three numbers: too wide for kernels, or not
+@pytest.mark.parametrize("what", ["WIDEST_STATE", "WIDEST_HEAD"])
+def test_wide_states_and_heads_go_another_way(what, widest, monkeypatch):
+    monkeypatch.setattr(backend, what, widest)
     arguments = draw((1, 13, 2, 3, 1, 3, 8), torch.float32)
     inputs = [t.detach() for t in arguments]
     _, _, decayed, states = ops._forward(*inputs, None, 8, True)
@@ -168,15 +172,45 @@ def test_fast_decay_neither_overflows_nor_drowns_its_gradient():
 
 
 def test_strided_and_broadcast_arguments():
-    size = (2, 9, 4, 5, 2, 3, 8)
-    _, dt, A, _, C, D, state = (t.detach() for t in draw(size, torch.float32))
-    strided = torch.randn(2, 9, 50)[..., 3:23].unflatten(-1, (4, 5))
-    shared = dt[:1].expand(2, -1, -1)
-    arguments: Any = [strided, shared, A, C.flip(1), C, D, state]
-    y, final = ssd_scan(*arguments, chunk_size=8)
-    want, last = reference.ssd_scan(*(t.double() for t in arguments))
-    assert error(y, want) < 2e-6
-    assert error(final, last) < 2e-6
+    """x, B and C are parts of one tensor, as behind a projection; gradients come transposed."""
+    _, dt, A, _, _, D, state = (t.detach() for t in draw((2, 9, 4, 5, 2, 3, 8), torch.float32))
+    whole = torch.randn(2, 9, 40).requires_grad_()
+
+    def parts(t):
+        x, B, C = t[..., 3:35].split([20, 6, 6], dim=-1)
+        return x.unflatten(-1, (4, 5)), B.unflatten(-1, (2, 3)), C.unflatten(-1, (2, 3))
+
+    grad_y = torch.randn(2, 9, 5, 4).transpose(2, 3)
+    grad_final = torch.randn(2, 4, 3, 5).transpose(2, 3)
+    found = []
+    for scan, dtype in ((ssd_scan, torch.float32), (reference.ssd_scan, torch.float64)):
+        x, B, C = parts(whole.to(dtype))
+        others = [t.to(dtype).requires_grad_() for t in (dt[:1].expand(2, -1, -1), A, D, state)]
+        steps, A_H, D_H, first = others
+        results = scan(x, steps, A_H, B, C, D_H, first)
+        grads = [grad_y.to(dtype), grad_final.to(dtype)]
+        found.append([*results, *torch.autograd.grad(results, (whole, *others), grads)])
+    for got, want in zip(*found):
+        assert error(got, want.double()) < 4e-6
+
+
+def test_a_large_step_leaves_the_steps_after_it_exact():
+    """Sums of all steps would be large ever after it, and their differences coarse."""
+    arguments = draw((1, 40, 1, 4, 1, 4, 40), torch.float32)
+    with torch.no_grad():
+        arguments[1].fill_(2e-3)
+        arguments[1][:, 3] = 1000.0
+        arguments[2].fill_(-16.0)
+        arguments[0][:, 3] *= 1e-6  # else it is all that is seen
+    y, final = ssd_scan(*arguments, chunk_size=40)
+    grad_y, grad_final = torch.randn_like(y), torch.randn_like(final)
+    want_y, want_final, want = expected(arguments, None, grad_y, grad_final)
+    assert error(y, want_y) < 4e-6
+    assert error(final, want_final) < 4e-6
+    got = torch.autograd.grad((y, final), arguments, (grad_y, grad_final))
+    for name, a, b in zip(NAMES, got, want):
+        if name != "A":  # which has a thousand times the rounding of what goes past the large step
+            assert error(a, b) < 2e-5, name
 
 
 @needs_no_kernel

@@ -15,13 +15,14 @@ from sparsetorch_kernels.ssd.gemm_backward import Gradients
 # they do not fit into the memory of a multiprocessor.
 LONGEST_CHUNK = 64
 LONGEST_CHUNK_ON_CUDA = 128
-WIDEST_STATE = 256  # of the kernels: a program has all of a state's rows
+# Of the kernels: a program has all of a state's rows, and of a head's channels
+WIDEST_STATE, WIDEST_HEAD = 256, 128
 
 
 def forward(
     arguments: Arguments, initial_state: Tensor | None, chunk_size: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `gemm.forward`; in chunks of the length that `chunk_length` tells."""
+    """See `gemm.forward`; in chunks of at most the length that `chunk_length` tells."""
     chunk = chunk_length(arguments.x_BLHP, chunk_size)
     if (kernels := _kernels(arguments.x_BLHP, arguments.B_BLGN)) is not None:
         return kernels[0].forward(arguments, initial_state, chunk, keep)
@@ -44,7 +45,7 @@ def backward(
 
 
 def chunk_length(x: Tensor, chunk_size: int) -> int:
-    """The chunks that are used where the caller asks for chunk_size: the fastest up to it."""
+    """The longest chunks that are used where the caller asks for chunk_size."""
     return min(chunk_size, LONGEST_CHUNK_ON_CUDA if x.is_cuda else LONGEST_CHUNK)
 
 
@@ -57,7 +58,7 @@ def kept(x: Tensor, B: Tensor, chunk_size: int) -> tuple[bool, int]:
 
 def _kernels(x: Tensor, B: Tensor) -> tuple[ModuleType, ModuleType] | None:
     """The Triton kernels, forward and backward, where they serve."""
-    serve = x.numel() > 0 and 0 < B.shape[-1] <= WIDEST_STATE
+    serve = x.numel() > 0 and 0 < B.shape[-1] <= WIDEST_STATE and x.shape[-1] <= WIDEST_HEAD
     return _triton() if serve and _wants_kernels(x) else None
 
 

@@ -63,7 +63,7 @@ def convolve(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def conv_kernel(
     x, weight, bias, initial, seq, y, length, channels, batch_step, row,
     TAPS: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -85,7 +85,7 @@ def conv_kernel(
     tl.store(to, total, mask=(t < length)[:, None] & (c < channels)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def conv_acted_kernel(
     g, x, weight, bias, initial, seq, acted, grad_weight, grad_bias,
     length, channels, batch_step, row,
@@ -114,7 +114,6 @@ def conv_acted_kernel(
         )  # fmt: skip
         sigmoid = 1.0 / (1.0 + tl.exp(-sums))
         total *= sigmoid * (1.0 + sums * (1.0 - sigmoid))
-    tl.store(acted + at, total, mask=inside)
     part = block * channels + c
     tl.store(grad_bias + part, tl.sum(total, axis=0), mask=c < channels)
     for k in tl.static_range(TAPS):
@@ -125,9 +124,10 @@ def conv_acted_kernel(
             rows = tl.where(same[:, None], rows, 0.0)
         to = grad_weight + k * blocks * channels + part
         tl.store(to, tl.sum(total * rows, axis=0), mask=c < channels)
+    tl.store(acted + at, total, mask=inside)  # last: what was loaded above serves until here
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def conv_spread_kernel(
     acted, weight, seq, grad_x, length, channels,
     TAPS: tl.constexpr, HAS_SEQ: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -190,7 +190,7 @@ def backward(
     batch, length, channels = x.shape
     blocks = batch * triton.cdiv(length, ROWS)
     dtype = sum_dtype(x.dtype)
-    grad_x = x.new_zeros((batch, taps - 1 + length, channels))
+    grad_x = x.new_empty((batch, taps - 1 + length, channels))
     parts = x.new_empty((taps, blocks, channels), dtype=dtype)
     bias_parts = x.new_empty((blocks, channels), dtype=dtype)
     blocks_c = triton.cdiv(channels, COLUMNS)
@@ -208,6 +208,8 @@ def backward(
                 acted, tensors[1], tensors[4], grad_x, length, channels,
                 **{name: flags[name] for name in read},
             )  # fmt: skip
+    else:
+        grad_x.zero_()
     return grad_x, parts.sum(1).mT, bias_parts.sum(0)
 
 

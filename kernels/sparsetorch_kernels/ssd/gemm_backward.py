@@ -36,7 +36,8 @@ class Gradients:
         self.x_BLHP, self.dt_BLH, self.B_BLGN, self.C_BLGN = map(_like, (x, dt, B, C))
         self.A_H, self.D_H = (torch.zeros_like(A, dtype=dtype) for _ in range(2))
         # Of the state after the piece, then of the one before it
-        self.state_BHPN = final_state_BHPN.to(dtype, copy=True)
+        self.state_BHPN = final_state_BHPN.new_empty(final_state_BHPN.shape, dtype=dtype)
+        self.state_BHPN.copy_(final_state_BHPN)  # contiguous, whatever the gradient is
 
 
 def backward(

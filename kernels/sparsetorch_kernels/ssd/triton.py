@@ -1,8 +1,9 @@
 """The forward of the scan as Triton kernels, for CUDA; the backward is in `triton_backward.py`.
 
 The formulas are those of `gemm.py`. States are followed through segments of the sequence, as
-`triton_states.py` says, and the outputs made on the way, from scores that no memory sees. The
-conventions of the kernels and how they are tested are told there and in `triton_tiles.py`.
+`triton_states.py` says, and the outputs made on the way, from scores that are never written to
+memory. The conventions of the kernels and how they are tested are told there and in
+`triton_tiles.py`.
 """
 
 # Triton's parameters and tensors are not what their annotations say.
@@ -17,7 +18,13 @@ from torch import Tensor
 
 from sparsetorch_kernels.launch import on_device_of
 from sparsetorch_kernels.ssd.gemm import Arguments
-from sparsetorch_kernels.ssd.triton_states import Launch, kept_by, power_of_two, state_at
+from sparsetorch_kernels.ssd.triton_states import (
+    RUN_TIME,
+    Launch,
+    kept_by,
+    power_of_two,
+    state_at,
+)
 from sparsetorch_kernels.ssd.triton_tiles import carry, dot, load_tile, store_tile, to_end
 
 
@@ -36,10 +43,10 @@ TILES = {
     torch.float16: Tiles(64, 32, 8, 1),
     torch.float32: Tiles(32, 16, 8, 1),
 }
-BEFORE_HOPPER = Tiles(64, 64, 8, 2)  # for bfloat16: products take their operands from registers
+FROM_REGISTERS = Tiles(64, 64, 8, 2)  # for bfloat16 where products take their operands from there
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def outputs_kernel(
     x, dt, B, C, D, sums, seq, first, added, kept, last, y,
     batch, length, heads, chunks, segments, stride, head_dim, state, ratio,
@@ -65,7 +72,7 @@ def outputs_kernel(
     y += b * length * width + h * head_dim
     seq += b * length
     sums += (b * chunks * heads + h) * SIZE
-    skip = tl.load(D + h).to(tl.float32)
+    skip = tl.load(D + h).to(tl.float32) if HAS_D else 0.0
     for m in tl.range(
         segment * stride, tl.minimum((segment + 1) * stride, chunks), num_stages=STAGES
     ):
@@ -110,11 +117,15 @@ def forward(
     little time; and it needs no `decayed`.
     """
     x = arguments.x_BLHP
-    tiles = _tiles(x)
+    capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
+    tiles = tiles_for(x.dtype, capability[0])
     launch = Launch(arguments, min(chunk_size, tiles.chunk))
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     first = launch.new(1, launch.batch, launch.heads, launch.head_dim, launch.state)
-    first.zero_() if initial_state is None else first.copy_(initial_state)
+    if initial_state is None:
+        first.zero_()
+    else:
+        first.copy_(initial_state)
     final = torch.empty_like(first[0])
     block_p = min(power_of_two(launch.head_dim), tiles.p)
     with on_device_of(x):
@@ -134,6 +145,7 @@ def forward(
     return y, final, launch.new(0), first if keep else first[:0]
 
 
-def _tiles(x: Tensor) -> Tiles:
-    old = x.is_cuda and torch.cuda.get_device_capability(x.device) < (9, 0)
-    return BEFORE_HOPPER if old and x.dtype == torch.bfloat16 else TILES[x.dtype]
+def tiles_for(dtype: torch.dtype, major: int) -> Tiles:
+    """Those of Hopper and of its like, else of the GPUs before and of consumers' ones."""
+    from_registers = dtype == torch.bfloat16 and major not in (9, 10)
+    return FROM_REGISTERS if from_registers else TILES[dtype]

@@ -15,7 +15,7 @@ Suffixes as in `gemm.py`; the conventions of the kernels as in `triton_states.py
 # Triton's parameters and tensors are not what their annotations say.
 # pyright: reportArgumentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -25,7 +25,7 @@ from torch import Tensor
 from sparsetorch_kernels.launch import on_device_of
 from sparsetorch_kernels.ssd.gemm import Arguments
 from sparsetorch_kernels.ssd.gemm_backward import Gradients
-from sparsetorch_kernels.ssd.triton_states import Launch, power_of_two
+from sparsetorch_kernels.ssd.triton_states import RUN_TIME, Launch, power_of_two
 from sparsetorch_kernels.ssd.triton_tiles import (
     carry,
     decay,
@@ -35,12 +35,22 @@ from sparsetorch_kernels.ssd.triton_tiles import (
     to_end,
 )
 
+
+class Blocks(NamedTuple):
+    """A tile's positions and channels, and its part of a state's rows; warps of a program."""
+
+    q: int
+    p: int
+    n: int
+    warps: int
+
+
 LONGEST_BLOCK = 64  # positions in a tile
 # Of a state's rows, where heads have up to 64 channels; half as many where they have more
 LONGEST_PART = {torch.bfloat16: 128, torch.float16: 64, torch.float32: 32}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def scores_kernel(
     B, C, scores, length, groups, chunks, state, B_batch, B_row, C_batch, C_row,
     SIZE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -68,7 +78,7 @@ def scores_kernel(
         store_tile(scores + program * SIZE * SIZE, total, q, SIZE, SIZE, k, SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def inputs_kernel(
     g, x, dt, B, D, scores, sums, seq, grads, grad_x, dots,
     batch, length, heads, chunks, head_dim, state, ratio, positions, x_batch, x_row, B_batch, B_row,
@@ -120,13 +130,13 @@ def inputs_kernel(
     if HAS_D:
         result += g_k * tl.load(D + h).to(tl.float32)
     store_tile(grad_x + at, result, k, size, row, p, head_dim)
-    to = dots + program * SIZE + k
+    to, positions = dots + program * SIZE + k, tl.full([], positions, tl.int64)
     tl.store(to, dt_k * tl.sum(x_k * end, axis=1), mask=k < SIZE)
     tl.store(to + positions, tl.sum(x_k * grad_u, axis=1), mask=k < SIZE)
     tl.store(to + 2 * positions, tl.sum(x_k * g_k, axis=1), mask=k < SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def grad_scores_kernel(
     g, x, dt, scores, sums, seq, out, parts,
     length, heads, chunks, head_dim, ratio, positions, x_batch, x_row,
@@ -139,6 +149,7 @@ def grad_scores_kernel(
     block's positions add to the sums of P's rows less those of its columns.
     """
     blocks = tl.cdiv(SIZE, BLOCK_Q)
+    positions = tl.full([], positions, tl.int64)
     program = tl.program_id(0).to(tl.int64)
     k_block, q_block = program % blocks, program // blocks % blocks
     program = program // (blocks * blocks)
@@ -149,8 +160,8 @@ def grad_scores_kernel(
     q = q_block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     k = k_block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     p = tl.arange(0, BLOCK_P)
-    total = tl.zeros([BLOCK_Q, BLOCK_Q], dtype=tl.float32)
     if k_block <= q_block:
+        total = tl.zeros([BLOCK_Q, BLOCK_Q], dtype=tl.float32)
         own = load_tile(scores + program * SIZE * SIZE, q, size, SIZE, k, size)
         own = tl.where(q[:, None] > k[None, :], own, 0.0)  # those above were not written
         for i in range(0, ratio):
@@ -173,10 +184,10 @@ def grad_scores_kernel(
             else:
                 tl.store(to + k_block * positions + q, rows, mask=q < SIZE)
                 tl.store(to + q_block * positions + k, -columns, mask=k < SIZE)
-    store_tile(out + program * SIZE * SIZE, total, q, SIZE, SIZE, k, SIZE)
+        store_tile(out + program * SIZE * SIZE, total, q, SIZE, SIZE, k, SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def grad_groups_kernel(
     grad_scores, other, v, C, dt, states, sums, seq, out, parts,
     batch, length, heads, chunks, head_dim, state, ratio, positions,
@@ -195,7 +206,8 @@ def grad_groups_kernel(
     program = tl.program_id(0).to(tl.int64)
     block_n = program % blocks_n
     n = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    block = program // blocks_n % blocks
+    block = (program // blocks_n % blocks).to(tl.int32)
+    positions = tl.full([], positions, tl.int64)
     program = program // (blocks_n * blocks)
     groups = heads // ratio
     group, m, b = program % groups, program // groups % chunks, program // groups // chunks
@@ -210,7 +222,7 @@ def grad_groups_kernel(
         queries = load_tile(
             C + b * C_batch + start * C_row + group * state, q, size, C_row, n, state
         ).to(tl.float32)
-    for i in range(0, blocks):
+    for i in range(0 if READ else block, block + 1 if READ else blocks):
         k = i * BLOCK_Q + tl.arange(0, BLOCK_Q)
         if READ:
             weight = load_tile(tile, q, size, SIZE, k, size)
@@ -242,7 +254,7 @@ def grad_groups_kernel(
     store_tile(to, total, q, size, groups * state, n, state)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def grad_decay_kernel(
     parts, dots, kept, dt, A, seq, grad_dt, grad_A,
     length, heads, chunks, positions, n_parts, kept_blocks,
@@ -255,6 +267,7 @@ def grad_decay_kernel(
     size = tl.minimum(SIZE, length - start)
     q = tl.arange(0, BLOCK_Q)
     here = seq + b * length + start
+    positions = tl.full([], positions, tl.int64)
     passed = tl.zeros([BLOCK_Q], dtype=tl.float32)
     for i in range(0, n_parts):
         at = parts + i * positions + program * SIZE + q
@@ -303,17 +316,14 @@ class _Backward(Launch):
     def __init__(self, arguments, first, grad_y, grads: Gradients, chunk_size: int):
         super().__init__(arguments, chunk_size)
         self.g, self.grads = grad_y, grads
-        self.block_q = min(power_of_two(chunk_size), LONGEST_BLOCK)
-        self.block_p = power_of_two(self.head_dim)
-        self.wide = self.block_p > 64
-        longest = LONGEST_PART[self.dtype]
-        self.part_n = min(self.block_n, longest // 2 if self.wide else longest)
+        self.tiles = blocks_for(self.dtype, chunk_size, self.head_dim, self.state)
+        self.block_q, self.part_n = self.tiles.q, self.tiles.n
         self.blocks = triton.cdiv(chunk_size, self.block_q)
         self.blocks_n = triton.cdiv(self.state, self.part_n)
         self.chunk: dict[str, Any] = {
             "SIZE": chunk_size,
             "BLOCK_Q": self.block_q,
-            "BLOCK_P": self.block_p,
+            "BLOCK_P": self.tiles.p,
         }
         self.sums_BMHQ = self.sums()
         self.states_MBHNP, _, _ = self.follow(self.x, self.B, self.sums_BMHQ, first)
@@ -343,7 +353,7 @@ class _Backward(Launch):
         return out
 
     def _inputs(self) -> None:
-        options: dict[str, Any] = {"num_warps": 8 if self.wide else 4}  # else registers spill
+        options: dict[str, Any] = {"num_warps": self.tiles.warps}
         inputs_kernel[(self.batch * self.chunks * self.heads * self.blocks,)](
             self.g, self.x, self.dt, self.B, self.D, self.scores_BMGQK, self.sums_BMHQ, self.seq,
             self.after_MBHNP, self.grads.x_BLHP, self.dots_3BMHQ,
@@ -384,3 +394,13 @@ class _Backward(Launch):
             HAS_SEQ=self.has_seq, SIZE=self.size, BLOCK_Q=block, BLOCK_J=min(block, 32),
         )  # fmt: skip
         self.grads.A_H += grad_A.sum((0, 1))
+
+
+def blocks_for(dtype: torch.dtype, size: int, head_dim: int, state: int) -> Blocks:
+    """What fits chunks of a size, heads and states."""
+    p = power_of_two(head_dim)
+    wide = p > 64  # registers would spill, and memory be short
+    longest = LONGEST_PART[dtype] // 2 if wide else LONGEST_PART[dtype]
+    q = LONGEST_BLOCK // 2 if wide and dtype == torch.float32 else LONGEST_BLOCK
+    q = min(power_of_two(size), max(q, 16))
+    return Blocks(q, p, min(power_of_two(state), max(longest, 16)), 8 if wide else 4)

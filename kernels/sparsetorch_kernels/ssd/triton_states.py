@@ -1,7 +1,7 @@
 """The states of the scan as Triton kernels, and what forward and backward share to launch them.
 
 The state of a head is followed through the sequence, chunk by chunk, by a program that has it in
-registers: it reaches memory where it is asked for alone. So that there are programs enough for a
+registers: it reaches memory only where it is asked for. So that there are programs enough for a
 GPU, the sequence is cut into segments of several chunks. A first run finds what each segment adds
 to the state, and the factor by which it keeps what was there; a second one begins each segment with
 what `first` and the segments before it come to. Gradients of states take the same way backwards.
@@ -25,6 +25,7 @@ from torch import Tensor
 from sparsetorch_kernels.ssd.gemm import Arguments
 from sparsetorch_kernels.ssd.triton_tiles import DOTS, carry, dot, load_tile, store_tile, to_end
 
+LEAST = tl.constexpr(-110.0)  # exp of it is 0 in float32
 PROGRAMS = 256  # aimed at in a run: two for each multiprocessor of an H100
 
 
@@ -36,6 +37,9 @@ class StateTiles(NamedTuple):
     stages: int  # tiles loaded ahead
 
 
+RUN_TIME = ("batch", "length", "chunks", "segments", "stride", "positions", "n_parts")
+"""What changes with the length: kernels are not compiled again for some values of these."""
+
 STATE_TILES = {
     torch.bfloat16: StateTiles(128, 64, 2),
     torch.float16: StateTiles(64, 32, 1),
@@ -43,12 +47,16 @@ STATE_TILES = {
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def sums_kernel(
     dt, A, sums, length, heads, chunks,
     SIZE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """sums[b, m, h, q] = the sum of dt A over the chunk's positions up to q."""
+    """sums[b, m, h, q] = the sum of dt A over the chunk's positions up to q.
+
+    A step below LEAST leaves nothing of what was before it, as LEAST does; as it is it would make
+    all sums after it large, and their differences coarse.
+    """
     blocks = tl.cdiv(heads, BLOCK_H)
     chunk = tl.program_id(0).to(tl.int64) // blocks  # of all batches
     h = (tl.program_id(0) % blocks) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -57,7 +65,8 @@ def sums_kernel(
     rows = dt + ((chunk // chunks) * length + start) * heads
     steps = load_tile(rows, q, tl.minimum(SIZE, length - start), heads, h, heads).to(tl.float32)
     rates = tl.load(A + h, mask=h < heads, other=0.0).to(tl.float32)
-    total = tl.trans(tl.cumsum(steps * rates[None, :], axis=0))
+    steps = tl.maximum(steps * rates[None, :], LEAST)
+    total = tl.trans(tl.cumsum(steps.to(tl.float64), axis=0)).to(tl.float32)
     store_tile(sums + chunk * heads * SIZE, total, h, heads, SIZE, q, SIZE)
 
 
@@ -83,7 +92,7 @@ def kept_by(s, seq, m, size, HAS_SEQ: tl.constexpr):
     return factor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def states_kernel(
     v, w, dt, sums, seq, first, added, kept, last, out, other, inner,
     batch, length, heads, chunks, segments, stride, head_dim, state, ratio,
@@ -94,7 +103,7 @@ def states_kernel(
 ):  # fmt: skip
     """BLOCK_P channels of a head's state, through a segment of `stride` chunks.
 
-    A chunk adds the sum of weight_q v_q w_q^T. The weight is dt_q exp(s_e - s_q), by which x and B
+    A chunk adds the sum of weight_q w_q v_q^T. The weight is dt_q exp(s_e - s_q), by which x and B
     add to the state; if BACK, exp(s_q), by which C reads it: the gradient of y and C then give that
     of the state, from the last chunk to the first.
 
@@ -223,7 +232,7 @@ class Launch:
         With those states as `other`, the gradients of the states after all chunks, from the last,
         and that of the first. Also the parts of exp(s_e) H . G' (B, M, H, parts).
         """
-        back, block_p = other is not None, self._tiles()[1]
+        back, block_p = other is not None, self._tiles().p
         found = self.segments(v, w, sums, block_p, back)
         kept = torch.float32 if self.dtype == torch.float16 else self.dtype
         shape = (self.chunks, self.batch, self.heads, self.state, self.head_dim)
@@ -231,28 +240,31 @@ class Launch:
         last = torch.empty_like(first)
         parts = triton.cdiv(self.head_dim, block_p) if back else 0
         inner = self.new(self.batch, self.chunks, self.heads, parts)
-        read = (last, out, out if other is None else other, inner)
-        self._states(v, w, sums, found, found.count, back, read, first)
+        tensors = (last, out, out if other is None else other, inner)
+        self._states(v, w, sums, found, found.count, back, tensors, first)
         return out, last, inner
 
-    def _states(self, v, w, sums, found: Segments, count: int, back: bool, written, first=None):
-        block_q, block_p = self._tiles()
-        follow, tiles = first is not None, STATE_TILES[self.dtype]
-        programs = count * self.batch * self.heads * triton.cdiv(self.head_dim, block_p)
+    def _states(self, v, w, sums, found: Segments, count: int, back: bool, tensors, first=None):
+        tiles, follow = self._tiles(), first is not None
+        programs = count * self.batch * self.heads * triton.cdiv(self.head_dim, tiles.p)
         states_kernel[(programs,)](
             v, w, self.dt, sums, self.seq, sums if first is None else first, found.added,
-            found.kept, *written, self.batch, self.length, self.heads, self.chunks, count,
+            found.kept, *tensors, self.batch, self.length, self.heads, self.chunks, count,
             found.stride, self.head_dim, self.state, self.ratio, *v.stride()[:2], *w.stride()[:2],
             BACK=back, FOLLOW=follow, HAS_SEQ=self.has_seq, SIZE=self.size,
-            BLOCK_Q=block_q, BLOCK_P=block_p, BLOCK_N=self.block_n, STAGES=tiles.stages,
+            BLOCK_Q=tiles.q, BLOCK_P=tiles.p, BLOCK_N=self.block_n, STAGES=tiles.stages,
             **self.dot,
         )  # fmt: skip
 
-    def _tiles(self) -> tuple[int, int]:
-        """The blocks of positions and channels of a program that follows a state."""
-        tiles = STATE_TILES[self.dtype]
-        block_q = min(power_of_two(self.size), tiles.q)
-        return block_q, min(power_of_two(self.head_dim), tiles.p)
+    def _tiles(self) -> StateTiles:
+        return state_tiles(self.dtype, self.size, self.head_dim, self.state)
+
+
+def state_tiles(dtype: torch.dtype, size: int, head_dim: int, state: int) -> StateTiles:
+    """What fits chunks of a size, heads and states."""
+    tiles = STATE_TILES[dtype]
+    q, stages = (tiles.q, tiles.stages) if state <= 128 else (min(tiles.q, 64), 1)
+    return StateTiles(min(power_of_two(size), q), min(power_of_two(head_dim), tiles.p), stages)
 
 
 def power_of_two(size: int) -> int:
