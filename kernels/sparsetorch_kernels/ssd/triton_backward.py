@@ -306,14 +306,14 @@ def backward(
     """See `gemm_backward.backward`; the first of the states has been kept alone, and no decayed."""
     grads = Gradients(arguments, grad_final_state, states.dtype)
     with on_device_of(grad_y):
-        _Backward(arguments, states[0], grad_y.contiguous(), grads, chunk_size).run()
+        _Backward(arguments, grad_y.contiguous(), grads, chunk_size).run(states[0])
     return grads
 
 
 class _Backward(Launch):
     """The kernels of a backward, one after another."""
 
-    def __init__(self, arguments, first, grad_y, grads: Gradients, chunk_size: int):
+    def __init__(self, arguments, grad_y: Tensor, grads: Gradients, chunk_size: int):
         super().__init__(arguments, chunk_size)
         self.g, self.grads = grad_y, grads
         self.tiles = blocks_for(self.dtype, chunk_size, self.head_dim, self.state)
@@ -325,6 +325,9 @@ class _Backward(Launch):
             "BLOCK_Q": self.block_q,
             "BLOCK_P": self.tiles.p,
         }
+
+    def run(self, first: Tensor) -> None:
+        """Fill in the gradients, from the first state on."""
         self.sums_BMHQ = self.sums()
         self.states_MBHNP, _, _ = self.follow(self.x, self.B, self.sums_BMHQ, first)
         self.after_MBHNP, self.grads.state_BHPN, self.kept_BMHI = self.follow(
@@ -333,9 +336,6 @@ class _Backward(Launch):
         self.scores_BMGQK = self._scores()
         self.dots_3BMHQ = self.new(3, *self.sums_BMHQ.shape)
         self.parts_IBMHQ = self.new(self.blocks + self.blocks_n, *self.sums_BMHQ.shape)
-
-    def run(self) -> None:
-        """Fill in the gradients."""
         self._inputs()
         self._groups()
         self._decays()
