@@ -22,6 +22,7 @@ from sparsetorch_kernels.ssd.triton_states import (
     RUN_TIME,
     Launch,
     kept_by,
+    place,
     power_of_two,
     state_at,
 )
@@ -56,11 +57,7 @@ def outputs_kernel(
     ROUND: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y of BLOCK_P channels of a head, over a segment of `stride` chunks; and the final state."""
-    blocks_p = tl.cdiv(head_dim, BLOCK_P)
-    program = tl.program_id(0)
-    block, program = program % blocks_p, program // blocks_p
-    h, program = program % heads, program // heads
-    segment, b = program % segments, (program // segments).to(tl.int64)
+    block, h, segment, b = place(heads, segments, head_dim, BLOCK_P)
     p, n = block * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     q, g = tl.arange(0, BLOCK_Q), h // ratio
     row, width = b * heads + h, heads * head_dim

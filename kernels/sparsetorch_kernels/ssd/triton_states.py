@@ -71,6 +71,16 @@ def sums_kernel(
 
 
 @triton.jit
+def place(heads, segments, head_dim, BLOCK_P: tl.constexpr):
+    """This program's block of channels, head, segment and batch."""
+    blocks = tl.cdiv(head_dim, BLOCK_P)
+    program = tl.program_id(0)
+    block, program = program % blocks, program // blocks
+    h, program = program % heads, program // heads
+    return block, h, program % segments, (program // segments).to(tl.int64)
+
+
+@triton.jit
 def state_at(first, added, kept, segment, row, rows, n, state, p, head_dim):
     """The state at which a segment begins, of row b heads + h; rows: of a batch's states."""
     elements = head_dim * state
@@ -112,11 +122,7 @@ def states_kernel(
     takes the parts of exp(s_e) H . G', with the states H in `other`. Else `added` and `kept` are
     written.
     """
-    blocks_p = tl.cdiv(head_dim, BLOCK_P)
-    program = tl.program_id(0)
-    block, program = program % blocks_p, program // blocks_p
-    h, program = program % heads, program // heads
-    segment, b = program % segments, (program // segments).to(tl.int64)
+    block, h, segment, b = place(heads, segments, head_dim, BLOCK_P)
     p, n = block * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     row, rows = b * heads + h, batch * heads
     now = tl.zeros([BLOCK_N, BLOCK_P], dtype=tl.float32)
@@ -141,8 +147,8 @@ def states_kernel(
             store_tile(out + at, now, n, state, head_dim, p, head_dim)
             if BACK:
                 before = load_tile(other + at, n, state, head_dim, p, head_dim).to(tl.float32)
-                place = ((b * chunks + m) * heads + h) * blocks_p + block
-                tl.store(inner + place, end * tl.sum(before * now))
+                part = ((b * chunks + m) * heads + h) * tl.cdiv(head_dim, BLOCK_P) + block
+                tl.store(inner + part, end * tl.sum(before * now))
         now *= end
         factor *= end
         s_e = tl.load(s + size - 1)
