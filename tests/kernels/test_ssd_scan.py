@@ -85,7 +85,7 @@ def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed, 
 def test_wide_states_and_heads_go_another_way(what, widest, monkeypatch):
     monkeypatch.setattr(backend, what, widest)
     arguments = draw((1, 13, 2, 3, 1, 3, 8), torch.float32)
-    inputs = [t.detach() for t in arguments]
+    inputs: Any = [t.detach() for t in arguments]
     _, _, decayed, states = ops._forward(*inputs, None, 8, True)
     kernels = INTERPRETED and widest == 3
     assert (len(decayed) > 0, len(states)) == (not kernels, 1 if kernels else 2)
