@@ -85,8 +85,8 @@ def test_results_and_gradients_are_those_of_the_definition(size, dtype, packed, 
 def test_wide_states_and_heads_go_another_way(what, widest, monkeypatch):
     monkeypatch.setattr(backend, what, widest)
     arguments = draw((1, 13, 2, 3, 1, 3, 8), torch.float32)
-    inputs: Any = [t.detach() for t in arguments]
-    _, _, decayed, states = ops._forward(*inputs, None, 8, True)
+    inputs = [t.detach() for t in arguments]
+    _, _, decayed, states = ops._forward(*inputs, seq_idx=None, chunk_size=8, keep=True)
     kernels = INTERPRETED and widest == 3
     assert (len(decayed) > 0, len(states)) == (not kernels, 1 if kernels else 2)
     assert backend.kept(inputs[0], inputs[3], 8) == (len(decayed) > 0, len(states))
