@@ -37,7 +37,7 @@ def test_a_wrong_result_ends_the_run():
 
 def test_the_table_for_gpus_in_short(monkeypatch):
     monkeypatch.setattr(bench_ssd_gpu, "SHAPES", {"tiny": (2, 4, 1, 4)})
-    options = argparse.Namespace(device="cpu", length=64, repeats=2)
+    options = argparse.Namespace(device="cpu", length=64, repeats=2, launches=False)
     found = [line for line in bench_ssd_gpu.rows(options) if line.startswith("| tiny")]
     assert len(found) == 6
 
