@@ -150,19 +150,22 @@ def measure_on(device: str, launches: bool) -> Callable[[Callable[[], object]], 
     if device == "cpu":
         return stopwatch(time.perf_counter)
     flush = torch.empty(1 << 26, device=device)
-    cycles = 0 if launches else 10_000_000  # 5 ms: several times what launching takes
+    # The GPU is kept waiting for 5 ms while its work is launched; if that takes longer, for more.
+    waits = [0] if launches else [10_000_000 << k for k in range(6)]
 
     def measure(call: Callable[[], object]) -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
-        torch.cuda._sleep(cycles)
-        begin.record()
-        call()
-        end.record()
-        if not launches and begin.query():
-            raise SystemExit("launching took longer than the GPU was kept waiting; see --launches")
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3
+        for cycles in waits:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flush.zero_()
+            torch.cuda._sleep(cycles)
+            begin.record()
+            call()
+            end.record()
+            waited = not begin.query()
+            end.synchronize()
+            if launches or waited:
+                return begin.elapsed_time(end) / 1e3
+        raise SystemExit("launching took longer than the GPU was kept waiting; see --launches")
 
     return measure
 

@@ -33,6 +33,8 @@ def constants(name: str, value: str, many: bool) -> tuple[dict, int]:
         return types | {"ROWS": size.depth, "LEFT": size.rows, "RIGHT": size.width}, size.warps
     if name == "_gradient_kernel":
         return {"SUM": types["SUM"], "HAS_GATE": many, "COLS": 1024}, 4
+    if name == "_clear_kernel":
+        return {"BLOCK": 1024}, 4
     return {"SUM": types["SUM"], "BLOCK": 1024}, 4
 
 
@@ -63,6 +65,9 @@ def compile_kernel(name: str, value: str, index: str, architecture: int, many: b
     return len(cubin)
 
 
+KERNELS = (
+    "_rows_kernel", "_outer_kernel", "_clear_kernel", "_activation_kernel", "_gradient_kernel"
+)  # fmt: skip
 VARIANTS = {
     80: (("fp32", "i32", True),),
     90: (("bf16", "i32", True), ("fp64", "i64", False)),
@@ -72,7 +77,7 @@ VARIANTS = {
 
 def main() -> None:
     for architecture, variants in VARIANTS.items():
-        for name in ("_rows_kernel", "_outer_kernel", "_activation_kernel", "_gradient_kernel"):
+        for name in KERNELS:
             for value, index, many in variants:
                 size = compile_kernel(name, value, index, architecture, many)
                 print(f"sm_{architecture} {name} {value} {index} {many}: {size} bytes")

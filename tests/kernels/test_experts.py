@@ -68,6 +68,17 @@ def results(function, case: Experts, seed: int = 1) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, leaves, direction.bfloat16().to(y.dtype))]
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_matrices_of_groups_without_rows_are_cleared_and_no_others(implementation, dtype):
+    ptr = torch.tensor([0, 0, 3, 3, 4, 4])
+    given = torch.full((5, 37, 61), torch.nan, dtype=dtype)
+    given[[1, 3]] = torch.randn(2, 37, 61, generator=torch.Generator().manual_seed(0)).to(dtype)
+    want = given.clone()
+    want[[0, 2, 4]] = 0
+    torch.testing.assert_close(products.clear_(given, ptr), want, rtol=0, atol=0)
+    assert products.clear_(torch.empty(0, 3, 4), ptr[:1]).shape == (0, 3, 4)
+
+
 PAIRS = [(grouped_mlp, reference.grouped_mlp), (routed_mlp, reference.routed_mlp)]
 
 

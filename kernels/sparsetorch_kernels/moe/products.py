@@ -31,12 +31,18 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
     """Sum of outer products of rows, by group: g (R, O), x (R, I) -> (E, O, I)."""
     if _in_one_call(g, x):
         out = _grouped_mm()(g.T, x, offs=ptr[1:].int())
-        if out.is_cuda:  # where a group without rows may leave its matrix as it was
-            out.masked_fill_((ptr.diff() == 0)[:, None, None], 0)
-        return out
+        # On a GPU a group without rows may leave its matrix as it was.
+        return clear_(out, ptr) if out.is_cuda else out
     if (kernels := _triton(g)) is not None:
         return kernels.outer(g, x, ptr)
     return outer_in_turn(g, x, ptr)
+
+
+def clear_(out: Tensor, ptr: Tensor) -> Tensor:
+    """Zeros in the matrices of out (E, O, I), contiguous, whose groups have no rows."""
+    if (kernels := _triton(out)) is not None:
+        return kernels.clear_(out, ptr)
+    return out.masked_fill_((ptr.diff() == 0)[:, None, None], 0)
 
 
 def activate_(h: Tensor) -> Tensor:

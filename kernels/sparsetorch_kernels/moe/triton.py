@@ -101,6 +101,18 @@ def _outer_kernel(
 
 
 @triton.jit
+def _clear_kernel(out, ptr, size, parts, BLOCK: tl.constexpr):
+    """Zeros in one part of a group's matrix if the group has no rows; nothing else is touched."""
+    program = tl.program_id(0).to(tl.int64)
+    group, part = program // parts, program % parts
+    if tl.load(ptr + group) == tl.load(ptr + group + 1):
+        for start in range(part * BLOCK, size, parts * BLOCK):
+            k = start + tl.arange(0, BLOCK).to(tl.int64)
+            zero = tl.zeros([BLOCK], dtype=out.dtype.element_ty)
+            tl.store(out + group * size + k, zero, mask=k < size)
+
+
+@triton.jit
 def _activation_kernel(h, n, BLOCK: tl.constexpr, SUM: tl.constexpr):
     """h = relu(h)^2 in place."""
     k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
@@ -165,6 +177,19 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
             ROWS=size.depth, LEFT=size.rows, RIGHT=size.width, TERM=_term_type(x),
             SUM=_sum_type(x), num_warps=size.warps,
         )  # fmt: skip
+    return out
+
+
+def clear_(out: Tensor, ptr: Tensor) -> Tensor:
+    """Zeros in the matrices of a contiguous out (E, O, I) whose groups have no rows.
+
+    The others are not read: to fill by a mask takes as long as the product itself.
+    """
+    n_groups, size = out.shape[0], out.shape[1] * out.shape[2]
+    parts = min(triton.cdiv(size, 1024), 64)
+    if n_groups and parts:
+        with on_device_of(out):
+            _clear_kernel[(n_groups * parts,)](out, ptr, size, parts, BLOCK=1024)
     return out
 
 
