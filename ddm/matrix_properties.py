@@ -34,9 +34,10 @@ def is_z_matrix(A: Any) -> bool:
 
     The diffusion problems of this package then have M-matrices: add `has_nonnegative_rows`.
     """
-    matrix = sp.coo_array(_on_host(A))
-    positive = (matrix.data > 0) & (matrix.row != matrix.col)
-    part = matrix.data[positive], (matrix.row[positive], matrix.col[positive])
+    matrix = _on_host(A)
+    entries = matrix.tocoo()
+    positive = (entries.data > 0) & (entries.row != entries.col)
+    part = entries.data[positive], (entries.row[positive], entries.col[positive])
     return _small(matrix, sp.coo_array(part, shape=matrix.shape))
 
 
