@@ -1,6 +1,7 @@
 """Seconds of set-up and solve on large problems: learned and classical Schwarz methods, and PyAMG.
 
-    python benchmarks/large_problems.py [--short] [--size 1000000] [--out runs/large_problems]
+    python benchmarks/large_problems.py [--short] [--size 1000000] [--device cuda]
+                                        [--out runs/large_problems]
 
 Poisson's equation, rotated anisotropy in cells whose coefficients jump, and elasticity, on random
 plane domains; each solved from zero until the residual has fallen by 1e-6. Two-level Schwarz
@@ -11,7 +12,11 @@ its place. "classical" is what `ddm.best_classical` found to be fastest on a
 problem of the same kind of a hundredth of the size, with other random numbers; the search is not
 counted. Methods take turns, `--repeat` times, and the fastest of each counts.
 
-Writes OUT.md. The solutions' relative residuals are computed again by SciPy.
+With `--device cuda` the network, factorizations and solves run on a GPU; partitions, layouts and
+features are still made on the CPU, where PyAMG runs. The classical method, which is searched for on
+a CPU, is left out.
+
+Writes OUT.md, anew after each problem. Relative residuals are computed again by SciPy.
 """
 
 from __future__ import annotations
@@ -54,6 +59,9 @@ class Result(NamedTuple):
     remark: str = ""
 
 
+Way = Callable[[], Result]
+
+
 def jumping_anisotropic(seed: int, n: int) -> Problem:
     """Tensors of ratio 100, rotated cell by cell, times coefficients that jump by 1e4."""
     mesh = random_mesh(seed, round(n + 3.2 * n**0.5))
@@ -69,20 +77,26 @@ PROBLEMS: dict[str, Callable[[int, int], Problem]] = {
 }
 
 
-def in_fgmres(problem: Problem, make: Callable[[], Schwarz]) -> Result:
-    """A Schwarz method: seconds of making it and of the solve."""
-    start = time.perf_counter()
+def now(device: torch.device) -> float:
+    """Seconds of a clock, read when a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_fgmres(problem: Problem, make: Callable[[], Schwarz], device: torch.device) -> Result:
+    """A Schwarz method: seconds of making it and of the solve, with b given on the CPU."""
+    start = now(device)
     with torch.no_grad():
         method = make()
-        made = time.perf_counter()
-        found = fgmres(
-            method.A, torch.from_numpy(problem.b), preconditioner=method, rtol=RTOL, maxiter=MAXITER
-        )
-    done = time.perf_counter()
-    return Result(made - start, done - made, found.iterations, found.x.numpy())
+        made = now(device)
+        b = torch.from_numpy(problem.b).to(device)
+        found = fgmres(method.A, b, preconditioner=method, rtol=RTOL, maxiter=MAXITER)
+        x = found.x.cpu().numpy()
+    return Result(made - start, now(device) - made, found.iterations, x)
 
 
-def learned(problem: Problem, measured: bool) -> Result:
+def learned(problem: Problem, measured: bool, device: torch.device) -> Result:
     """MG-GNN, with or without the safeguard's measurements, which may refuse the network."""
     refusal = ""
 
@@ -90,6 +104,7 @@ def learned(problem: Problem, measured: bool) -> Result:
         setup, net, unseen = prepared(problem)
         if unseen:
             raise ValueError(unseen)
+        setup, net = setup.to(device), net.to(device)
         if not measured:
             return setup.learned(net)
         verdict = safeguarded(setup, net)
@@ -97,7 +112,7 @@ def learned(problem: Problem, measured: bool) -> Result:
         refusal = "" if verdict.learned else f"network refused, its start runs: {verdict.reason}"
         return verdict.method
 
-    return in_fgmres(problem, make)._replace(remark=refusal)
+    return in_fgmres(problem, make, device)._replace(remark=refusal)
 
 
 def multigrid(problem: Problem, kind: str) -> Result:
@@ -127,32 +142,35 @@ def multigrid(problem: Problem, kind: str) -> Result:
     return Result(made - start, time.perf_counter() - made, count, x)
 
 
-def ways(name: str, problem: Problem, seed: int, size: int) -> dict[str, Callable[[], Result]]:
-    """The methods of a problem."""
+def classical(name: str, problem: Problem, seed: int, size: int) -> tuple[str, Way]:
+    """The method that is fastest on a small problem of the same kind, on the CPU."""
     small = PROBLEMS[name](seed + 1, max(size // 100, 150))
     best = best_classical(Workbench(small, subdomain=128), objective="time", rtol=RTOL).best
+    on = torch.device("cpu")
+    return f"classical: {best}", lambda: in_fgmres(problem, lambda: best(Workbench(problem)), on)
 
-    def classical() -> Result:
-        return in_fgmres(problem, lambda: best(Workbench(problem)))
 
-    found: dict[str, Callable[[], Result]] = {
-        "MG-GNN": lambda: learned(problem, False),
-        "MG-GNN, measured": lambda: learned(problem, True),
-        f"classical: {best}": classical,
-        "PyAMG, smoothed aggregation": lambda: multigrid(problem, "smoothed aggregation"),
+def ways(name: str, problem: Problem, seed: int, size: int, device: torch.device) -> dict[str, Way]:
+    """The methods of a problem."""
+    found: dict[str, Way] = {
+        "MG-GNN": lambda: learned(problem, False, device),
+        "MG-GNN, measured": lambda: learned(problem, True, device),
     }
+    if device.type == "cpu":
+        found |= [classical(name, problem, seed, size)]
+    found["PyAMG, smoothed aggregation"] = lambda: multigrid(problem, "smoothed aggregation")
     if problem.block_size == 1:
         found["PyAMG, Ruge-Stueben"] = lambda: multigrid(problem, "Ruge-Stueben")
     return found
 
 
-def run(name: str, size: int, repeat: int, table: Table) -> None:
+def run(name: str, size: int, repeat: int, device: torch.device, table: Table) -> None:
     """The rows of one problem."""
     seed = FIRST_SEED + 900
     problem = PROBLEMS[name](seed, size)
     best: dict[str, Result] = {}
     refused: dict[str, str] = {}
-    methods = ways(name, problem, seed, size)
+    methods = ways(name, problem, seed, size, device)
     for _ in range(repeat):
         for way, method in methods.items():
             if way in refused:
@@ -190,30 +208,30 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--size", type=int, default=1_000_000, help="unknowns")
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/large_problems"))
     parser.add_argument("--short", action="store_true", help="a tiny problem: seconds")
     args = parser.parse_args()
     if args.short:
         args.size, args.repeat = 600, 1
+    device = torch.device(args.device)
+    short = " --short" if args.short else ""
+    on = "" if device.type == "cpu" else f" --device {device}"
+    where = "" if device.type == "cpu" else f" GPU: {torch.cuda.get_device_name(device)}."
+    text = (
+        f"# Large problems: set-up and solve\n\n{machine()}{where}\n\n"
+        f"`python benchmarks/large_problems.py{short} --size {args.size} --repeat {args.repeat}"
+        f"{on}`: seconds until the residual has fallen by {RTOL:g}. 'of PyAMG' is the sum of both "
+        "over that of the faster of PyAMG's methods; iterations are those of FGMRES for Schwarz "
+        "methods and of CG for PyAMG."
+    )
     seconds = ("set-up, s", "solve, s", "of PyAMG")
     table = Table(("problem", "unknowns", "method", *seconds, "iterations", "residual", "remark"))
-    for name in args.problems:
-        run(name, args.size, args.repeat, table)
-    short = " --short" if args.short else ""
-    lines = [
-        "# Large problems: set-up and solve",
-        machine(),
-        f"`python benchmarks/large_problems.py{short} --size {args.size} --repeat "
-        f"{args.repeat}`: seconds until the "
-        f'residual has fallen by {RTOL:g}. "of PyAMG" is the sum of both over that of the faster '
-        "of PyAMG's methods; iterations are those of FGMRES for Schwarz methods and of CG for "
-        "PyAMG.",
-        table.to_markdown(),
-    ]
-    text = "\n\n".join(lines)
-    print(text)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(args.out.with_suffix(".md"), text)
+    for name in args.problems:
+        run(name, args.size, args.repeat, device, table)
+        write_whole(args.out.with_suffix(".md"), f"{text}\n\n{table.to_markdown()}")
+    print(f"{text}\n\n{table.to_markdown()}")
 
 
 if __name__ == "__main__":

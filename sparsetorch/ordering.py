@@ -11,6 +11,7 @@ from scipy.sparse.linalg import spilu
 from torch import Tensor
 
 from sparsetorch.structure import INT32_MAX
+from sparsetorch_kernels import cholesky_is_compiled, order_by_minimum_degree
 
 if TYPE_CHECKING:
     from sparsetorch.pattern import Pattern
@@ -19,8 +20,27 @@ if TYPE_CHECKING:
 def minimum_degree(pattern: Pattern) -> Tensor:
     """A fill-reducing order of a symmetric pattern's columns: (n,) int64, the k-th to eliminate.
 
-    SuperLU's multiple minimum degree (Liu, ACM TOMS 11, 1985), which SciPy gives away only with a
-    factorization: that of a dominant matrix, incomplete, with everything dropped.
+    Approximate minimum degree (`sparsetorch_kernels.minimum_degree`), or SuperLU's order where the
+    C++ library could not be compiled.
+
+    Raises:
+        ValueError: the pattern is not symmetric; without the C++ library, more entries than
+            SuperLU's 32-bit indices can count.
+    """
+    if not cholesky_is_compiled():
+        return by_superlu(pattern)
+    if not pattern.is_symmetric:
+        raise ValueError(f"pattern: expected a symmetric one, got {pattern!r}")
+    mirror = pattern.layout.t_perm
+    assert mirror is not None
+    return order_by_minimum_degree(pattern.crow, pattern.col, mirror)
+
+
+def by_superlu(pattern: Pattern) -> Tensor:
+    """SuperLU's multiple minimum degree (Liu, ACM TOMS 11, 1985), as `minimum_degree`.
+
+    SciPy gives it away only with a factorization: that of a dominant matrix, incomplete, with
+    everything dropped.
 
     Raises:
         ValueError: more entries than SuperLU's 32-bit indices can count.

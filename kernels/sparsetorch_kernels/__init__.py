@@ -9,6 +9,7 @@ from sparsetorch_kernels.cholesky.ops import (
     cholesky_is_compiled,
     cholesky_solve,
     eliminate,
+    order_by_minimum_degree,
 )
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.checks import HALF
@@ -50,6 +51,7 @@ __all__ = [
     "level_sets",
     "mamba2_step",
     "nestable",
+    "order_by_minimum_degree",
     "permute",
     "rms_norm",
     "routed_mlp",

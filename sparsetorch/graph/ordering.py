@@ -39,12 +39,14 @@ def reverse_cuthill_mckee(pattern: Pattern) -> Tensor:
 def minimum_degree(pattern: Pattern) -> Tensor:
     """An ordering that keeps Cholesky and LU factors sparse: order (n,), int64, pattern's device.
 
-    Multiple minimum degree on the graph of A + A^T (J. W. H. Liu, ACM Trans. Math. Software 11
-    (1985)), computed on the host by SuperLU: it is what `splu(A, permc_spec="MMD_AT_PLUS_A")`
-    orders by. No factor is computed.
+    Approximate minimum degree on the graph of A + A^T (P. R. Amestoy, T. A. Davis, I. S. Duff, SIAM
+    J. Matrix Anal. Appl. 17 (1996)), computed on the host, each connected component on its own;
+    without the C++ library SuperLU's multiple minimum degree (J. W. H. Liu, ACM Trans. Math.
+    Software 11 (1985)). No factor is computed.
 
     Raises:
-        TypeError, ValueError: not a square pattern, or one too large for int32 indices.
+        TypeError, ValueError: not a square pattern; without the C++ library, one too large for
+            int32 indices.
     """
     check_square(pattern)
     return ordering.minimum_degree(symmetrized(pattern).to("cpu")).to(pattern.device)

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from sparsetorch import CSRTensor, Pattern, graph, poisson
+from sparsetorch import CSRTensor, Pattern, graph, ordering, poisson
 from sparsetorch.graph.coloring import _greedy, _largest_first
 from sparsetorch.graph.traversal import levels_by_frontiers
 
@@ -47,19 +47,22 @@ def test_an_ordering_is_a_permutation(ordering, pattern):
     assert order.sort().values.tolist() == list(range(pattern.shape[0]))
 
 
-def test_minimum_degree_is_superlu_s_and_saves_fill():
+def test_minimum_degree_saves_fill():
     A = poisson(40, 40, dtype=torch.float64)
     shuffled = torch.randperm(1600, generator=torch.Generator().manual_seed(0))
     A = A.submatrix(shuffled, shuffled)
-    order = graph.minimum_degree(A.pattern)
+    reordered, by_superlu = (
+        fill(A.submatrix(order, order))
+        for order in (graph.minimum_degree(A.pattern), ordering.by_superlu(A.pattern))
+    )
     theirs = splu(
         A.to_scipy().tocsc(),
         "MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
-    reordered = fill(A.submatrix(order, order))
-    assert reordered == theirs.L.nnz
+    assert by_superlu == theirs.L.nnz
+    assert reordered <= 1.15 * by_superlu
     natural = poisson(40, 40, dtype=torch.float64)  # a band of width 40, all of which fills
     assert reordered < 0.5 * fill(natural)
 

@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "minimum_degree.h"
 #include "multifrontal.h"
 #include "selected_inverse.h"
 #include "tensors.h"
@@ -76,6 +77,18 @@ inline void invert(const Tensor& order, const Longs& position) {
     STD_TORCH_CHECK(i >= 0 && i < n && position[i] == -1, "order must be a permutation");
     position[i] = k;
   }
+}
+
+// The order in which to eliminate the nodes of a symmetric pattern; see minimum_degree.h.
+inline Tensor minimum_degree(const Tensor& crow_, const Tensor& col_, const Tensor& mirror_) {
+  const Tensor crow = as_longs(crow_), col = as_longs(col_), mirror = as_longs(mirror_);
+  STD_TORCH_CHECK(crow.numel() > 0 && mirror.numel() == col.numel(), "sizes do not fit");
+  const SymmetricPattern a{crow.numel() - 1, crow.const_data_ptr<int64_t>(),
+                           col.const_data_ptr<int64_t>(), mirror.const_data_ptr<int64_t>()};
+  STD_TORCH_CHECK(is_mirrored(a, col.numel()), "the pattern is not symmetric");
+  const Longs order(a.n);
+  minimum_degree_order(a, order.data);
+  return order.tensor;
 }
 
 // (order, table, rows, relative, bounds, place, crow) of a symmetric pattern; see elimination.h.
@@ -242,6 +255,7 @@ inline Tensor cholesky_inverse(const Tensor& order, const Tensor& table, const T
 }  // namespace sparsetorch
 
 STABLE_TORCH_LIBRARY_FRAGMENT(sparsetorch_native, m) {
+  m.def("minimum_degree(Tensor crow, Tensor col, Tensor mirror) -> Tensor");
   m.def(
       "eliminate(Tensor crow, Tensor col, Tensor mirror, Tensor order) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
@@ -257,6 +271,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(sparsetorch_native, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
+  m.impl("minimum_degree", TORCH_BOX(&sparsetorch::minimum_degree));
   m.impl("eliminate", TORCH_BOX(&sparsetorch::eliminate));
   m.impl("cholesky_factor", TORCH_BOX(&sparsetorch::cholesky_factor));
   m.impl("cholesky_solve", TORCH_BOX(&sparsetorch::cholesky_solve));
