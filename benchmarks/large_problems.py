@@ -178,7 +178,7 @@ def run(name: str, size: int, repeat: int, device: torch.device, table: Table) -
             gc.collect()
             try:
                 found = method()
-            except ValueError as error:
+            except (ValueError, torch.OutOfMemoryError) as error:
                 refused[way] = str(error)
                 continue
             print(f"{name}, {way}: {found[0]:.2f} + {found[1]:.2f} s", flush=True)

@@ -23,8 +23,8 @@ from ddm.pieces import (
 )
 from sparsetorch import Pattern
 
-FEW_IN_PIECES = 0.01
-"""Of the parts: so many are repaired without a second partition being tried."""
+FEW_WRONG = 0.01
+"""Of the parts: so many empty ones and pieces are repaired without a second partition."""
 
 
 def lloyd(graph: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
@@ -61,10 +61,11 @@ def metis(graph: sp.csr_array, n_parts: int, seed: int = 0) -> np.ndarray:
             recursive=recursive,
         )
         owner = np.asarray(owner, dtype=np.int64)
-        count = pieces(graph, owner).max() + 1
-        if abs(count - n_parts) < fewest:
-            best, fewest = owner, abs(count - n_parts)
-        if fewest <= FEW_IN_PIECES * n_parts:
+        filled = np.count_nonzero(np.bincount(owner))
+        wrong = pieces(graph, owner).max() + 1 - filled + n_parts - filled
+        if wrong < fewest:
+            best, fewest = owner, wrong
+        if fewest <= FEW_WRONG * n_parts:
             break
     return best
 

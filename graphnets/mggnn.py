@@ -38,7 +38,8 @@ def by_blocks(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() or args[0].device.type != "cpu":
         return function(*args)
-    return torch.cat([function(*block) for block in zip(*(x.split(BLOCK) for x in args))])
+    blocks = (x.split(BLOCK) for x in args)
+    return torch.cat([function(*block) for block in zip(*blocks, strict=True)])
 
 
 class CrossEdges(nn.Module):

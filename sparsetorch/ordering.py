@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def minimum_degree(pattern: Pattern) -> Tensor:
     """A fill-reducing order of a symmetric pattern's columns: (n,) int64, the k-th to eliminate.
 
-    Approximate minimum degree (`sparsetorch_kernels.minimum_degree`), or SuperLU's order where the
-    C++ library could not be compiled.
+    Approximate minimum degree, by `sparsetorch_kernels.order_by_minimum_degree`; SuperLU's order
+    where the C++ library could not be compiled.
 
     Raises:
         ValueError: the pattern is not symmetric; without the C++ library, more entries than
             SuperLU's 32-bit indices can count.
     """
-    if not cholesky_is_compiled():
-        return by_superlu(pattern)
     if not pattern.is_symmetric:
         raise ValueError(f"pattern: expected a symmetric one, got {pattern!r}")
+    if not cholesky_is_compiled():
+        return by_superlu(pattern)
     mirror = pattern.layout.t_perm
     assert mirror is not None
     return order_by_minimum_degree(pattern.crow, pattern.col, mirror)

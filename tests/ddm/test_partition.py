@@ -34,6 +34,23 @@ def test_a_part_in_pieces_becomes_several(monkeypatch):
     assert partition(A, 3).tolist() == [0, 2, 2, 1, 1, 3]
 
 
+@pytest.mark.parametrize(("strays", "times"), [(0, 1), (1, 1), (3, 2)])
+def test_metis_runs_again_only_where_many_parts_are_wrong(monkeypatch, strays, times):
+    n, n_parts, calls = 3600, 150, []
+    line = sp.csr_array(3 * sp.eye_array(n) - sp.eye_array(n, k=1) - sp.eye_array(n, k=-1))
+
+    def part_graph(n_parts, adjacency, options, recursive):
+        calls.append(recursive)
+        owner = np.repeat(np.arange(n_parts), n // n_parts)
+        owner[: 24 * strays : 24] = n_parts - 1  # far away from the rest of that part
+        return 0, owner
+
+    monkeypatch.setattr("pymetis.part_graph", part_graph)
+    owner = partition(line, n_parts)
+    assert calls == [False, True][:times]
+    assert owner.max() + 1 == n_parts
+
+
 @pytest.mark.parametrize("n_parts", [4, 16, 30, 90])
 def test_metis_parts_have_even_sizes(n_parts):
     """Also with few unknowns a part, where METIS's k-way method leaves many pieces."""

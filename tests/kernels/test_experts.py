@@ -75,7 +75,11 @@ def test_matrices_of_groups_without_rows_are_cleared_and_no_others(implementatio
     given[[1, 3]] = torch.randn(2, 37, 61, generator=torch.Generator().manual_seed(0)).to(dtype)
     want = given.clone()
     want[[0, 2, 4]] = 0
-    torch.testing.assert_close(products.clear_(given, ptr), want, rtol=0, atol=0)
+    torch.testing.assert_close(products.clear_(given.clone(), ptr), want, rtol=0, atol=0)
+    padded = torch.full((5, 37, 64), 7.0, dtype=dtype)  # as torch makes room for whole 16 bytes
+    padded[..., :61] = given
+    torch.testing.assert_close(products.clear_(padded[..., :61], ptr), want, rtol=0, atol=0)
+    assert (padded[..., 61:] == 7).all()
     assert products.clear_(torch.empty(0, 3, 4), ptr[:1]).shape == (0, 3, 4)
 
 

@@ -44,21 +44,36 @@ def order_by_minimum_degree(crow: Tensor, col: Tensor, mirror: Tensor) -> Tensor
 
     crow (n + 1,), col (nnz,), mirror (nnz,) as in `eliminate`. Approximate minimum degree with
     element absorption, mass elimination and indistinguishable columns (Amestoy, Davis and Duff,
-    SIAM J. Matrix Anal. Appl. 17, 1996); columns with more than 10 sqrt(n) entries come last;
-    connected components on their own, in parallel. The order depends on the pattern alone.
+    SIAM J. Matrix Anal. Appl. 17, 1996). Connected components are ordered each on its own, in
+    parallel; in each, a few columns with more than 10 sqrt(n) entries come last. The order depends
+    on the arguments alone, not on the number of threads.
 
     Raises:
-        ValueError: sizes that do not fit, or a pattern that is not symmetric.
+        TypeError: not int32 or int64.
+        ValueError: sizes that do not fit, another device than the CPU, or a pattern that is not
+            symmetric.
         RuntimeError: the C++ library, the only implementation, could not be compiled.
     """
+    for name, index in (("crow", crow), ("col", col), ("mirror", mirror)):
+        if index.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"{name}: expected torch.int32 or torch.int64, got {index.dtype}")
+        if index.ndim != 1 or index.device.type != "cpu":
+            raise ValueError(
+                f"{name}: expected one dimension on the CPU, got shape {tuple(index.shape)} on "
+                f"{index.device}"
+            )
+    if crow.numel() < 1:
+        raise ValueError("crow: expected at least one entry, got none")
+    if mirror.shape != col.shape:
+        raise ValueError(f"mirror: expected {tuple(col.shape)}, got {tuple(mirror.shape)}")
     native = _native.ops()
     if native is None:
         raise RuntimeError(f"order_by_minimum_degree is compiled code: {_native.status()}")
-    if mirror.shape != col.shape or crow.numel() < 1:
-        raise ValueError(f"mirror: expected {tuple(col.shape)}, got {tuple(mirror.shape)}")
     try:
         return native.minimum_degree(crow, col, mirror)
     except RuntimeError as error:
+        if "the pattern is not symmetric" not in str(error):
+            raise
         raise ValueError("crow, col, mirror: the pattern is not symmetric") from error
 
 

@@ -47,8 +47,8 @@ class QuotientGraph {
  private:
   static constexpr I kNone = -1;
 
-  // Fills the lists with the component's edges. Rows that couple with very many others come last,
-  // and nobody counts them: they would be in every list.
+  // Fills the lists with the component's edges. A few rows that couple with very many others come
+  // last, and nobody counts them: they would be in every list.
   void read(const SymmetricPattern& a, const int64_t* nodes, I n, const int64_t* local) {
     n_ = n;
     for (auto* array : {&begin_, &length_, &elements_, &degree_, &next_, &previous_, &merged_,
@@ -73,12 +73,11 @@ class QuotientGraph {
     }
     free_ = list_.size();
     list_.resize(free_ + free_ / 4 + n);
-    const double dense = std::max(16.0, 10.0 * std::sqrt(static_cast<double>(n)));
-    for (I i = 0; i < n; ++i) {
-      if (length_[i] <= dense) continue;
-      weight_[i] = 0;
-      ++eliminated_;
-    }
+    const double many = std::max(16.0, 10.0 * std::sqrt(static_cast<double>(n)));
+    const auto couples_with_many = [&](I i) { return length_[i] > many; };
+    for (I i = 0; i < n; ++i) eliminated_ += couples_with_many(i);
+    if (eliminated_ > n / 16) eliminated_ = 0;  // so many are no exceptions: cliques, for instance
+    for (I i = 0; i < n && eliminated_ > 0; ++i) weight_[i] = !couples_with_many(i);
     for (I i = 0; i < n; ++i) {
       degree_[i] = std::min<I>(length_[i], n - 1);
       if (weight_[i]) insert(i);

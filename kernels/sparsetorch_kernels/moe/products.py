@@ -39,8 +39,9 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
 
 
 def clear_(out: Tensor, ptr: Tensor) -> Tensor:
-    """Zeros in the matrices of out (E, O, I), contiguous, whose groups have no rows."""
-    if (kernels := _triton(out)) is not None:
+    """Zeros in the matrices of out (E, O, I) whose groups have no rows."""
+    # Where I is no multiple of 16 bytes, torch's function leaves room between the rows.
+    if out.is_contiguous() and (kernels := _triton(out)) is not None:
         return kernels.clear_(out, ptr)
     return out.masked_fill_((ptr.diff() == 0)[:, None, None], 0)
 

@@ -183,7 +183,7 @@ def outer(g: Tensor, x: Tensor, ptr: Tensor) -> Tensor:
 def clear_(out: Tensor, ptr: Tensor) -> Tensor:
     """Zeros in the matrices of a contiguous out (E, O, I) whose groups have no rows.
 
-    The others are not read: to fill by a mask takes as long as the product itself.
+    The others are neither read nor written, as they are where a mask says what to fill.
     """
     n_groups, size = out.shape[0], out.shape[1] * out.shape[2]
     parts = min(triton.cdiv(size, 1024), 64)
