@@ -82,7 +82,7 @@ class DenseBlocks:
                 f"Expected at most {LARGEST_DENSE}: take more subdomains, or stay on the CPU, "
                 "where factors are sparse"
             )
-        starts = np.cumsum(d.sizes) - d.sizes
+        starts = d.first[:-1]
         within = np.arange(len(d.node)) - starts[d.subdomain]
         slot = np.empty(len(d.node), dtype=np.int64)
         self.batches: list[Batch] = []

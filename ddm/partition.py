@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from ddm.extras import extra
 from ddm.pieces import (
@@ -189,6 +190,11 @@ class Decomposition:
         return np.bincount(self.subdomain)
 
     @cached_property
+    def first(self) -> np.ndarray:
+        """First local unknown of each subdomain, and N: (S + 1,)."""
+        return _first(self.subdomain)
+
+    @cached_property
     def multiplicity(self) -> np.ndarray:
         """Number of overlapping subdomains that hold each unknown, (n,)."""
         return np.bincount(self.node, minlength=self.n)
@@ -249,7 +255,7 @@ def decompose(
     starts = np.cumsum(counts) - counts
     row = np.repeat(np.arange(len(node)), counts)
     source = A.indptr[node][row] + (np.arange(len(row)) - starts[row])
-    found = find_local(subdomain, node, subdomain[row], A.indices[source], n)
+    found = find_local(_first(subdomain), node, subdomain[row], A.indices[source])
     inside = found >= 0
     outside = np.bincount(row[~inside], weights=abs(A.data[source[~inside]]), minlength=len(node))
     crow = np.concatenate([[0], np.cumsum(np.bincount(row[inside], minlength=len(node)))])
@@ -286,10 +292,25 @@ def _grown(
     return subdomain, reach.indices.astype(np.int64), (overlap + 1 - reach.data).astype(np.int64)
 
 
+def _first(subdomain: np.ndarray) -> np.ndarray:
+    """Where each subdomain begins, and the number of all, of sorted ones."""
+    return np.concatenate([[0], np.cumsum(np.bincount(subdomain))])
+
+
 def find_local(
-    subdomain: np.ndarray, node: np.ndarray, in_subdomain: np.ndarray, wanted: np.ndarray, n: int
+    first: np.ndarray, node: np.ndarray, in_subdomain: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
-    """Local unknown of each wanted (subdomain, node) pair, -1 where the subdomain lacks it."""
-    keys, look_up = subdomain * np.int64(n) + node, in_subdomain * np.int64(n) + wanted
-    found = np.minimum(np.searchsorted(keys, look_up), len(keys) - 1)
-    return np.where(keys[found] == look_up, found, -1)
+    """Local unknown of each wanted (subdomain, node) pair, -1 where the subdomain lacks it.
+
+    Args:
+        first: (S + 1,) the first local unknown of each subdomain, see `Decomposition.first`.
+        node: (N,) the node of each.
+        in_subdomain, wanted: subdomains and nodes, of shapes that broadcast.
+    """
+    in_subdomain, wanted = np.broadcast_arrays(in_subdomain, wanted)
+    crow, col, rows, cols = (
+        torch.from_numpy(x.astype(np.int64, copy=False))
+        for x in (first, node, in_subdomain.ravel(), wanted.ravel())
+    )
+    pattern = Pattern.trusted(crow, col, (len(first) - 1, int(node.max()) + 1))
+    return pattern.find(rows, cols).numpy().reshape(wanted.shape)

@@ -212,7 +212,7 @@ def set_up(
     if smoothing:
         smoother = jacobi_scaled(matrix, block_size) * OMEGA
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
-    places = find_local(d.subdomain, d.node, column_subdomain[cols], rows, d.n) // d.block_size
+    places = find_local(d.first, d.node, column_subdomain[cols], rows) // d.block_size
     outside = exterior(matrix, d, neumann)
     return Setup(
         matrix.to(dtype),

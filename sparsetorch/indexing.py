@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
-from sparsetorch.checks import check_index
 from sparsetorch.pattern import Pattern, Selection
-from sparsetorch.selection import Places, as_tensor, entry_places
-from sparsetorch.structure import compress_rows, finding_structure, members, plain
+from sparsetorch.selection import Places, as_tensor
+from sparsetorch.structure import compress_rows, finding_structure, members
 
 
 def select(pattern: Pattern, keep: Tensor) -> Selection:
@@ -71,20 +70,10 @@ def largest_per_row(A: Sparse, k: int) -> Selection:
 
 def lookup(A: Sparse, rows: Tensor, cols: Tensor) -> Tensor:
     """The entries at pairs (rows[i], cols[i]), (*batch, len); zero where nothing is stored."""
-    pattern = A.pattern
-    check_index("rows", rows, pattern.shape[0])
-    check_index("cols", cols, pattern.shape[1])
-    if rows.shape != cols.shape:
-        raise ValueError(
-            f"cols: expected {rows.numel()} indices like rows, got {cols.numel()}; for all "
-            "combinations use A.submatrix(rows, cols)"
-        )
-    if pattern.nnz == 0:
+    place = A.pattern.find(rows, cols)
+    if A.pattern.nnz == 0:
         return A.values.new_zeros(*A.values.shape[:-1], rows.numel())
-    with finding_structure("lookup"):
-        rows, cols = (plain(i).to(pattern.device, torch.int64) for i in (rows, cols))
-        place, stored = entry_places(pattern.crow, pattern.col, rows, cols)
-    return torch.where(stored, A.values.index_select(-1, place), 0)
+    return torch.where(place >= 0, A.values.index_select(-1, place.clamp(min=0)), 0)
 
 
 Key = Any  # an integer, a slice, or integers or booleans as a tensor, an array or a sequence

@@ -30,6 +30,7 @@ from sparsetorch_kernels import (
     Elimination,
     Layout,
     eliminate,
+    find_entries,
     forward_layout,
     spgemm_structure,
     transpose_structure,
@@ -283,6 +284,25 @@ class Pattern:
                 order = minimum_degree(self)
                 self._elimination = eliminate(self._crow, self._col, mirror, order)
         return self._elimination
+
+    def find(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Where the entries at pairs (rows[k], cols[k]) are: (len,) int64, -1 where none is stored.
+
+        rows, cols: (len,) int32 or int64.
+
+        Raises:
+            ValueError: not of one length, or an index out of range.
+        """
+        check_index("rows", rows, self._shape[0])
+        check_index("cols", cols, self._shape[1])
+        if rows.shape != cols.shape:
+            raise ValueError(
+                f"cols: expected {rows.numel()} indices like rows, got {cols.numel()}; for all "
+                "combinations use A.submatrix(rows, cols)"
+            )
+        with finding_structure("find"):
+            rows, cols = (plain(i).to(self.device, torch.int64) for i in (rows, cols))
+            return find_entries(self._crow, self._col, rows, cols)
 
     def matmul(self, other: Pattern) -> Pattern:
         """The pattern of a product, cancellation ignored; kept while `other` lives.

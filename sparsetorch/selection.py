@@ -133,21 +133,3 @@ def _repeated_columns(entries: Entries, n_cols: int, cols: Tensor) -> Entries:
     if order is not None:
         keys, owner = keys[order], owner[order]
     return Entries(*split_keys(keys, shape), entries.positions[owner])
-
-
-def entry_places(crow: Tensor, col: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the entries at pairs (rows[i], cols[i]) are, and whether they are stored.
-
-    By binary search within each row. Returns (place, stored), int64 and bool; the place of an entry
-    that is not stored is any that exists. There has to be an entry.
-    """
-    low = crow.index_select(0, rows).long()
-    end = crow.index_select(0, rows + 1).long()
-    high, last = end, col.numel() - 1
-    longest = int((end - low).max()) if rows.numel() else 0
-    for _ in range(longest.bit_length()):
-        middle = (low + high) >> 1
-        is_below = (col.index_select(0, middle.clamp(max=last)) < cols) & (low < high)
-        low, high = torch.where(is_below, middle + 1, low), torch.where(is_below, high, middle)
-    place = low.clamp(max=last)
-    return place, (low < end) & (col.index_select(0, place) == cols)

@@ -33,7 +33,7 @@ def assembled_neumann(
     check_elements(dofs, matrices, d.n)
     element, subdomain = _pairs(d, dofs)
     unknowns = dofs[element]
-    local = find_local(d.subdomain, d.node, subdomain[:, None], np.maximum(unknowns, 0), d.n)
+    local = find_local(d.first, d.node, subdomain[:, None], np.maximum(unknowns, 0))
     present = unknowns >= 0
     whole = np.flatnonzero(((local >= 0) | ~present).all(axis=1))
     local, present, element = local[whole], present[whole], element[whole]

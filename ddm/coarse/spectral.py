@@ -126,7 +126,7 @@ def _dense(d: Decomposition, N: CSRTensor, A: CSRTensor) -> tuple[Tensor, Tensor
     most = int(d.sizes.max())
     values = A.values.new_full((d.n_subdomains, most), float("inf"))
     vectors = A.values.new_zeros(len(d.node), most)
-    starts = np.cumsum(d.sizes) - d.sizes
+    starts = d.first[:-1]
     for subdomains, m in size_classes(d.sizes):
         real = np.arange(m) < d.sizes[subdomains][:, None]
         left, right = (_blocks(M, d, subdomains, m, starts) for M in (N, A))

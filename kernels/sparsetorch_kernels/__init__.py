@@ -14,7 +14,11 @@ from sparsetorch_kernels.cholesky.ops import (
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
-from sparsetorch_kernels.csr.structure import spgemm_structure, transpose_structure
+from sparsetorch_kernels.csr.structure import (
+    find_entries,
+    spgemm_structure,
+    transpose_structure,
+)
 from sparsetorch_kernels.forward_mode import nestable
 from sparsetorch_kernels.layout import Layout, forward_layout
 from sparsetorch_kernels.moe.ops import few_tokens_mlp, grouped_mlp, routed_mlp
@@ -45,6 +49,7 @@ __all__ = [
     "cholesky_solve",
     "eliminate",
     "few_tokens_mlp",
+    "find_entries",
     "forward_layout",
     "gated_rms_norm",
     "grouped_mlp",

@@ -127,6 +127,12 @@ def test_shapes_that_do_not_fit_are_refused_even_by_the_raw_operator():
         native.spmm(a.crow, a.col, None, torch.ones(2, nnz), torch.ones(3, 4, 2), 4, False)
     with pytest.raises(RuntimeError, match="dtype"):
         native.sddmm(a.crow, a.col.long(), None, torch.ones(1, 5, 2), torch.ones(1, 4, 2), 4, False)
+    rows, cols = torch.tensor([0, 5]), torch.tensor([0, 0])
+    for outside in (rows, -rows):
+        with pytest.raises(RuntimeError, match="rows: an index out of range"):
+            native.find_entries(a.crow, a.col, outside, cols)
+    with pytest.raises(RuntimeError, match="int64 vectors of one length"):
+        native.find_entries(a.crow, a.col, rows, cols[:1])
     with pytest.raises(RuntimeError, match="float32 or float64"):
         native.spmm(
             a.crow, a.col, None, torch.ones(1, nnz).half(), torch.ones(1, 4, 2).half(), 4, False

@@ -1,4 +1,4 @@
-"""Transposed patterns and patterns of products, by each implementation."""
+"""Transposed patterns, patterns of products and places of entries, by each implementation."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from csr_cases import LARGE, MIXED, SMALL, layout_of
 from scipy import sparse
 
-from sparsetorch_kernels import Layout, spgemm_structure, transpose_structure
+from sparsetorch_kernels import Layout, find_entries, spgemm_structure, transpose_structure
 from sparsetorch_kernels.csr import structure
 
 MATRICES = SMALL | LARGE
@@ -32,6 +32,22 @@ def test_transpose(transpose, name, index):
     assert t_crow.tolist() == want.indptr.tolist()
     assert t_col.tolist() == want.indices.tolist()
     assert t_perm.tolist() == want.data.tolist()
+
+
+@pytest.mark.parametrize("find", [find_entries, structure.find_by_bisection])
+@each_matrix
+def test_every_entry_is_found_and_no_other(find, name, index):
+    a = layout_of(MATRICES[name], index)
+    row = torch.repeat_interleave(torch.arange(a.n_rows), a.crow.diff().long())
+    known = {pair: k for k, pair in enumerate(zip(row.tolist(), a.col.tolist()))}
+    generator = torch.Generator().manual_seed(0)
+    count = 500 if a.n_rows and a.n_cols else 0
+    some = [torch.randint(max(n, 1), (count,), generator=generator) for n in (a.n_rows, a.n_cols)]
+    rows, cols = torch.cat([row, some[0]]), torch.cat([a.col.long(), some[1]])
+    found = find(a.crow, a.col, rows, cols)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [known.get(pair, -1) for pair in zip(rows.tolist(), cols.tolist())]
+    assert find(a.crow, a.col, rows[:0], cols[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(

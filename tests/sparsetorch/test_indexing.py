@@ -153,6 +153,20 @@ def test_lookup_in_a_batch_and_in_an_empty_matrix():
     assert (empty.lookup(rows, cols) == 0).all()
     with pytest.raises(ValueError, match="cols: expected indices from 0 to 4"):
         A.lookup(rows, cols + 2)
+    with pytest.raises(ValueError, match="cols: expected 3 indices like rows, got 2"):
+        A.lookup(rows, cols[:2])
+
+
+def test_find_gives_the_places_of_entries():
+    pattern = random_csr(6, 5, seed=1).pattern
+    rows, cols = torch.arange(6).repeat_interleave(5), torch.arange(5).repeat(6)
+    places = pattern.find(rows.int(), cols)
+    assert places[places >= 0].tolist() == list(range(pattern.nnz))
+    stored = places >= 0
+    assert torch.equal(rows[stored], pattern.row[places[stored]].long())
+    assert torch.equal(cols[stored], pattern.col[places[stored]].long())
+    with pytest.raises(ValueError, match="rows: expected indices from 0 to 5, got 0 to 6"):
+        pattern.find(torch.tensor([0, 6]), torch.tensor([0, 0]))
 
 
 def test_prune_keeps_what_is_larger_in_any_matrix_of_the_batch():

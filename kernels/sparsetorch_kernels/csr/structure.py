@@ -1,6 +1,6 @@
-"""Structure without values: the transpose of a pattern and the pattern of a product.
+"""Structure without values: transposes, the pattern of a product, the places of entries.
 
-On CPU the native library finds both, or SciPy where it is not there; on other devices they are
+On CPU the native library finds them, or SciPy where it is not there; on other devices they are
 found by sorting in PyTorch. Index dtypes are kept; nothing here has a gradient.
 """
 
@@ -54,6 +54,32 @@ def spgemm_structure(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
         crow, col = product_by_scipy(a, b)
     fits = col.numel() <= torch.iinfo(a.crow.dtype).max
     return crow.to(a.crow.dtype if fits else torch.int64), col.to(a.col.dtype)
+
+
+def find_entries(crow: Tensor, col: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Where the entries at pairs (rows[k], cols[k]) are: (len,) int64, -1 for those not stored.
+
+    crow (n_rows + 1,), col (nnz,) with columns that increase in each row; rows and cols (len,)
+    int64, rows from 0 to n_rows - 1. By binary search within each row.
+    """
+    if col.device.type == "cpu" and (native := _native.ops()) is not None:
+        return native.find_entries(crow, col, rows, cols)
+    return find_by_bisection(crow, col, rows, cols)
+
+
+def find_by_bisection(crow: Tensor, col: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """`find_entries`, all pairs a step at a time."""
+    low = crow.index_select(0, rows).long()
+    end = crow.index_select(0, rows + 1).long()
+    if col.numel() == 0 or rows.numel() == 0:
+        return torch.full_like(low, -1)
+    high, last = end, col.numel() - 1
+    for _ in range(int((end - low).max()).bit_length()):
+        middle = (low + high) >> 1
+        is_below = (col.index_select(0, middle.clamp(max=last)) < cols) & (low < high)
+        low, high = torch.where(is_below, middle + 1, low), torch.where(is_below, high, middle)
+    stored = (low < end) & (col.index_select(0, low.clamp(max=last)) == cols)
+    return torch.where(stored, low, -1)
 
 
 def transpose_by_scipy(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:

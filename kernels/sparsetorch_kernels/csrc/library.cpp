@@ -165,6 +165,7 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
       "Tensor q, Tensor r, int n_cols, bool soft, bool add) -> Tensor");
   m.def("transpose_structure(Tensor crow, Tensor col, int n_cols) -> (Tensor, Tensor, Tensor)");
   m.def("mirrored_entries(Tensor crow, Tensor col) -> Tensor");
+  m.def("find_entries(Tensor crow, Tensor col, Tensor rows, Tensor cols) -> Tensor");
   m.def(
       "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
       "-> (Tensor, Tensor)");
@@ -191,6 +192,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("contract_entries", TORCH_BOX(&sparsetorch::contract_entries));
   m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
   m.impl("mirrored_entries", TORCH_BOX(&sparsetorch::mirrored_entries));
+  m.impl("find_entries", TORCH_BOX(&sparsetorch::find_entries));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
   m.impl("permute", TORCH_BOX(&sparsetorch::permute));
   m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));

@@ -92,6 +92,39 @@ inline std::tuple<Tensor, Tensor, Tensor> transpose_structure(const Tensor& crow
   return {t_crow, t_col, t_perm};
 }
 
+// Where the entry (rows[k], cols[k]) of a pattern with increasing columns is; -1 where there is none.
+inline Tensor find_entries(const Tensor& crow, const Tensor& col, const Tensor& rows_,
+                           const Tensor& cols_) {
+  const Pattern pattern(crow, col, std::nullopt);
+  const Tensor rows = as_contiguous(rows_), cols = as_contiguous(cols_);
+  for (const Tensor* t : {&rows, &cols}) {
+    STD_TORCH_CHECK(t->is_cpu() && t->scalar_type() == ScalarType::Long && t->dim() == 1 &&
+                        t->numel() == rows.numel(),
+                    "rows and cols must be int64 vectors of one length on the CPU");
+  }
+  Tensor place = make_output(rows, {rows.numel()});
+  const int64_t* const row = rows.const_data_ptr<int64_t>();
+  const int64_t* const column = cols.const_data_ptr<int64_t>();
+  int64_t* const out = place.mutable_data_ptr<int64_t>();
+  std::atomic<bool> outside = false;
+  dispatch_pattern(pattern, [&]<typename I, typename P>(I, P) {
+    const Csr<I, P> a = pattern.view<I, P>();
+    torch::stable::parallel_for(0, rows.numel(), 4096, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        if (row[k] < 0 || row[k] >= a.n_rows) {
+          outside = true;
+          continue;
+        }
+        const I* const last = a.col + a.crow[row[k] + 1];
+        const I* const found = std::lower_bound(a.col + a.crow[row[k]], last, column[k]);
+        out[k] = found != last && *found == column[k] ? found - a.col : -1;
+      }
+    });
+  });
+  STD_TORCH_CHECK(!outside, "rows: an index out of range");
+  return place;
+}
+
 // For a square pattern that is symmetric, and so its own transpose: the place of (j, i) for each
 // entry (i, j). Nothing, an empty tensor, for any other, mostly after a few rows, and for one whose
 // entries are all over the matrix, which `transpose_structure` turns faster.
