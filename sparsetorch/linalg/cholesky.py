@@ -153,18 +153,19 @@ class LDLT(SymmetricFactorization):
         return ldlt(A)
 
 
-def cholesky(A: CSRTensor) -> Cholesky:
-    """The Cholesky factors of a matrix; see `factorized` for errors."""
-    return Cholesky(A, _panels(A, indefinite=False))
+def cholesky(A: CSRTensor, *, checked: bool = False) -> Cholesky:
+    """The Cholesky factors of a matrix; `checked`: known to be Hermitian. Errors: `factorized`."""
+    return Cholesky(A, _panels(A, indefinite=False, checked=checked))
 
 
-def ldlt(A: CSRTensor) -> LDLT:
-    """The signed factors of an indefinite matrix; see `factorized` for errors."""
-    return LDLT(A, _panels(A, indefinite=True))
+def ldlt(A: CSRTensor, *, checked: bool = False) -> LDLT:
+    """The signed factors of an indefinite matrix; as `cholesky`."""
+    return LDLT(A, _panels(A, indefinite=True, checked=checked))
 
 
-def _panels(A: CSRTensor, indefinite: bool) -> Tensor:
-    check_hermitian(A)
+def _panels(A: CSRTensor, *, indefinite: bool, checked: bool) -> Tensor:
+    if not checked:
+        check_hermitian(A)
     values, is_complex = A.values.detach(), A.dtype.is_complex
     if is_complex:
         values = real_form(A.pattern).values(values)

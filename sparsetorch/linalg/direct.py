@@ -78,7 +78,7 @@ def _symmetric(A: CSRTensor) -> Factorization | None:
         return None
     for factorize in (cholesky, ldlt) if has_positive_diagonal(A) else (ldlt,):
         try:
-            return factorize(A)
+            return factorize(A, checked=True)
         except SolveError:
             pass  # indefinite, or in need of exchanges
     return None
