@@ -111,7 +111,7 @@ def _neumann_gap(A: CSRTensor, d: Decomposition, neumann: CSRTensor) -> Tensor:
         at = difference.with_values(places).lookup(row[at], col[at]).long()
     found = difference.values[at]
     rest = difference.values.index_fill(0, at, 0.0)
-    if rest.square().sum() > 1e-16 * values.square().sum():
+    if rest.abs().square().sum() > 1e-16 * values.abs().square().sum():
         raise ValueError(
             "neumann: it differs from A away from the ring's couplings; the elements must add up "
             "to A, and A must store the couplings of all elements, also those that add up to zero: "

@@ -48,6 +48,28 @@ def test_local_matrices_between_dirichlet_and_neumann(problem, overlap):
         robin_between(A, d, N, -1)
 
 
+def test_neumann_matrices_that_are_complex_or_store_more():
+    problem = diffusion(8)
+    d = decompose(problem.A, partition(problem.A, 4), 2)
+    A, N = CSRTensor.from_scipy(problem.A), assembled_neumann(d, problem.dofs, problem.matrices)
+    want = robin_between(A, d, N, 0.3)
+    turn = torch.tensor(2 + 1j, dtype=torch.complex128)
+    turned = [M.with_values(M.values * turn) for M in (A, N)]
+    torch.testing.assert_close(robin_between(turned[0], d, turned[1], 0.3), want * turn)
+    with pytest.raises(ValueError, match="neumann: it differs from A away from the ring"):
+        robin_between(turned[0], d, N.to(torch.complex128), 0.3)
+    last = torch.tensor([len(d.node) - 1])  # the first and the last subdomain do not meet
+    for value in (0.0, 1.0):
+        values = torch.full((1,), value, dtype=torch.float64)
+        more = N + CSRTensor.from_coo(last * 0, last, values, (len(d.node), len(d.node)))
+        assert more.nnz == N.nnz + 1
+        if value:
+            with pytest.raises(ValueError, match="neumann: it differs from A away from the ring"):
+                robin_between(A, d, more, 0.3)
+        else:
+            torch.testing.assert_close(robin_between(A, d, more, 0.3), want)
+
+
 def test_for_an_m_matrix_both_kinds_of_robin_condition_agree():
     A = laplacian(10)
     d = decompose(A, partition(A, 5), 2)
