@@ -5,8 +5,8 @@
 
 Runs the scripts that benchmarks/matching_tables.yaml names, each in a process of its own (whose
 memory is then its own, too); what each prints is kept in OUT/NAME.log, its tables and pictures
-beside that. The first three go on where they were stopped. "full" takes most of a day on two cores:
-three quarters of that are real logs with three seeds.
+beside that. The first three go on where they were stopped. "full" takes many hours, most of them
+for real logs with three seeds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 // A fill-reducing order of a symmetric pattern by approximate minimum degree: Amestoy, Davis and
-// Duff, SIAM J. Matrix Anal. Appl. 17 (1996), with their names in what follows. Connected
-// components are ordered on their own, in parallel.
+// Duff, SIAM J. Matrix Anal. Appl. 17 (1996). Connected components are ordered on their own, in
+// parallel.
 #pragma once
 
 #include <algorithm>
