@@ -54,7 +54,8 @@ def measure(size: int, repeat: int) -> dict[str, Any]:
 
     for index in range(repeat + 1):  # the first warms up what is loaded when first used
         start = time.perf_counter()
-        owner = partition(problem.A, max(2, round(n / net.unknowns)))
+        n_parts = max(2, round(n / net.unknowns))
+        owner = partition(problem.A, n_parts, coordinates=problem.positions)
         timed("partition, s", start)
         start = time.perf_counter()
         setup = set_up(problem, owner, **net.options)

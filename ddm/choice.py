@@ -129,7 +129,9 @@ def choose(
         net, unseen = InterfaceNet(width=8, layers=1).eval(), str(error)
     if owner is None:
         n_parts = max(1, round(len(problem.b) / (subdomain or net.unknowns)))
-        owner = partition(problem.A, n_parts, block_size=problem.block_size)
+        owner = partition(
+            problem.A, n_parts, block_size=problem.block_size, coordinates=problem.positions
+        )
     return Choice(problem, net, unseen, owner, net.options | options)
 
 

@@ -66,7 +66,7 @@ def compare(
     elements: Elements | None = None,
     net: InterfaceNet | str | None = None,
     maxiter: int = 500,
-    partitioner: str = "metis",
+    partitioner: str = "auto",
     search_s: float = 30.0,
 ) -> Comparison:
     """Run methods on one system, all with the same subdomains: a table with a row for each.
@@ -92,7 +92,7 @@ def compare(
         net: the network of "mggnn", or the name of one that ships; None takes one that ships and
             has seen such matrices.
         maxiter: of the stationary iterations and of the Krylov methods.
-        partitioner: "metis" or "lloyd".
+        partitioner: "metis", "lloyd", "rcb" or "auto", see `ddm.partition.partition`.
         search_s: seconds after which the search of "oras_tuned" begins no other candidate; math.inf
             lets it end.
 

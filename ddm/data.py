@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ddm.mesh import distort, load_mesh, random_mesh
-from ddm.partition import PARTITIONERS, partition
+from ddm.partition import partition
+from ddm.partitioners import PARTITIONERS
 from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.problems.samples import log_uniform
 from ddm.setup import Setup, set_up

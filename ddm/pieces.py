@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.entries import some_entries
+
 SMALLEST = 0.25
 """A piece below this fraction of the mean part is attached to a neighbour by default."""
 
@@ -54,27 +56,37 @@ def node_graph(A: sp.csr_array, block_size: int = 1) -> sp.csr_array:
 
     Unknown i belongs to node i // block_size. An explicit zero is a coupling.
     """
-    n_nodes = A.shape[0] // block_size
-    row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)) // block_size
-    graph = sp.csr_array(
-        sp.coo_array((np.ones(A.nnz), (row, A.indices // block_size)), shape=(n_nodes, n_nodes))
-    )
-    graph = sp.csr_array(graph + graph.T)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
+    n = A.shape[0] // block_size
+    if block_size > 1:
+        row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)) // block_size
+        places = (row, A.indices // block_size)
+        graph = sp.csr_array(sp.coo_array((np.ones(A.nnz), places), shape=(n, n)))
+    else:
+        graph = sp.csr_array((np.ones(A.nnz), A.indices, A.indptr), shape=A.shape, copy=True)
+        graph.sum_duplicates()
+    mirrored = sp.csr_array(graph.T)
+    if not _same_pattern(graph, mirrored):
+        graph = sp.csr_array(graph + mirrored)
+    row = np.repeat(np.arange(n, dtype=graph.indices.dtype), np.diff(graph.indptr))
+    graph = some_entries(graph, graph.indices != row)
     graph.data[:] = 1.0
     graph.sort_indices()
     return graph
 
 
+def _same_pattern(A: sp.csr_array, B: sp.csr_array) -> bool:
+    return np.array_equal(A.indptr, B.indptr) and np.array_equal(A.indices, B.indices)
+
+
 def pieces(graph: sp.csr_array, owner: np.ndarray) -> np.ndarray:
     """The connected piece of a part that holds each node, (n,), in the order of the parts."""
-    coo = sp.coo_array(graph)
-    inside = owner[coo.row] == owner[coo.col]
-    ones = np.ones(int(inside.sum()))
-    within = sp.coo_array((ones, (coo.row[inside], coo.col[inside])), shape=graph.shape)
-    piece = connected_components(within, directed=False)[1]
-    return np.unique(owner.astype(np.int64) * len(owner) + piece, return_inverse=True)[1]
+    inside = np.repeat(owner, np.diff(graph.indptr)) == owner[graph.indices]
+    count, piece = connected_components(some_entries(graph, inside), directed=False)
+    owner_of = np.empty(count, dtype=np.int64)
+    owner_of[piece] = owner
+    number = np.empty(count, dtype=np.int64)
+    number[owner_of.argsort(stable=True)] = np.arange(count)
+    return number[piece]
 
 
 def repair(
@@ -102,7 +114,8 @@ def repair(
     node_owner = check_owner(owner, A.shape[0], block_size)
     mean = n_nodes / len(np.unique(node_owner))
     limit = SMALLEST * mean if smallest is None else smallest
-    repaired = repaired_parts(node_graph(A, block_size), node_owner, limit, mean)
+    graph = node_graph(A, block_size)
+    repaired = repaired_parts(graph, pieces(graph, node_owner), limit, mean)
     return np.repeat(repaired, block_size)
 
 
@@ -129,19 +142,30 @@ def check_owner(owner: np.ndarray, n: int, block_size: int) -> np.ndarray:
     return by_node[:, 0]
 
 
-def repaired_parts(
-    graph: sp.csr_array, owner: np.ndarray, smallest: float, mean: float, *, keep: bool = False
-) -> np.ndarray:
-    """What `repair` makes of a graph of nodes, (n_nodes,).
+def in_one_piece(owner: np.ndarray, piece: np.ndarray) -> np.ndarray:
+    """Whether the part of each node is connected, (n,) bool, by `pieces`."""
+    owner_of = np.empty(piece.max() + 1, dtype=np.int64)
+    owner_of[piece] = owner
+    return np.bincount(owner_of)[owner] == 1
 
-    With `keep` a part that was connected stays one, however small it is.
+
+def repaired_parts(
+    graph: sp.csr_array,
+    part: np.ndarray,
+    smallest: float,
+    mean: float,
+    stays: np.ndarray | None = None,
+) -> np.ndarray:
+    """What `repair` makes of the pieces of parts of a graph of nodes, (n_nodes,).
+
+    Args:
+        graph: of nodes, see `node_graph`.
+        part: the piece of each node, see `pieces`.
+        smallest, mean: number of nodes.
+        stays: (n_nodes,) bool, nodes whose piece stays one, however small it is.
     """
-    part = pieces(graph, owner)
-    stays = np.zeros(len(owner), dtype=bool)
-    if keep:
-        owner_of = np.empty(part.max() + 1, dtype=np.int64)
-        owner_of[part] = owner
-        stays = np.bincount(owner_of)[owner] == 1
+    if stays is None:
+        stays = np.zeros(len(part), dtype=bool)
     coo = sp.coo_array(graph)
     while True:
         size = np.bincount(part)

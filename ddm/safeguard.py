@@ -170,7 +170,7 @@ def learned_schwarz(
         block_size: unknowns a node, numbered node by node; None is one.
         elements: element matrices that sum to A, for anything but M-matrices.
         subdomain: unknowns that a subdomain owns; None is what the network is for.
-        owner: (n,) subdomain of each unknown; None partitions by METIS.
+        owner: (n,) subdomain of each unknown; None is what `ddm.partition.partition` makes.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
         options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype), instead of

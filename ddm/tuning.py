@@ -149,7 +149,7 @@ def tune(
     elements: Elements | None = None,
     net: InterfaceNet | str | None = None,
     maxiter: int = 1000,
-    partitioner: str = "metis",
+    partitioner: str = "auto",
     progress: bool = True,
 ) -> Tuned:
     """Find the fastest solver for a system by trying candidates on it.

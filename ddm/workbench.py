@@ -38,7 +38,7 @@ class Workbench:
     Args:
         problem: the linear system.
         subdomain: unknowns that a subdomain owns, where a method does not say.
-        partitioner: "metis" or "lloyd".
+        partitioner: the `method` of `ddm.partition.partition`.
         search_s: seconds after which a search among methods begins no other candidate.
         net: the network of "mggnn", or its name; None takes one that ships, see `ddm.safeguard`.
 
@@ -52,7 +52,7 @@ class Workbench:
         problem: Problem,
         *,
         subdomain: int = 64,
-        partitioner: str = "metis",
+        partitioner: str = "auto",
         net: InterfaceNet | str | None = None,
         search_s: float = 30.0,
     ) -> None:
@@ -85,7 +85,13 @@ class Workbench:
         n_parts = max(1, round(len(self.problem.b) / max(subdomain, size)))
         return self.shelf.keep(
             ("owner", n_parts),
-            lambda: partition(self.problem.A, n_parts, method=self.partitioner, block_size=size),
+            lambda: partition(
+                self.problem.A,
+                n_parts,
+                method=self.partitioner,
+                block_size=size,
+                coordinates=self.problem.positions,
+            ),
         )
 
     def decomposition(self, subdomain: int, overlap: int) -> Decomposition:

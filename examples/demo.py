@@ -351,7 +351,8 @@ def cost_by_size(net: InterfaceNet, folder: Path, with_gmsh: bool) -> None:
 def stages_once(problem: Problem, net: InterfaceNet) -> dict[str, float]:
     """Seconds of each stage of MG-GNN on one problem."""
     start = time.perf_counter()
-    owner = partition(problem.A, max(1, round(len(problem.b) / net.unknowns)))
+    n_parts = max(1, round(len(problem.b) / net.unknowns))
+    owner = partition(problem.A, n_parts, coordinates=problem.positions)
     divided = time.perf_counter()
     setup = set_up(problem, owner, **net.options)
     ready = time.perf_counter()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ddm.partition import Decomposition
+from ddm.positions import check_positions
 
 
 def constants(n: int, block_size: int = 1) -> np.ndarray:
@@ -41,14 +42,11 @@ def with_linear(vectors: np.ndarray, coordinates: np.ndarray, block_size: int = 
         block_size: unknowns a node.
 
     Raises:
-        ValueError: coordinates that do not fit, or are not finite.
+        ValueError: see `ddm.positions.check_positions`.
     """
     n = len(vectors)
-    if coordinates.ndim != 2 or len(coordinates) != n or not np.isfinite(coordinates).all():
-        raise ValueError(
-            f"coordinates: expected finite positions ({n}, d), got shape {coordinates.shape}"
-        )
-    x = coordinates - coordinates.mean(axis=0)
+    x = check_positions(coordinates, n)
+    x = x - x.mean(axis=0)
     x = x / max(np.abs(x).max(), np.finfo(np.float64).tiny)
     linear = x[:, None, :] * constants(n, block_size)[:, :, None]
     return np.hstack([vectors, linear.reshape(n, -1)])

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.positions import positions_of
 from ddm.problems.problem import Elements, Problem
 from ddm.problems.singular import Singular, settle
 
@@ -108,23 +109,3 @@ def vector(values: Any, n: int, name: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: some values are not finite")
     return array.astype(np.result_type(array.dtype, np.float64))
-
-
-def positions_of(coordinates: Any, n: int) -> np.ndarray | None:
-    """Coordinates (n, d) in float64, or None; without a column that is constant, as z in a plane.
-
-    Raises:
-        ValueError: another shape, values that are not finite, or the same for all unknowns.
-    """
-    if coordinates is None:
-        return None
-    array = np.asarray(coordinates, dtype=np.float64)
-    if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
-        raise ValueError(
-            f"coordinates: expected finite values of shape ({n}, d), got shape {array.shape}"
-        )
-    if n > 1:
-        array = array[:, np.ptp(array, axis=0) > 0]
-        if not array.shape[1]:
-            raise ValueError("coordinates: all unknowns have the same; leave them out")
-    return array

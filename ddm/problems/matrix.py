@@ -13,8 +13,9 @@ from scipy.sparse.csgraph import connected_components
 
 from ddm.coarse.vectors import modes_of
 from ddm.matrix_properties import is_hermitian, is_symmetric
+from ddm.positions import positions_of
 from ddm.problems.elasticity import rigid_body_modes
-from ddm.problems.graph import positions_of, vector
+from ddm.problems.graph import vector
 from ddm.problems.petsc_binary import is_petsc_binary, load_petsc
 from ddm.problems.problem import Kind, Problem
 from ddm.problems.singular import Singular, kernels, settle

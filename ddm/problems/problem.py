@@ -18,10 +18,12 @@ class Elements:
     Attributes:
         dofs: (m, k) int64 unknowns of each element, -1 where a boundary condition eliminated one.
         matrices: (m, k, k), rows and columns numbered like `dofs`; those of -1 are to be skipped.
+        couplings: entries that `assemble` stores for all elements, if they have been counted.
     """
 
     dofs: np.ndarray
     matrices: np.ndarray
+    couplings: int | None = None
 
     def assemble(self, n: int, chosen: np.ndarray | None = None) -> sp.csr_array:
         """Sum of all matrices, or of the chosen elements', as an (n, n) CSR array.
@@ -96,9 +98,9 @@ class Problem:
 
         Neumann matrices of some of the elements have entries there.
         """
-        if self.elements is None:
-            return self
         A = self.A
+        if self.elements is None or self.elements.couplings == A.nnz:
+            return self
         summed = self.elements.assemble(A.shape[0]).tocoo()
         if summed.nnz == A.nnz:
             return self

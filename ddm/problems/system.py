@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from skfem import BilinearForm, LinearForm
 
+from ddm.entries import some_entries
 from ddm.problems.boundary import Conditions
 from ddm.problems.problem import Elements, Kind, Problem
 from ddm.problems.singular import Singular, settle
@@ -130,18 +131,12 @@ def without_rounding(
     row = np.repeat(np.arange(len(size)), np.diff(blocks.indptr))
     scale = size[row][:, :, None] * size[blocks.indices][:, None, :]
     blocks.data[abs(blocks.data) < 1e-14 * scale] = 0.0
-    A = _some(blocks, (blocks.data != 0).any(axis=(1, 2))).tocsr()
+    A = some_entries(blocks, (blocks.data != 0).any(axis=(1, 2))).tocsr()
     if pins is not None and pins.any():
         row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
-        A = _some(A, ~(pins[row] | pins[A.indices]) | (row == A.indices))
+        A = some_entries(A, ~(pins[row] | pins[A.indices]) | (row == A.indices))
     A.sort_indices()
     return A
-
-
-def _some(A: Any, kept: np.ndarray) -> Any:
-    """A CSR or BSR array with some of its entries or blocks."""
-    ends = np.concatenate([[0], np.cumsum(kept)])[A.indptr].astype(A.indptr.dtype)
-    return type(A)((A.data[kept], A.indices[kept], ends), shape=A.shape)
 
 
 @dataclass(frozen=True)
@@ -201,7 +196,9 @@ def problem_of(
     numbering = np.full(len(fixed), -1, dtype=np.int64)
     numbering[unknowns] = np.arange(len(unknowns))
     elements = Elements(numbering[dofs], K)
-    A = without_rounding(elements.assemble(len(unknowns)), size, kept)
+    summed = elements.assemble(len(unknowns))
+    elements = replace(elements, couplings=summed.nnz)
+    A = without_rounding(summed, size, kept)
     b = load[unknowns]
     b[kept] = (A.diagonal() * values[unknowns])[kept]
     values[unknowns] = 0

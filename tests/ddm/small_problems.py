@@ -33,6 +33,11 @@ def laplacian(n_side: int, seed: int = 0) -> sp.csr_array:
     return poisson(delaunay(n_side, seed)).A
 
 
+def line(n: int) -> sp.csr_array:
+    """A chain of unknowns."""
+    return sp.csr_array(3 * sp.eye_array(n) - sp.eye_array(n, k=1) - sp.eye_array(n, k=-1))
+
+
 def small_setup(
     n_side: int = 10, n_parts: int = 5, *, seed: int = 0, smoothing: int = 1, **options
 ) -> Setup:

@@ -52,7 +52,7 @@ def test_one_place_for_all_unknowns_gives_zeros():
     "coordinates", [np.zeros((4, 2)), np.zeros(5), np.full((5, 2), np.nan)], ids=str
 )
 def test_coordinates_that_do_not_fit(coordinates):
-    with pytest.raises(ValueError, match=r"coordinates: expected finite positions \(5, d\)"):
+    with pytest.raises(ValueError, match=r"coordinates: expected finite values of shape \(5, d\)"):
         with_linear(constants(5), coordinates)
 
 

@@ -4,20 +4,25 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
-from small_problems import laplacian
+from small_problems import delaunay, laplacian, line
 
-from ddm.partition import PARTITIONERS, partition
+from ddm.choice import choose
+from ddm.partition import partition
+from ddm.partitioners import PARTITIONERS, rcb
 from ddm.pieces import check_entries
+from ddm.problems import poisson
+from ddm.workbench import Workbench
 
 METHODS = ["metis", "lloyd"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "rcb"])
 @pytest.mark.parametrize("n_parts", [1, 2, 7, 40])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_parts_are_connected_not_empty_and_cover(method, n_parts, seed):
-    A = laplacian(22, seed)
-    owner = partition(A, n_parts, method=method, seed=seed)
+    problem = poisson(delaunay(22, seed))
+    A = problem.A
+    owner = partition(A, n_parts, method=method, seed=seed, coordinates=problem.positions)
     assert owner.shape == (A.shape[0],)
     sizes = np.bincount(owner)
     assert (sizes > 0).all()
@@ -37,7 +42,6 @@ def test_a_part_in_pieces_becomes_several(monkeypatch):
 @pytest.mark.parametrize(("strays", "times"), [(0, 1), (1, 1), (3, 2)])
 def test_metis_runs_again_only_where_many_parts_are_wrong(monkeypatch, strays, times):
     n, n_parts, calls = 3600, 150, []
-    line = sp.csr_array(3 * sp.eye_array(n) - sp.eye_array(n, k=1) - sp.eye_array(n, k=-1))
 
     def part_graph(n_parts, adjacency, options, recursive):
         calls.append(recursive)
@@ -46,7 +50,7 @@ def test_metis_runs_again_only_where_many_parts_are_wrong(monkeypatch, strays, t
         return 0, owner
 
     monkeypatch.setattr("pymetis.part_graph", part_graph)
-    owner = partition(line, n_parts)
+    owner = partition(line(n), n_parts)
     assert calls == [False, True][:times]
     assert owner.max() + 1 == n_parts
 
@@ -95,8 +99,79 @@ def test_more_subdomains_than_unknowns_are_refused(n_parts):
 
 
 def test_another_method_is_refused():
-    with pytest.raises(ValueError, match=r"method: expected one of \['lloyd', 'metis'\], got 'k"):
+    message = r"method: expected one of \['auto', 'lloyd', 'metis', 'rcb'\], got 'k"
+    with pytest.raises(ValueError, match=message):
         partition(laplacian(5), 2, method="kmeans")
+
+
+@pytest.mark.parametrize(("n", "d", "n_parts"), [(1, 2, 1), (10, 1, 10), (97, 2, 5), (1000, 3, 64)])
+def test_bisection_gives_sizes_that_differ_by_one(n, d, n_parts):
+    points = np.random.default_rng(0).random((n, d))
+    sizes = np.bincount(rcb(points, n_parts), minlength=n_parts)
+    assert len(sizes) == n_parts
+    assert sizes.max() - sizes.min() <= 1
+    alike = rcb(np.zeros((n, d)), n_parts)  # points at one place are told apart somehow
+    assert np.array_equal(np.unique(alike), np.arange(n_parts))
+
+
+def test_bisection_cuts_the_longest_side():
+    x, y = np.meshgrid(np.arange(8.0), np.arange(4.0))
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    owner = rcb(points, 8).reshape(4, 8)
+    boxes = [[0, 0, 2, 2, 4, 4, 6, 6]] * 2 + [[1, 1, 3, 3, 5, 5, 7, 7]] * 2
+    assert np.array_equal(owner, boxes)
+    three = rcb(points, 3)  # one and two of three parts on either side
+    assert points[three == 0, 0].max() <= points[three > 0, 0].min()
+
+
+def slit(n: int) -> tuple[sp.csr_array, np.ndarray]:
+    """Two lines that lie upon each other in space, and touch nowhere."""
+    x = np.linspace(0, 1, n)[:, None]
+    return sp.csr_array(sp.block_diag([line(n), line(n)], format="csr")), np.concatenate([x, x])
+
+
+def test_large_problems_with_coordinates_are_bisected(monkeypatch):
+    problem = poisson(delaunay(22))
+    A, x = problem.A, problem.positions
+    by = {name: partition(A, 7, method=name, coordinates=x) for name in ("metis", "rcb")}
+    assert not np.array_equal(by["metis"], by["rcb"])
+    assert np.array_equal(partition(A, 7, coordinates=x), by["metis"])
+    monkeypatch.setattr("ddm.partition.LARGE", A.shape[0])
+    assert np.array_equal(partition(A, 7, coordinates=x), by["rcb"])
+    assert np.array_equal(Workbench(problem).owner(57), by["rcb"])
+    assert np.array_equal(choose(problem, subdomain=57).owner, by["rcb"])
+    assert np.array_equal(partition(A, 7), by["metis"])
+    assert np.array_equal(partition(A, 7, method="metis", coordinates=x), by["metis"])
+
+
+def test_metis_takes_over_where_bisection_leaves_parts_in_pieces(monkeypatch):
+    monkeypatch.setattr("ddm.partition.LARGE", 1)
+    A, x = slit(40)
+    owner = partition(A, 8, coordinates=x)
+    assert np.array_equal(owner, partition(A, 8, method="metis"))
+    asked = partition(A, 8, method="rcb", coordinates=x)  # each part is in two pieces, split
+    assert len(np.unique(asked)) == 16
+
+
+def test_a_node_lies_where_its_first_unknown_does():
+    A = sp.csr_array(sp.kron(line(12), np.eye(2)).tocsr())
+    x = np.repeat(np.arange(12.0), 2)[:, None]
+    owner = partition(A, 3, method="rcb", block_size=2, coordinates=x)
+    assert np.array_equal(owner, np.repeat([0, 1, 2], 8))
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "message"),
+    [
+        (None, r"coordinates: expected positions \(n, d\) for method='rcb', got None"),
+        (np.zeros((8, 2)), r"coordinates: expected finite values of shape \(9, d\), got .*8, 2"),
+        (np.full((9, 2), np.nan), "coordinates: expected finite values of shape"),
+        (np.zeros(9), "coordinates: expected finite values of shape"),
+    ],
+)
+def test_bad_coordinates_are_refused(coordinates, message):
+    with pytest.raises(ValueError, match=message):
+        partition(laplacian(5), 3, method="rcb", coordinates=coordinates)
 
 
 BAD = {

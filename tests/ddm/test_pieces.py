@@ -6,18 +6,15 @@ import scipy.sparse as sp
 import torch
 from dense_elements import elasticity
 from scipy.sparse.csgraph import connected_components
-from small_problems import laplacian, random_matrix
+from small_problems import laplacian, line, random_matrix
 
 from ddm.coarse import partition_of_unity
-from ddm.partition import PARTITIONERS, decompose, partition
+from ddm.partition import decompose, partition
+from ddm.partitioners import PARTITIONERS
 from ddm.pieces import node_graph, repair
 from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
-
-
-def line(n: int) -> sp.csr_array:
-    return sp.csr_array(3 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1))
 
 
 def check_connected(A: sp.csr_array, owner: np.ndarray) -> None:

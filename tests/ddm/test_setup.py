@@ -1,17 +1,19 @@
 """A matrix made ready: what `set_up` holds, and what is made of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from small_problems import laplacian, random_matrix, small_setup
+from small_problems import delaunay, laplacian, random_matrix, small_setup, unit_square
 
 from ddm.coarse import assembled_neumann, partition_of_unity, smooth
 from ddm.interface import exterior, robin_between
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.partition import partition
-from ddm.problems import random_problem
+from ddm.problems import Elements, poisson, random_problem
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
 from sparsetorch import CSRTensor
@@ -90,6 +92,22 @@ def test_the_elements_give_the_exterior_where_the_matrix_is_no_m_matrix():
     assert not torch.allclose(without.exterior, setup.exterior)
 
 
+def test_couplings_are_counted_when_a_problem_is_made(monkeypatch):
+    """Where none cancel there is nothing to assemble again; where some do, all are stored."""
+    cancelling, whole = poisson(unit_square(3)), poisson(delaunay(8))
+    for problem in (cancelling, whole, random_problem("elasticity", 1, 300)):
+        elements = problem.elements
+        assert elements is not None
+        assert elements.couplings == elements.assemble(len(problem.b)).nnz
+        uncounted = replace(problem, elements=replace(elements, couplings=None))
+        mine, theirs = problem.with_all_couplings().A, uncounted.with_all_couplings().A
+        assert np.array_equal(mine.indices, theirs.indices)
+        assert np.array_equal(mine.data, theirs.data)
+    assert cancelling.with_all_couplings().A.nnz > cancelling.A.nnz
+    monkeypatch.setattr(Elements, "assemble", None)
+    assert whole.with_all_couplings() is whole
+
+
 def test_a_problem_brings_blocks_rigid_bodies_and_coordinates():
     problem = random_problem("elasticity", 1, 400)
     owner = partition(problem.A, 4, block_size=2)
@@ -106,7 +124,7 @@ def test_a_problem_brings_blocks_rigid_bodies_and_coordinates():
 
 
 def test_coordinates_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"coordinates: expected finite positions \(64, d\)"):
+    with pytest.raises(ValueError, match=r"coordinates: expected finite values of shape \(64, d\)"):
         set_up(A, OWNER, coordinates=np.zeros((3, 2)))
 
 

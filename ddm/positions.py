@@ -1,0 +1,37 @@
+"""Positions of unknowns, as users give them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def check_positions(coordinates: Any, n: int) -> np.ndarray:
+    """Positions of n unknowns, (n, d) in float64.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    array = np.asarray(coordinates, dtype=np.float64)
+    if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
+        raise ValueError(
+            f"coordinates: expected finite values of shape ({n}, d), got shape {array.shape}"
+        )
+    return array
+
+
+def positions_of(coordinates: Any, n: int) -> np.ndarray | None:
+    """Coordinates (n, d) in float64, or None; without a column that is constant, as z in a plane.
+
+    Raises:
+        ValueError: see `check_positions`; the same for all unknowns.
+    """
+    if coordinates is None:
+        return None
+    array = check_positions(coordinates, n)
+    if n > 1:
+        array = array[:, np.ptp(array, axis=0) > 0]
+        if not array.shape[1]:
+            raise ValueError("coordinates: all unknowns have the same; leave them out")
+    return array
