@@ -13,6 +13,7 @@ The names below are imported when they are first used, so that `import ddm` need
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -134,15 +135,16 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module.
+    """Import a public name from its module, or a module.
 
     Raises:
         ImportError: a package of the extra is missing.
     """
-    if name not in _HOME:
+    if name not in _HOME and find_spec(f"ddm.{name}") is None:
         raise AttributeError(f"module 'ddm' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(f"ddm.{_HOME[name]}"), name)
+        module = importlib.import_module(f"ddm.{_HOME.get(name, name)}")
+        value = getattr(module, name) if name in _HOME else module
     except ModuleNotFoundError as error:
         raise ImportError(
             f"ddm.{name} needs {error.name}: pip install 'sparsetorch[ddm]'"

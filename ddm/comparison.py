@@ -75,7 +75,8 @@ def compare(
     `runs`; the others are not affected.
 
     Args:
-        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+        A: (n, n) SciPy sparse matrix, the path of a file of one (see `ddm.from_matrix`), CSRTensor
+            (from any device; all runs on the CPU, in float64 or complex128), or
             `ddm.Problem`, which brings the arrays below.
         b: (n,) right-hand side; None takes the problem's, or normal numbers.
         methods: short names (`ddm.methods.METHODS`): "ras", "oras" (Robin weight 0.5), "oras_tuned"
@@ -109,7 +110,7 @@ def compare(
         problem, subdomain=subdomain, partitioner=partitioner, net=net, search_s=search_s
     )
     warm_up()
-    bench.owner(bench.subdomain)  # an unknown partitioner is an error, not a row
+    bench.owner(bench.subdomain)  # a partitioner that cannot be used is an error, not a row
     return Comparison(
         run(name, maker, bench, rtol=rtol, maxiter=maxiter) for name, maker in chosen.items()
     )
@@ -121,6 +122,15 @@ def check_limits(rtol: float, maxiter: int) -> None:
     Raises:
         ValueError: naming it.
     """
+    check_rtol(rtol)
+    check_count("maxiter", maxiter, "iteration")
+
+
+def check_rtol(rtol: float) -> None:
+    """Refuse a tolerance that no solve can have.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
     if not 0 < rtol < 1:
         raise ValueError(f"rtol: expected a number between 0 and 1, got {rtol}")
-    check_count("maxiter", maxiter, "iteration")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.choice import prepared
+from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.matrix_properties import is_symmetric
 from ddm.rates import is_exact
-from ddm.safeguard import convergence_rate
+from ddm.safeguard import LearnedRefusedWarning, convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
 
@@ -65,13 +67,14 @@ def finetune(
 
     The start is the network's method or the classical one that it corrects, whichever is faster.
     The best of what is measured on the way is kept, so that the result is never slower than the
-    start; ctrl-C ends early and keeps it, too. Where the start solves at once, as with one
-    subdomain, it is the result.
+    start; ctrl-C ends early and keeps it, too. Where it diverges all the same, two-level RAS takes
+    its place if that is faster. Where the start solves at once, as with one subdomain, it is the
+    result.
 
     Args:
         A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
-        net: a network, or the name of one that ships. None takes one that has seen such matrices,
-            or starts from the classical method if there is none.
+        net: a network, or the name of one that ships. None takes one that has seen such matrices.
+            Where there is none, or the given one has not, the start is the classical method.
         seconds: of optimisation, measuring included.
         steps: at most so many; None leaves it to `seconds`.
         lr: largest learning rate of Adam; half a cosine over the time.
@@ -82,18 +85,21 @@ def finetune(
 
     Raises:
         TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
-            a `Setup`; a matrix that is complex, not symmetric, or has no positive diagonal.
+            a `Setup`; a matrix that is complex, not symmetric, or indefinite.
         SingularError: local matrices or the coarse matrix of the start are singular.
+
+    Warns:
+        LearnedRefusedWarning: the given network has not seen such matrices, or what was found
+            diverges on its own.
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
-    setup, net = _ready(A, net, options)
-    if not is_symmetric(setup.A):
-        raise ValueError(
-            "A: it is not symmetric, and fine-tuning is for symmetric matrices; ddm.best_classical "
-            "and ddm.tune find methods for others"
-        )
-    run = _Run(setup, net, seed)
+    setup, net, unseen = _ready(A, net, options)
+    _check_definite(setup)
+    if unseen:
+        said = f"the network is not used: {unseen}; fine-tuning starts from the classical method"
+        warnings.warn(said, LearnedRefusedWarning, stacklevel=2)
+    run = _Run(setup, net, seed, learned=not unseen)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
     begun, count = time.perf_counter(), 0
     run.check(0.0)
@@ -120,28 +126,66 @@ def finetune(
     bar.close()
     run.check(time.perf_counter() - begun)
     rates = [rate for _, rate in run.history]
-    return FineTuned(run.best(), min(rates), rates[0], count, run.history)
+    method, rate = run.best(), min(rates)
+    if rate >= 1:
+        method, rate = _or_ras(method, rate, setup)
+    return FineTuned(method, rate, rates[0], count, run.history)
 
 
 def _ready(
     A: Any, net: InterfaceNet | str | None, options: dict[str, Any]
-) -> tuple[Setup, InterfaceNet]:
+) -> tuple[Setup, InterfaceNet, str]:
+    """The matrix, a network, and why the one that was asked for is not used; empty if it is."""
     if not isinstance(A, Setup):
-        return prepared(A, net, **options)[:2]
+        setup, chosen, unseen = prepared(A, net, **options)
+        return setup, chosen, unseen if net is not None else ""
     if options:
         raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
-    return A, resolve_net(net) or InterfaceNet(width=8, layers=1)
+    return A, resolve_net(net) or InterfaceNet(width=8, layers=1), ""
+
+
+def _check_definite(setup: Setup) -> None:
+    """Refuse matrices for which the loss means nothing.
+
+    Raises:
+        ValueError: the matrix is not symmetric, or is seen to be indefinite.
+    """
+    symmetric = is_symmetric(setup.A)
+    if not (symmetric and is_definite(setup.A, "symmetric")):
+        raise ValueError(
+            f"A: it is {'indefinite' if symmetric else 'not symmetric'}, and fine-tuning is for "
+            "symmetric positive definite matrices; ddm.best_classical and ddm.tune find methods "
+            "for others"
+        )
+
+
+def _or_ras(method: Schwarz, rate: float, setup: Setup) -> tuple[Schwarz, float]:
+    """A method that diverges, or RAS if that is faster; with a warning if it diverges, too."""
+    try:
+        ras = setup.classical()
+        other = convergence_rate(ras)
+        if other < rate:
+            method, rate = ras, other
+    except SingularError:
+        pass
+    if rate >= 1:
+        said = (
+            f"the method diverges on its own (convergence factor {rate:.3g}): use it within FGMRES "
+            "only, and see what ddm.compare says of others"
+        )
+        warnings.warn(said, LearnedRefusedWarning, stacklevel=3)
+    return method, rate
 
 
 class _Run:
     """Parameters, the errors that fall slowest so far, and the best that was measured."""
 
-    def __init__(self, setup: Setup, net: InterfaceNet, seed: int) -> None:
+    def __init__(self, setup: Setup, net: InterfaceNet, seed: int, *, learned: bool = True) -> None:
         self.setup, self.net = setup, net
         # Gradients are good enough in float32, and twice as fast.
         self.working = setup.in_precision(torch.float32)
         self.generator = torch.Generator().manual_seed(seed)
-        self.raw = self._start()
+        self.raw = self._start(learned)
         for x in self.raw:
             x.requires_grad_()
         self.errors = self._random(VECTORS)
@@ -149,11 +193,11 @@ class _Run:
         self.kept = [x.detach().clone() for x in self.raw]
 
     @torch.no_grad()
-    def _start(self) -> list[Tensor]:
+    def _start(self, learned: bool) -> list[Tensor]:
         """The network's values, or zeros, the classical method, if these are faster."""
-        learned = [x.detach().clone() for x in self.net.raw(self.setup.inputs)]
-        zeros = [torch.zeros_like(x) for x in learned]
-        return min((learned, zeros), key=self._rate)
+        values = [x.detach().clone() for x in self.net.raw(self.setup.inputs)]
+        zeros = [torch.zeros_like(x) for x in values]
+        return min((values, zeros), key=self._rate) if learned else zeros
 
     @torch.no_grad()
     def _rate(self, raw: list[Tensor]) -> float:

@@ -6,12 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from ddm.coarse.neumann import check_elements
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Elements, Problem
 from sparsetorch import CSRTensor
+
+SUMS = 1e-8
+"""Element matrices sum to A up to so much of its largest entry: files hold fewer digits."""
 
 
 def check_not_beside(**given: object) -> None:
@@ -37,8 +41,10 @@ def as_problem(
     """The problem that a user means.
 
     Args:
-        A: an (n, n) SciPy sparse matrix, a CSRTensor, or a `Problem`, which brings the rest.
-        b: (n,) right-hand side; None takes the problem's, or normal numbers (seed 0).
+        A: an (n, n) SciPy sparse matrix, the path of a file of one, a CSRTensor, or a `Problem`,
+            which brings the rest.
+        b: (n,) right-hand side; None takes the problem's, or normal numbers (seed 0) where that
+            has none or it is zero.
         coords: (n, d) positions of the unknowns.
         near_nullspace: (n, k), see `ddm.from_matrix`.
         block_size: unknowns a node; None is one.
@@ -55,7 +61,7 @@ def as_problem(
         check_not_beside(
             coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
         )
-        return A if b is None else with_right_hand_side(A, b)
+        return with_load(A) if b is None else with_right_hand_side(A, b)
     if isinstance(A, CSRTensor):
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
@@ -63,10 +69,33 @@ def as_problem(
     problem = from_matrix(
         A, b, coordinates=coords, block_size=block_size, near_nullspace=near_nullspace
     )
-    if elements is None:
+    return problem if elements is None else replace(problem, elements=counted(elements, problem.A))
+
+
+def with_load(problem: Problem) -> Problem:
+    """The problem with normal numbers (seed 0) as b where that is zero: nothing would be solved."""
+    if problem.b.any():
         return problem
-    check_elements(elements.dofs, elements.matrices, len(problem.b))
-    return replace(problem, elements=elements)
+    return with_right_hand_side(problem, np.random.default_rng(0).standard_normal(len(problem.b)))
+
+
+def counted(elements: Elements, A: sp.csr_array) -> Elements:
+    """A user's element matrices, their couplings counted.
+
+    Raises:
+        TypeError, ValueError: see `check_elements`; they do not sum to A (n, n).
+    """
+    check_elements(elements.dofs, elements.matrices, A.shape[0])
+    summed = elements.assemble(A.shape[0])
+    difference, size = abs(summed - A), abs(A.data).max()
+    if difference.nnz and not difference.data.max() <= SUMS * size:
+        worst = sp.coo_array(difference)
+        at = worst.data.argmax()
+        raise ValueError(
+            f"elements: expected matrices that sum to A, got a difference of {worst.data[at]:.3g} "
+            f"in entry ({worst.row[at]}, {worst.col[at]}), where A's largest is {size:.3g}"
+        )
+    return replace(elements, couplings=summed.nnz)
 
 
 def with_right_hand_side(problem: Problem, b: Any) -> Problem:

@@ -22,9 +22,12 @@ def robin(
     dtype, is an absorbing condition (Helmholtz); the sign of its imaginary part is that of A's.
 
     Raises:
+        TypeError: a complex theta for a real dtype.
         ValueError: theta, or its real part, is negative or not finite.
     """
     _check_theta(theta)
+    if theta.imag and not dtype.is_complex:
+        raise TypeError(f"dtype: expected a complex one for theta = {theta}, got {dtype}")
     d = decomposition
     row, col = d.block_row[d.interface], d.block_col[d.interface]
     return torch.from_numpy((row == col) * -(1 - theta) * d.outside[row]).to(dtype)

@@ -25,6 +25,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.features import N_FEATURES, SchwarzGraph
 from graphnets.mggnn import MGGNN, CrossEdges, by_blocks, mlp
@@ -43,8 +44,11 @@ class InterfaceNet(nn.Module):
             unknowns that a subdomain owns on average; what `ddm.learned_schwarz` takes.
         coordinates: whether their coarse spaces hold linear functions of the coordinates.
 
-    `options` are those of `ddm.set_up`; `metadata` is what `save` kept
-    beside the weights, empty for a new network.
+    `options` are those of `ddm.set_up`; `metadata` is what `save` kept beside the weights, empty
+    for a new network.
+
+    Raises:
+        ValueError: a size below 1, or a weight that is not positive.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class InterfaceNet(nn.Module):
         coordinates: bool = True,
     ) -> None:
         super().__init__()
+        for name, value in (("width", width), ("layers", layers), ("unknowns", unknowns)):
+            check_count(name, value, "of them")
+        if not 0 < theta < float("inf"):
+            raise ValueError(f"theta: expected a positive Robin weight, got {theta}")
         self.config = {
             "width": width,
             "layers": layers,
@@ -121,7 +129,8 @@ class InterfaceNet(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not a safetensors file, another architecture, or weights that do not fit.
+            ValueError: not a safetensors file, another architecture, or weights that do not fit
+                or are not finite.
         """
         safetensors = extra("safetensors")
         path = Path(path)
@@ -144,6 +153,9 @@ class InterfaceNet(nn.Module):
         try:
             net = cls(**json.loads(header["config"]))
             net.load_state_dict(weights)
+            bad = [name for name, values in weights.items() if not values.isfinite().all()]
+            if bad:
+                raise ValueError(f"{bad[0]} has values that are not finite")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"path: the weights in {path} do not fit its config: {error}"

@@ -9,9 +9,11 @@ from torch import Tensor
 from ddm.coarse.nicolaides import nicolaides
 from ddm.coarse.smoothing import smooth
 from ddm.coarse.solver import CoarseFactory, CoarseMethod, CoarseSolver
+from ddm.coarse.vectors import modes_of
 from ddm.nullspace import represented
 from ddm.partition import decompose, partition
 from ddm.schwarz import Form, Levels, Schwarz
+from ddm.transfer import WEIGHTS
 from sparsetorch import CSRTensor
 
 DIRECT_UP_TO = 20_000
@@ -34,11 +36,11 @@ def recursive(
 
     The coarse matrix is partitioned in its turn, its coarse space is what P makes of
     `near_nullspace`, and so on until a matrix is small enough to be factorized. The coarse solve
-    becomes a linear approximation, a fixed number of stationary iterations from zero. For CG take
-    form="additive", levels="symmetric", which converges for every symmetric positive definite
-    matrix: 90,000 unknowns in 5,630 subdomains took 39 iterations with it and "balanced" outside
-    (28 with the exact coarse solve), but 287 with "balanced" inside
-    (`python benchmarks/bench_coarse.py`).
+    becomes a linear approximation, a fixed number of stationary iterations from zero. The default
+    is not symmetric, nor is a method around it: for CG take form="additive", levels="symmetric",
+    which converges for every symmetric positive definite matrix: 90,000 unknowns in 5,630
+    subdomains took 39 iterations with it and "balanced" outside (28 with the exact coarse solve),
+    but 287 with "balanced" inside (`python benchmarks/bench_coarse.py`).
 
     Args:
         P: the prolongation that is given to `Schwarz`.
@@ -50,8 +52,10 @@ def recursive(
         form, levels: of the coarse method.
         sweeps: iterations of the coarse method in one solve.
 
+    The null space of a singular fine matrix, see `Schwarz`, is passed down.
+
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of its range; a `near_nullspace` that does not fit.
     """
     for name, value in (
         ("subdomain", subdomain),
@@ -60,27 +64,31 @@ def recursive(
     ):
         if value != int(value) or value < 1:
             raise ValueError(f"{name}: expected a positive integer, got {value}")
+    if form not in WEIGHTS:
+        raise ValueError(f"form: expected one of {sorted(WEIGHTS)}, got {form!r}")
     if near_nullspace is None:
         near_nullspace = np.ones((P.shape[0], 1))
+    near_nullspace = modes_of(near_nullspace, P.shape[0])
     fine = torch.from_numpy(near_nullspace).to(P.device, P.dtype)
 
-    def make(A0: CSRTensor) -> CoarseMethod:
+    def make(A0: CSRTensor, null: Tensor | None = None) -> CoarseMethod:
         size = A0.shape[0]
         if size <= direct_up_to:
-            return CoarseSolver(A0)
+            return CoarseSolver(A0, null=null)
         vectors = represented(P.detach(), fine).cpu().numpy()
         host = A0.detach().to("cpu").to_scipy()
         owner = partition(host, max(2, round(size / subdomain)))
         d = decompose(host, owner, overlap)
-        if d.n_subdomains >= size:
-            return CoarseSolver(A0)
+        singular = null is not None and d.sizes.max() == size  # a subdomain would hold it all
+        if d.n_subdomains >= size or singular:
+            return CoarseSolver(A0, null=null)
         P0 = nicolaides(d, vectors, weights="owned").to(A0.device, A0.dtype)
         P0 = smooth(P0, A0, smoothing)
         coarser = recursive(
             P0, vectors, direct_up_to=direct_up_to, subdomain=subdomain, overlap=overlap,
             smoothing=smoothing, form=form, levels=levels, sweeps=sweeps,
         )  # fmt: skip
-        method = Schwarz(A0, d, P=P0, form=form, levels=levels, coarse=coarser)
+        method = Schwarz(A0, d, P=P0, form=form, levels=levels, coarse=coarser, nullspace=null)
         return Repeated(method, sweeps)
 
     return make
@@ -91,6 +99,11 @@ class Repeated:
 
     def __init__(self, method: Schwarz, times: int) -> None:
         self.method, self.times = method, times
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether it is symmetric, for a matrix that is."""
+        return self.method.is_symmetric
 
     def apply(self, r: Tensor) -> Tensor:
         """The last iterate for the right-hand side r (n, k)."""

@@ -24,6 +24,8 @@ from ddm.pieces import (
 from ddm.positions import check_positions
 from sparsetorch import Pattern
 
+METHODS = ("auto", "lloyd", "metis", "rcb")
+
 LARGE = 50_000
 """Nodes from which on METIS takes a fifth of a set-up and more: bisection of coordinates pays."""
 
@@ -84,8 +86,8 @@ def _split(
     graph: sp.csr_array, n_parts: int, method: str, seed: int, points: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part of each node, not repaired, and the connected piece of it."""
-    if method not in (known := ("auto", "rcb", *PARTITIONERS)):
-        raise ValueError(f"method: expected one of {sorted(known)}, got {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
     if method == "rcb" and points is None:
         raise ValueError("coordinates: expected positions (n, d) for method='rcb', got None")
     if points is not None and (method == "rcb" or (method == "auto" and len(points) >= LARGE)):

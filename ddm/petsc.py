@@ -78,11 +78,20 @@ class Operator:
 
 
 def export(method: Schwarz, path: str | Path) -> None:
-    """Write a restricted Schwarz method, one- or two-level, to an .npz file for `load`.
+    """Write a restricted Schwarz method, one- or two-level, to a file of NumPy (.npz) for `load`.
 
     Raises:
-        ValueError: another form of Schwarz method, complex values, or some that are not finite.
+        TypeError: not a `ddm.Schwarz`.
+        ValueError: another form of Schwarz method, a coarse problem solved by a method of its own,
+            complex values, or some that are not finite.
     """
+    from ddm.schwarz import Schwarz  # not above: reading needs no PyTorch
+
+    if not isinstance(method, Schwarz):
+        raise TypeError(
+            f"method: expected a ddm.Schwarz, got {type(method).__name__}; PETSc has its own "
+            "multigrid and factorizations"
+        )
     d, P = method.decomposition, method.P
     two_levels = P is not None
     if method.form != "restricted" or (two_levels and method.levels != "multiplicative"):
@@ -92,6 +101,11 @@ def export(method: Schwarz, path: str | Path) -> None:
         )
     if method.A.dtype.is_complex or method.null is not None:
         raise ValueError("method: expected a real matrix without null space")
+    if two_levels and method.coarse.method is not None:
+        raise ValueError(
+            "method: its coarse problem is solved by a method of its own, and PETSc would solve it "
+            "exactly; make it with coarse='auto'"
+        )
     values = np.zeros(len(d.interface))
     if method.interface is not None:
         values = method.interface.detach().cpu().double().numpy()
@@ -121,7 +135,8 @@ def export(method: Schwarz, path: str | Path) -> None:
     for name in ("value", "P_data"):
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    np.savez_compressed(path, format=FORMAT, **arrays)
+    with Path(path).open("wb") as file:  # given a name, NumPy would add a suffix to it
+        np.savez_compressed(file, format=FORMAT, **arrays)
 
 
 def load(path: str | Path) -> Operator:
@@ -326,7 +341,10 @@ def _one_level(pc: Any, A: Any, o: Operator, subdomains: np.ndarray, number: np.
             row, col = place[o.row[part]], place[o.col[part]]
             by_rows = np.argsort(row, kind="stable")
             pointers = np.searchsorted(row[by_rows], np.arange(len(place) + 1))
-            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, True)
+            # Where couplings of elements cancel, A may lack entries that the ring has.
+            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATIONS, True)
+            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, False)
+            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
             matrix.setValuesIJV(
                 pointers.astype(PETSc.IntType),
                 col[by_rows].astype(PETSc.IntType),

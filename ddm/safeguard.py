@@ -162,7 +162,8 @@ def learned_schwarz(
     returned, with a warning.
 
     Args:
-        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+        A: (n, n) SciPy sparse matrix, the path of a file of one (see `ddm.from_matrix`), CSRTensor
+            (from any device; all runs on the CPU, in float64 or complex128), or
             `ddm.Problem`, which brings the arrays below.
         net: a network, or the name of one that ships; None takes one that has seen such matrices.
         coords: (n, d) positions of the unknowns, if they are known.

@@ -58,8 +58,8 @@ class Schwarz(ScipyOperator):
         damping: w of levels="symmetric"; None is the inverse of the largest eigenvalue of F A,
             estimated by the power method.
         local: "dense", "sparse", "auto", or a layout made by `local_solver`, see `LocalSolver`.
-        coarse: "dense", "sparse", "auto", or a function that makes a method for the coarse matrix,
-            such as `ddm.multilevel.recursive` returns.
+        coarse: "dense", "sparse", "auto", or a function of the coarse matrix and of a basis of its
+            null space, or None, that makes a method for it, as `ddm.multilevel.recursive` returns.
         factor_dtype: of the local factors, such as torch.float32 for a float64 matrix; None is A's.
         nullspace: (n, k) basis of the null space of a singular, symmetric or Hermitian A; M then
             acts on its orthogonal complement, so that Krylov methods solve consistent systems.
@@ -72,7 +72,8 @@ class Schwarz(ScipyOperator):
     levels="symmetric" has eigenvalues up to 1.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit; a singular local or coarse matrix; a
+        TypeError: A is no CSRTensor, or dtypes do not fit.
+        ValueError: shapes that do not fit; a singular local or coarse matrix; a
             `nullspace` that A does not annihilate.
     """
 
@@ -92,6 +93,10 @@ class Schwarz(ScipyOperator):
         nullspace: Tensor | np.ndarray | None = None,
     ) -> None:
         d = decomposition
+        if not isinstance(A, CSRTensor):
+            raise TypeError(
+                f"A: expected a CSRTensor, got {type(A).__name__}; CSRTensor.from_scipy makes one"
+            )
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
         if levels not in get_args(Levels):
@@ -137,8 +142,10 @@ class Schwarz(ScipyOperator):
     @property
     def is_symmetric(self) -> bool:
         """Whether M is symmetric, or Hermitian, for A and interface values that are."""
-        return self.form != "restricted" and (
-            self.P is None or self.levels in ("additive", "balanced", "symmetric")
+        if self.form == "restricted":
+            return False
+        return self.P is None or (
+            self.levels in ("additive", "balanced", "symmetric") and self.coarse.is_symmetric
         )
 
     def _fine(self, r: Tensor, transpose: bool = False) -> Tensor:

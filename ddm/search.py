@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
 from ddm.classical import Classical
-from ddm.problems.problem import Problem
+from ddm.given import as_problem
 from ddm.rates import THETAS, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.table import Table
@@ -54,7 +54,7 @@ class Search:
 
 @torch.no_grad()
 def best_classical(
-    A: Workbench | Problem,
+    A: Any,
     *,
     objective: Objective = "stationary",
     subdomain: int = 64,
@@ -79,7 +79,8 @@ def best_classical(
     all combinations.
 
     Args:
-        A: a problem, or a `Workbench` with one, whose `subdomain` is then the reference.
+        A: a problem, a SciPy sparse matrix or CSRTensor, or a `Workbench`, whose `subdomain` is
+            then the reference.
         objective: "stationary": iterations until random errors have fallen by rtol; "krylov":
             iterations of FGMRES for random right-hand sides; "time": seconds of set-up and FGMRES.
         subdomain, reference_overlap: unknowns that a subdomain of the reference owns, and its
@@ -98,7 +99,7 @@ def best_classical(
         raise ValueError(f"objective: expected one of {get_args(Objective)}, got {objective!r}")
     if not (overlaps and thetas and between and smoothings):
         raise ValueError("overlaps, thetas, between, smoothings: expected at least one of each")
-    bench = A if isinstance(A, Workbench) else Workbench(A, subdomain=subdomain)
+    bench = A if isinstance(A, Workbench) else Workbench(as_problem(A), subdomain=subdomain)
     deadline = time.perf_counter() + budget_s
     sizes = equal_work(bench, overlaps, reference_overlap=reference_overlap)
     weights = [(1.0, False)] if 1.0 in thetas else []

@@ -179,7 +179,7 @@ def set_up(
         symmetric: whether methods are to be symmetric, for CG, see `Setup`. They need about twice
             the iterations of those for FGMRES, the default.
         local: "auto", "dense" or "sparse", see `ddm.local`.
-        dtype: of the matrix, the local and the coarse solves.
+        dtype: of the matrix, the local and the coarse solves, float64 or float32.
 
     Raises:
         TypeError, ValueError: see `decompose` and `local_solver`.
@@ -195,6 +195,8 @@ def set_up(
         A = A.with_all_couplings()
         block_size, near_nullspace, elements = A.block_size, A.near_nullspace, A.elements
         A, coordinates = A.A, A.positions
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
     block_size = 1 if block_size is None else block_size
     check_count("smoothing", smoothing, "Jacobi steps", least=0)
     if sp.issparse(A) and A.dtype.kind == "c":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddm.classical import Classical
-from ddm.comparison import check_limits
+from ddm.comparison import check_limits, check_rtol
 from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.given import as_problem, with_right_hand_side
@@ -73,17 +73,23 @@ class Tuned:
 
         Raises:
             SolveError: the tolerance was not reached.
-            TypeError, ValueError: b does not fit.
+            TypeError, ValueError: b or `rtol` does not fit.
         """
-        right = b if isinstance(b, Tensor) else self._right_hand_side(b)
+        rtol = self._rtol if rtol is None else rtol
+        check_rtol(rtol)
+        right = self._tensor(b) if isinstance(b, Tensor) else self._right_hand_side(b)
         found = krylov(
-            self._bench,
-            self.preconditioner,
-            b=right,
-            rtol=self._rtol if rtol is None else rtol,
-            maxiter=self._maxiter,
+            self._bench, self.preconditioner, b=right, rtol=rtol, maxiter=self._maxiter
         ).checked()
         return found.x if isinstance(b, Tensor) else found.x.numpy()
+
+    def _tensor(self, b: Tensor) -> Tensor:
+        """The same in the range of A; what else does not fit, the solve refuses."""
+        null = self._bench.problem.nullspace
+        if null is None or b.ndim == 0 or len(b) != len(null):
+            return b
+        left = torch.from_numpy(null).to(b.dtype)
+        return b - left @ (left.mH @ b)
 
     def _right_hand_side(self, b: Any) -> Tensor:
         problem = self._bench.problem
@@ -158,11 +164,13 @@ def tune(
     methods; then neighbours of the best classical one in subdomain size, overlap, coarse space and
     Robin weight, until none is faster or time is up. The measure is seconds of set-up and of
     `solves` solves to the tolerance. A candidate is given up once it has taken longer than the best
-    one, or halfway if it would lose even at twice its pace. No candidate is begun after `budget_s`,
-    so that the run exceeds it by the set-up of one at most. Control-C ends it with the best so far.
+    one, or halfway if it would lose even at twice its pace. No candidate is begun after `budget_s`
+    and no solve goes on, so that the run exceeds it by one set-up at most; but as long as nothing
+    has reached the tolerance, a solve goes on to its end. Control-C ends it with the best so far.
 
     Args:
-        A: (n, n) SciPy sparse matrix, CSRTensor (from any device; all runs on the CPU), or
+        A: (n, n) SciPy sparse matrix, the path of a file of one (see `ddm.from_matrix`), CSRTensor
+            (from any device; all runs on the CPU, in float64 or complex128), or
             `ddm.Problem`.
         b: (n,) right-hand side; None takes the problem's, or normal numbers.
         coords: (n, d) positions of the unknowns.

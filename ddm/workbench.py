@@ -23,7 +23,7 @@ from ddm.coarse import (
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace
-from ddm.partition import Decomposition, decompose, partition
+from ddm.partition import METHODS, Decomposition, decompose, partition
 from ddm.problems.problem import Problem
 from ddm.shelf import Shelf
 from sparsetorch import CSRTensor
@@ -44,7 +44,8 @@ class Workbench:
 
     Raises:
         TypeError: `net` is no network.
-        ValueError: `subdomain` is below 1 or infinite; no network of this name ships.
+        ValueError: `subdomain` is below 1 or infinite; another partitioner; no network of this
+            name ships.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Workbench:
     ) -> None:
         if not 1 <= subdomain < math.inf:
             raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+        if partitioner not in METHODS:
+            raise ValueError(f"partitioner: expected one of {METHODS}, got {partitioner!r}")
         self.problem = problem = problem.with_all_couplings()
         self.subdomain, self.partitioner = int(subdomain), partitioner
         self.net, self.search_s = resolve_net(net), search_s

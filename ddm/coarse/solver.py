@@ -18,7 +18,11 @@ DENSE_UP_TO = 512
 
 
 class CoarseMethod(Protocol):
-    """What stands in for the inverse of the coarse matrix, such as a Schwarz method of its own."""
+    """What stands in for the inverse of the coarse matrix, such as a Schwarz method of its own.
+
+    With a true attribute `is_symmetric` it counts as symmetric, for a symmetric matrix; without
+    one it does not, and the method that it is part of is not for CG.
+    """
 
     def apply(self, r: Tensor) -> Tensor:
         """The approximate solution for r (columns, k)."""
@@ -29,7 +33,8 @@ class CoarseMethod(Protocol):
         ...
 
 
-CoarseFactory = Callable[[CSRTensor], CoarseMethod]
+CoarseFactory = Callable[[CSRTensor, Tensor | None], CoarseMethod]
+"""Of the coarse matrix, and an orthonormal basis (S, k) of its null space, or None."""
 
 
 class CoarseSolver:
@@ -37,7 +42,8 @@ class CoarseSolver:
 
     Args:
         A0: (S, S) coarse matrix.
-        kind: "dense", "sparse", "auto", or a function that makes an approximate solve of A0.
+        kind: "dense", "sparse", "auto", or a function of A0 and of the basis of its null space
+            that makes an approximate solve.
         null: (S, k) basis of its null space, both from the left and the right; solutions are then
             those of the pseudo-inverse.
 
@@ -54,7 +60,7 @@ class CoarseSolver:
         self.factors: KeptFactors | None = None
         self.method: CoarseMethod | None = None
         if callable(kind):
-            self.method = kind(A0)
+            self.method = kind(A0, self.null)
             return
         if kind not in ("auto", "dense", "sparse"):
             raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
@@ -70,6 +76,11 @@ class CoarseSolver:
                 raise SingularError(_singular(A0)) from error
         if len(blown_up_by(lambda r: self.solve(r[:, None])[:, 0], A0.detach().diagonal())):
             raise SingularError(_singular(A0))
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the solve is symmetric, or Hermitian, for a matrix that is."""
+        return self.method is None or getattr(self.method, "is_symmetric", False)
 
     def apply(self, r: Tensor) -> Tensor:
         """`A0^-1 r` for r (S, k)."""

@@ -17,12 +17,19 @@ def constants(n: int, block_size: int = 1) -> np.ndarray:
 
 
 def modes_of(near_nullspace: Any, n: int) -> np.ndarray:
-    """Vectors that a user gives for a near null space, as an array (n, k).
+    """Vectors that a user gives for a near null space, (n, k) in float64 or complex128.
 
     Raises:
+        TypeError: numbers that these do not hold exactly.
         ValueError: another shape, or values that are not finite.
     """
     modes = np.asarray(near_nullspace)
+    dtype = np.dtype(np.complex128 if modes.dtype.kind == "c" else np.float64)
+    if not np.can_cast(modes.dtype, dtype):
+        raise TypeError(
+            f"near_nullspace: expected numbers that {dtype} holds, got {modes.dtype}; convert them"
+        )
+    modes = modes.astype(dtype)
     if modes.ndim != 2 or len(modes) != n or not modes.shape[1] or not np.isfinite(modes).all():
         raise ValueError(
             f"near_nullspace: expected finite values of shape ({n}, k), got {modes.shape}"

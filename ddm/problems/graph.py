@@ -48,7 +48,7 @@ def graph_laplacian(
             f"graph: {len(isolated)} nodes have no edges, the first is {isolated[0]}; their values "
             "are not determined: drop them"
         )
-    n_parts, part = connected_components(W, directed=False)
+    _, part = connected_components(W, directed=False)
     if source is None:
         b = np.random.default_rng(0).standard_normal(n)
         b -= (np.bincount(part, weights=b) / np.bincount(part))[part]
@@ -59,15 +59,13 @@ def graph_laplacian(
     upper = sp.coo_array(sp.triu(W, k=1))
     edges = np.stack([upper.row, upper.col], axis=1).astype(np.int64)
     matrices = upper.data[:, None, None] * np.array([[1.0, -1.0], [-1.0, 1.0]])
-    modes = np.zeros((n, n_parts))
-    modes[np.arange(n), part] = 1
     problem = Problem(
         A,
         b,
         None,
         np.arange(n),
         positions=positions_of(coordinates, n),
-        near_nullspace=modes,
+        near_nullspace=np.ones((n, 1)),  # `settle` finds those of each component
         kind="spd",
         elements=Elements(edges, matrices),
     )

@@ -48,11 +48,12 @@ def from_matrix(
         singular: what to do where the near null space holds null vectors: see
             `ddm.problems.singular.settle`.
 
-    The matrix becomes float64 or complex128, both exact for narrower types.
+    The matrix becomes float64 or complex128, both exact for narrower types; wider ones are refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: not a SciPy matrix or path, or entries that are no numbers.
+        TypeError: not a SciPy matrix or path, entries that are no numbers or wider than these, or
+            a complex b or `near_nullspace` for a real A.
         ValueError: not square, empty, entries that are not finite, zero rows or columns, arrays
             that do not fit, a `kind` that A contradicts, or a singular A.
     """
@@ -72,6 +73,8 @@ def from_matrix(
             modes = rigid if kernels(matrix, rigid) else modes
     else:
         modes = modes_of(near_nullspace, n)
+    if np.iscomplexobj(modes) and not np.iscomplexobj(matrix.data):
+        raise TypeError("near_nullspace: complex, but A is real; give real vectors")
     right = np.random.default_rng(0).standard_normal(n) if b is None else vector(b, n, "b")
     if np.iscomplexobj(right) and not np.iscomplexobj(matrix.data):
         raise TypeError("b: complex, but A is real; convert A with .astype(complex)")
@@ -145,6 +148,8 @@ def _checked(A: Any) -> sp.csr_array:
         raise TypeError(f"A: expected numbers, got {A.dtype}")
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
         raise ValueError(f"A: expected a square matrix with rows, got shape {A.shape}")
+    if A.dtype.kind in "fc" and not np.can_cast(A.dtype, np.complex128):
+        raise TypeError(f"A: expected float64 or complex128 at most, got {A.dtype}; convert it")
     A = A.tocsr()
     A.check_format(full_check=True)
     matrix = sp.csr_array(A, dtype=np.result_type(A.dtype, np.float64), copy=True)

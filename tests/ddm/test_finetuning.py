@@ -10,6 +10,7 @@ from small_problems import laplacian, random_matrix, small_setup
 
 import ddm
 import ddm.finetuning
+from ddm.checkpoints import load_pretrained
 from ddm.coarse import CoarseSolver
 from ddm.finetuning import finetune
 from ddm.learned import InterfaceNet
@@ -17,7 +18,7 @@ from ddm.local import SingularError
 from ddm.partition import partition
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
-from ddm.safeguard import convergence_rate
+from ddm.safeguard import LearnedRefusedWarning, convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
 from sparsetorch import hstack
@@ -219,3 +220,48 @@ def test_no_time_is_refused():
 def test_a_setup_has_its_own_options():
     with pytest.raises(ValueError, match=r"options: a Setup has its own, got \['overlap'\]"):
         finetune(small_setup(), overlap=2)
+
+
+def shifted(share: float) -> sp.csr_array:
+    A = laplacian(20)
+    return sp.csr_array(A - share * A.diagonal().mean() * sp.eye_array(A.shape[0]))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_indefinite_matrices_are_refused(share):
+    message = r"A: it is indefinite, and fine-tuning is for symmetric positive.*ddm\.best_classical"
+    with pytest.raises(ValueError, match=message):
+        finetune(shifted(share), seconds=60, steps=1)
+
+
+def test_a_network_that_has_not_seen_such_matrices_is_not_used():
+    A = laplacian(20)  # without coordinates
+    said = "the network is not used: .* no coordinates are given; fine-tuning starts from the class"
+    with pytest.warns(LearnedRefusedWarning, match=said):
+        found = finetune(A, "diffusion_2d", steps=0, seconds=60, subdomain=40)
+    start = set_up(
+        A, partition(A, round(A.shape[0] / 40)), **load_pretrained("diffusion_2d").options
+    )
+    theta = load_pretrained("diffusion_2d").theta
+    want = convergence_rate(start.classical(theta), iterations=20)
+    assert found.rate == pytest.approx(want)
+
+
+def test_ras_takes_over_where_the_result_diverges():
+    """From a start beyond repair, which two-level RAS is not."""
+    setup = small_setup(20, 8)
+    net = InterfaceNet(theta=0.003, width=8, layers=1)
+    diverging = setup.classical(0.003)
+    assert convergence_rate(diverging) > 1
+    found = finetune(setup, net, seconds=60, steps=1)
+    assert found.start_rate > 1
+    assert found.rate == pytest.approx(convergence_rate(setup.classical()))
+    r = random_matrix(setup.A.shape[0], 1)
+    torch.testing.assert_close(found.method(r), setup.classical()(r))
+
+
+def test_a_result_that_diverges_is_warned_of(monkeypatch):
+    monkeypatch.setattr(ddm.finetuning, "convergence_rate", lambda *_, **__: 1.5)
+    with pytest.warns(LearnedRefusedWarning, match="the method diverges on its own .*factor 1.5"):
+        found = finetune(small_setup(), seconds=60, steps=1)
+    assert found.rate == 1.5

@@ -1,6 +1,7 @@
 """What a user may hand to `compare` and `tune`, and what is refused."""
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from small_problems import delaunay, laplacian
 
 import ddm
+from ddm.given import as_problem
 from ddm.problems import Elements
 from sparsetorch import CSRTensor
 
@@ -46,6 +48,13 @@ def with_nan():
         ((A,), {"maxiter": 0}, ValueError, "maxiter: expected at least 1 iteration, got 0"),
         ((A,), {"block_size": 2}, ValueError, f"block_size: expected a divisor of {N}, got 2"),
         ((A,), {"near_nullspace": np.ones(N)}, ValueError, "near_nullspace: expected finite"),
+        ((A,), {"near_nullspace": np.ones((N, 1)) * 1j}, TypeError, "near_nullspace: complex, but"),
+        (
+            (A,),
+            {"elements": Elements(np.arange(N)[:, None], np.full((N, 1, 1), 9.0))},
+            ValueError,
+            r"elements: expected matrices that sum to A, got a difference of .* in entry \(\d+, \d",
+        ),
         ((A,), {"coords": np.ones((3, 2))}, ValueError, "coordinates: expected"),
         (
             (A,),
@@ -63,8 +72,10 @@ def test_refusals(call, arguments, options, error, message):
 def test_refusals_of_one_of_them():
     with pytest.raises(ValueError, match="subdomain: expected at least 1 unknown, got 0"):
         ddm.compare(A, subdomain=0)
-    with pytest.raises(ValueError, match="method: expected one of"):
+    with pytest.raises(ValueError, match="partitioner: expected one of"):
         ddm.compare(A, partitioner="other")
+    with pytest.raises(ValueError, match=r"coordinates: expected positions .* for method='rcb'"):
+        ddm.compare(A, partitioner="rcb")
     with pytest.raises(ValueError, match="budget_s: expected a positive number of seconds, got 0"):
         ddm.tune(A, budget_s=0)
     with pytest.raises(ValueError, match="solves: expected at least 1 right-hand side, got 0"):
@@ -163,3 +174,41 @@ def test_what_a_problem_lacks_may_be_set():
     bare = dataclasses.replace(problem, near_nullspace=None, positions=None)
     expected = ddm.compare(problem, methods=("ras",), subdomain=12).rows[0]["iterations"]
     assert ddm.compare(bare, methods=("ras",), subdomain=12).rows[0]["iterations"] == expected
+
+
+def test_elements_that_sum_to_the_matrix_are_taken():
+    problem = ddm.poisson(delaunay(9))
+    elements = problem.elements
+    assert elements is not None
+    given = as_problem(problem.A, elements=replace(elements, couplings=None))
+    assert given.elements is not None
+    assert given.elements.couplings == problem.A.nnz
+
+
+def test_a_problem_without_a_load_is_compared_with_a_random_one():
+    """Such as elasticity, whose default load is none: nothing would be solved."""
+    mesh = delaunay(7)
+    problem = ddm.elasticity(mesh, dirichlet={}, singular="ground")
+    assert not problem.b.any()
+    table = ddm.compare(problem, methods=("ras", "direct"))
+    assert all(row["iterations"] >= 1 for row in table.rows)
+    assert ddm.tune(problem, methods=("ras",), progress=False).best.status == "converged"
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_a_near_null_space_of_other_numbers_is_the_same(dtype):
+    tables = [
+        ddm.compare(A, methods=("ras", "as"), near_nullspace=np.ones((N, 1), kind))
+        for kind in (np.float64, dtype)
+    ]
+    for one, other in zip(*(table.rows for table in tables)):
+        assert one["status"] == other["status"] == "converged"
+        assert one["iterations"] == other["iterations"]
+
+
+def test_wider_numbers_are_refused():
+    wide = sp.csr_array(A, dtype=np.longdouble)
+    with pytest.raises(TypeError, match="A: expected float64 or complex128 at most, got"):
+        ddm.from_matrix(wide)
+    with pytest.raises(TypeError, match="near_nullspace: expected numbers that float64 holds"):
+        ddm.from_matrix(A, near_nullspace=np.ones((N, 1), np.longdouble))

@@ -80,3 +80,12 @@ def test_other_arguments_are_checked():
         graph_laplacian(W, singular="refuse")
     with pytest.raises(ValueError, match="problem: its unknowns have no coordinates"):
         _ = graph_laplacian(W).coordinates
+
+
+@pytest.mark.parametrize("singular", ["ground", "nullspace"])
+def test_many_components_do_not_make_many_vectors(singular):
+    """A coarse function a subdomain: constants on each component are constants."""
+    pairs = sp.csr_array(sp.block_diag([np.ones((2, 2))] * 50, format="csr"))
+    problem = graph_laplacian(pairs, singular=singular)
+    assert problem.near_nullspace is not None
+    assert problem.near_nullspace.shape == (100, 1)

@@ -250,3 +250,10 @@ def test_the_exterior_is_what_the_neumann_matrices_lack(overlap):
     matrix = CSRTensor.from_scipy(problem.A)
     E = exterior(matrix, d, N)
     torch.testing.assert_close(local_sum(matrix, d, -E), N.to_dense())
+
+
+def test_a_complex_weight_wants_complex_values():
+    d = decompose(laplacian(8), partition(laplacian(8), 3))
+    with pytest.raises(TypeError, match=r"dtype: expected a complex one for theta = \(0.5\+0.5j\)"):
+        robin(d, 0.5 + 0.5j)
+    assert robin(d, 0.5 + 0.5j, torch.complex128).is_complex()

@@ -1,5 +1,7 @@
 """MG-GNN's outputs: where they start, their bounds, what renumbering does, and the checkpoint."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -192,3 +194,25 @@ def test_a_checkpoint_with_another_config_is_refused(tmp_path, config):
 def test_a_folder_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="path: no checkpoint"):
         InterfaceNet.load(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    net = InterfaceNet(width=8, layers=1)
+    with torch.no_grad():
+        next(net.head.parameters())[0, 0] = math.nan
+    net.save(tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"head\.0\.weight has values that are not finite"):
+        InterfaceNet.load(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width: expected at least 1 of them, got 0"),
+        ({"unknowns": 0}, "unknowns: expected at least 1 of them, got 0"),
+        ({"theta": -1.0}, "theta: expected a positive Robin weight, got -1"),
+    ],
+)
+def test_sizes_of_networks(options, message):
+    with pytest.raises(ValueError, match=message):
+        InterfaceNet(**options)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_elements import diffusion as dense_diffusion
 from dense_elements import elasticity
 from small_problems import laplacian, random_matrix
 
@@ -31,7 +32,7 @@ def test_a_small_coarse_matrix_is_factorized():
 def test_the_third_level_is_the_stationary_iteration_of_a_coarse_method(sweeps):
     make = recursive(P, direct_up_to=20, subdomain=8, sweeps=sweeps)
     A0 = P.T @ (MATRIX @ P)
-    inner = make(A0)
+    inner = make(A0, None)
     assert isinstance(inner, Repeated)
     assert inner.method.P is not None
     assert inner.method.P.shape[1] < 20
@@ -81,9 +82,73 @@ def test_a_symmetric_third_level_is_safe_in_cg(name, levels):
     assert got.iterations <= 1.4 * cg(matrix, b, preconditioner=exact, rtol=1e-9).iterations
 
 
+@pytest.mark.parametrize("inner", ["restricted", "additive"])
+def test_a_method_is_as_symmetric_as_its_third_level(inner):
+    """CG is chosen by this flag."""
+    levels = "symmetric" if inner == "additive" else "multiplicative"
+    coarse = recursive(P, direct_up_to=10, subdomain=8, sweeps=1, form=inner, levels=levels)
+    method = Schwarz(MATRIX, D, P=P, form="additive", levels="balanced", coarse=coarse)
+    M = method.apply(torch.eye(D.n, dtype=torch.float64))
+    symmetric = float((M - M.T).abs().max() / M.abs().max()) < 1e-10
+    assert method.is_symmetric == symmetric == (inner == "additive")
+    exact = recursive(P)  # small enough to be factorized
+    assert Schwarz(MATRIX, D, P=P, form="additive", levels="additive", coarse=exact).is_symmetric
+
+
+def test_what_else_stands_in_for_the_coarse_solve_says_whether_it_is_symmetric():
+    class Half:
+        def __init__(self, A0: CSRTensor, null: torch.Tensor | None) -> None:
+            self.A0, self.null = A0, null
+
+        def apply(self, r: torch.Tensor) -> torch.Tensor:
+            return r / self.A0.diagonal()[:, None]
+
+        apply_transposed = apply
+
+    class Symmetric(Half):
+        is_symmetric = True
+
+    for way in (Half, Symmetric):
+        method = Schwarz(MATRIX, D, P=P, form="additive", levels="additive", coarse=way)
+        assert method.is_symmetric == (way is Symmetric)
+        assert method.coarse.method.null is None  # type: ignore
+
+
+@pytest.mark.parametrize("direct_up_to", [5, 1000])
+@pytest.mark.parametrize("name", ["diffusion", "elasticity"])
+def test_a_third_level_of_a_singular_matrix(name, direct_up_to):
+    """The null space goes down with the coarse matrices, which have one, too."""
+    problem = (
+        dense_diffusion(20, neumann=True) if name == "diffusion" else elasticity(12, neumann=True)
+    )
+    matrix, null = CSRTensor.from_scipy(problem.A), problem.near_nullspace
+    size = problem.block_size
+    d = decompose(problem.A, partition(problem.A, 24, block_size=size), block_size=size)
+    vectors = smooth(nicolaides(d, null), matrix, block_size=size)
+    b = matrix @ random_matrix(d.n, 1)[:, 0]
+    deep = recursive(vectors, null, direct_up_to=direct_up_to, subdomain=12)
+    exact, found = (
+        fgmres(
+            matrix,
+            b,
+            preconditioner=Schwarz(matrix, d, P=vectors, nullspace=null, coarse=coarse),
+            rtol=1e-9,
+        )
+        for coarse in ("auto", deep)
+    )
+    assert found.converged
+    assert exact.iterations <= found.iterations <= exact.iterations + 6
+    if direct_up_to == 1000:
+        torch.testing.assert_close(found.x, exact.x, rtol=1e-6, atol=1e-8)
+
+
 def test_arguments_out_of_range_are_refused():
     for name, argument in (
         ("subdomain", "subdomain"), ("sweeps", "sweeps"), ("direct_up_to", "direct_up_to"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"{name}: expected a positive integer, got 0"):
             recursive(P, **{argument: 0})  # type: ignore
+    with pytest.raises(ValueError, match=r"near_nullspace: expected finite values of shape \(1444"):
+        recursive(P, np.ones(D.n))
+    with pytest.raises(ValueError, match=r"form: expected one of .*, got 'foo'"):
+        recursive(P, form="foo")  # type: ignore

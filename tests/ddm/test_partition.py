@@ -99,7 +99,7 @@ def test_more_subdomains_than_unknowns_are_refused(n_parts):
 
 
 def test_another_method_is_refused():
-    message = r"method: expected one of \['auto', 'lloyd', 'metis', 'rcb'\], got 'k"
+    message = r"method: expected one of \('auto', 'lloyd', 'metis', 'rcb'\), got 'k"
     with pytest.raises(ValueError, match=message):
         partition(laplacian(5), 2, method="kmeans")
 

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from manufactured import square
+from skfem import MeshTet
 from small_problems import laplacian
 
 from ddm.checkpoints import load_pretrained
 from ddm.coarse import partition_of_unity, smooth
+from ddm.multilevel import recursive
 from ddm.partition import decompose, partition
+from ddm.peers import Multigrid
 from ddm.petsc import Operator, export, load
-from ddm.problems import Problem, elasticity
+from ddm.problems import Problem, elasticity, poisson
 from ddm.problems.petsc_binary import load_petsc
 from ddm.schwarz import Schwarz, robin
 from ddm.setup import set_up
@@ -45,12 +48,23 @@ def learned(problem: Problem, name: str) -> Schwarz:
 
 
 PLATE = elasticity(square(14), source=(0.0, -1.0), dirichlet={"left": 0.0})
+
+
+def cancelling() -> Problem:
+    """Quadratic elements in space: couplings of elements that cancel are not stored in A."""
+    return poisson(MeshTet().refined(3), degree=2)
+
+
+SOLID = cancelling()
+
+
 METHODS = {
     "ras1": method(None, False),
     "oras1": method(0.5, False),
     "ras2": method(None, True),
     "oras2": method(0.5, True),
     "elasticity": learned(PLATE, "elasticity_2d"),
+    "quadratic": set_up(SOLID, partition(SOLID.A, 6)).classical(0.5),
 }
 
 
@@ -187,6 +201,18 @@ def test_other_methods_are_not_written(tmp_path):
     for options in ({"form": "additive"}, {"P": P, "levels": "adef1"}):
         with pytest.raises(ValueError, match="expected form='restricted' and levels="):
             export(Schwarz(MATRIX, d, **options), tmp_path / "method.npz")
+    deep = Schwarz(MATRIX, d, P=P, coarse=recursive(P, direct_up_to=3, subdomain=4))
+    with pytest.raises(ValueError, match="method: its coarse problem is solved by a method of its"):
+        export(deep, tmp_path / "method.npz")
+    cycle = Multigrid(MATRIX, np.ones((d.n, 1)), block_size=1, symmetric=True)
+    with pytest.raises(TypeError, match=r"method: expected a ddm\.Schwarz, got Multigrid; PETSc"):
+        export(cycle, tmp_path / "method.npz")  # type: ignore
+
+
+def test_a_file_has_the_name_that_it_is_given(tmp_path):
+    export(METHODS["ras1"], tmp_path / "method")
+    assert load(tmp_path / "method").n == A.shape[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["method"]
 
 
 def test_reading_needs_no_pytorch():
@@ -230,7 +256,7 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("petsc")
     for name, M in METHODS.items():
         export(M, folder / f"{name}.npz")
-    for name, matrix in (("grid", A), ("plate", PLATE.A)):
+    for name, matrix in (("grid", A), ("plate", PLATE.A), ("solid", SOLID.A)):
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
         np.savez(folder / f"{name}.npz", b=right_hand_side(matrix.shape[0]), **arrays)
     return folder
@@ -251,12 +277,18 @@ def run(files: list[Path], processes: int) -> str:
     return done.stdout
 
 
-GRID = tuple(name for name in METHODS if name != "elasticity")
+GRID = tuple(name for name in METHODS if name[-1] in "12")
 
 
 @pytest.mark.parametrize(
     ("processes", "system", "names"),
-    [(1, "grid", GRID), (2, "grid", GRID), (3, "grid", GRID), (2, "plate", ("elasticity",))],
+    [
+        (1, "grid", GRID),
+        (2, "grid", GRID),
+        (3, "grid", GRID),
+        (2, "plate", ("elasticity",)),
+        (2, "solid", ("quadratic",)),
+    ],
 )
 def test_petsc_needs_our_iterations_for_our_solution(processes, system, names, files):
     paths = [files / f"{name}.npz" for name in (system, *names)]

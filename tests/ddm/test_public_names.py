@@ -1,6 +1,7 @@
 """The names of `import ddm`: each is there when it is used, and says what it needs."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,11 @@ def test_each_name_is_that_of_its_module(name):
     value = getattr(ddm, name)
     assert value is getattr(sys.modules[value.__module__], name)
     assert value.__module__.startswith("ddm.")
+
+
+def test_modules_need_no_import_of_their_own():
+    code = "import ddm; ddm.multilevel.recursive, ddm.schwarz.Schwarz, ddm.pieces.repair"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_other_names_are_missing_attributes():

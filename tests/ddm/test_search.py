@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_problems import delaunay
+from small_problems import delaunay, laplacian
 
 import ddm
 from ddm.classical import Classical
@@ -13,6 +13,7 @@ from ddm.problems import checkerboard
 from ddm.rates import iterations_to_reduce
 from ddm.search import best_classical, equal_work
 from ddm.workbench import Workbench
+from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
 
 FEW = {"thetas": (0.4, 0.7, 1.0), "smoothings": (0, 1)}
@@ -177,3 +178,10 @@ def test_refusals(problem):
         best_classical(problem, thetas=())
     with pytest.raises(ValueError, match="no classical method can be made"):
         best_classical(ddm.from_matrix(-problem.A), subdomain=40, between=(True,), thetas=(0.5,))
+
+
+def test_a_matrix_alone_is_searched_for():
+    A = laplacian(12)
+    found = best_classical(A, subdomain=30, thetas=(1.0, 0.5), smoothings=(1,))
+    same = best_classical(CSRTensor.from_scipy(A), subdomain=30, thetas=(1.0, 0.5), smoothings=(1,))
+    assert found.best == same.best

@@ -188,3 +188,8 @@ def test_a_matrix_without_local_matrices_is_refused_where_it_comes_in():
         set_up(sp.coo_array(np.eye(2)), owner[:2])  # type: ignore
     with pytest.raises(ValueError, match="smoothing: expected at least 0 Jacobi steps"):
         set_up(sp.csr_array(np.eye(2)), owner[:2], smoothing=-1)
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(TypeError, match=r"dtype: expected torch.float64 or .*, got torch.float16"):
+        set_up(A, OWNER, dtype=torch.float16)

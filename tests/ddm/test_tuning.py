@@ -156,6 +156,11 @@ def test_later_right_hand_sides_are_brought_into_the_range_too():
     b = np.arange(len(free.b), dtype=np.float64)
     x = tuned.solve(b)
     np.testing.assert_allclose(free.A @ x, b - b.mean(), atol=1e-3)
+    np.testing.assert_allclose(tuned.solve(torch.from_numpy(b)).numpy(), x)
+    both = tuned.solve(torch.from_numpy(np.stack([b, 2 * b], 1)))
+    np.testing.assert_allclose(both.numpy(), np.stack([x, 2 * x], 1), atol=1e-3)
+    with pytest.raises(ValueError, match="rtol: expected a number between 0 and 1, got 2"):
+        tuned.solve(b, rtol=2)
 
 
 def test_many_right_hand_sides_favour_cheap_solves(problem, clock):
