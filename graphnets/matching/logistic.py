@@ -19,6 +19,9 @@ class LogisticMatcher(nn.Module):
     training pairs, so that one l2 serves all. Equivalent to scikit-learn's
     `make_pipeline(StandardScaler(), LogisticRegression(C=1 / l2))`.
 
+    It stays on the CPU and in float64, wherever the module that has it goes: its features are made
+    there, and not every device has float64. So what it keeps are no buffers.
+
     Args:
         n_features: of a pair.
         l2: strength of the penalty, positive; that of b is none.
@@ -26,10 +29,6 @@ class LogisticMatcher(nn.Module):
         by: a feature; every term is added again multiplied by it, so that for a feature of 0 and 1
             both values have weights of their own.
     """
-
-    mean: Tensor
-    scale: Tensor
-    weight: Tensor
 
     def __init__(
         self, n_features: int, l2: float = 30.0, squares: bool = False, by: int | None = None
@@ -41,21 +40,41 @@ class LogisticMatcher(nn.Module):
             raise ValueError(f"by: expected a feature from 0 to {n_features - 1}, got {by}")
         self.n_features, self.l2, self.squares, self.by = n_features, l2, squares, by
         terms = n_features * (1 + squares) * (1 + (by is not None))
-        self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(terms + 1, dtype=torch.float64))
+        self.mean = torch.zeros(n_features, dtype=torch.float64)
+        self.scale = torch.ones(n_features, dtype=torch.float64)
+        self.weight = torch.zeros(terms + 1, dtype=torch.float64)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """What `state_dict` has of it."""
+        return {"mean": self.mean, "scale": self.scale, "weight": self.weight}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `get_extra_state` gave, wherever it was loaded to.
+
+        Raises:
+            ValueError: it is of a matcher of other features or terms.
+        """
+        for name, own in self.get_extra_state().items():
+            if state[name].shape != own.shape:
+                raise ValueError(
+                    f"state: expected {name} of shape {tuple(own.shape)}, got "
+                    f"{tuple(state[name].shape)}; load it into a matcher of the same arguments"
+                )
+            setattr(self, name, state[name].cpu())
 
     def fit(self, features: Tensor, labels: Tensor) -> Self:
         """Find the weights; they do not depend on the order of the pairs.
 
         Args:
-            features: (k, n_features) floating, finite.
-            labels: (k,) bool, whether a pair is a match.
+            features: (k, n_features) floating, finite, on the CPU.
+            labels: (k,) bool, whether a pair is a match, on the CPU.
 
         Raises:
-            ValueError: shapes or dtypes do not fit, a feature is not finite, or all labels are one.
+            ValueError: shapes, dtypes or devices do not fit, a feature is not finite, or all labels
+                are one.
         """
         self._check(features)
+        _check_place("labels", labels)
         if labels.shape != (len(features),) or labels.dtype != torch.bool:
             raise ValueError(
                 f"labels: expected bool of shape ({len(features)},), got {labels.dtype} of shape "
@@ -85,10 +104,10 @@ class LogisticMatcher(nn.Module):
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        """Log-odds (k,) float64 of the features (k, n_features) of pairs.
+        """Log-odds (k,) float64 of the features (k, n_features) of pairs, both on the CPU.
 
         Raises:
-            ValueError: the shape does not fit, or a feature is not finite.
+            ValueError: shape or device do not fit, or a feature is not finite.
         """
         self._check(features)
         blocks = [self._terms(block) @ self.weight for block in features.split(ROWS)]
@@ -123,6 +142,7 @@ class LogisticMatcher(nn.Module):
             raise ValueError(
                 f"features: expected shape (k, {self.n_features}), got {tuple(features.shape)}"
             )
+        _check_place("features", features)
         bad = ~features.isfinite()
         if bool(bad.any()):
             row, column = bad.nonzero()[0].tolist()
@@ -130,6 +150,14 @@ class LogisticMatcher(nn.Module):
                 f"features: expected finite numbers, got {float(features[row, column])} as feature "
                 f"{column} of pair {row}"
             )
+
+
+def _check_place(name: str, given: Tensor) -> None:
+    if not given.is_cpu:
+        raise ValueError(
+            f"{name}: expected on the CPU, where a linear matcher stays, got on {given.device}; "
+            f"take {name}.cpu()"
+        )
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

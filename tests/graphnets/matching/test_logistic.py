@@ -70,6 +70,32 @@ def test_state_is_saved_and_loaded():
     assert torch.equal(model(FEATURES), other(FEATURES))
 
 
+@pytest.mark.parametrize("move", ["meta", "float32", "bfloat16"])
+def test_it_stays_where_and_what_it_is_wherever_its_owner_goes(move):
+    expected = LogisticMatcher(3).fit(FEATURES, LABELS)(FEATURES)
+    matcher, other = LogisticMatcher(3), torch.nn.Linear(2, 2)
+    owner = torch.nn.ModuleList([matcher, other])
+    owner.to(move if move == "meta" else getattr(torch, move))
+    assert other.weight.is_meta or str(other.weight.dtype).endswith(move)
+    assert torch.equal(matcher.fit(FEATURES, LABELS)(FEATURES), expected)
+    owner.to(move if move == "meta" else getattr(torch, move))
+    assert torch.equal(matcher(FEATURES), expected)
+
+
+def test_a_state_of_other_features_is_refused():
+    with pytest.raises(ValueError, match=r"state: expected mean of shape \(2,\), got \(3,\)"):
+        LogisticMatcher(2).load_state_dict(LogisticMatcher(3).state_dict())
+
+
+def test_tensors_elsewhere_are_refused():
+    model = LogisticMatcher(3).fit(FEATURES, LABELS)
+    for call in (model, lambda there: model.fit(there, LABELS)):
+        with pytest.raises(ValueError, match=r"got on meta; take features\.cpu\(\)"):
+            call(FEATURES.to("meta"))
+    with pytest.raises(ValueError, match=r"got on meta; take labels\.cpu\(\)"):
+        model.fit(FEATURES, LABELS.to("meta"))
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="l2: expected a positive number, got 0"):
         LogisticMatcher(3, l2=0)

@@ -23,6 +23,7 @@ NEIGHBOURS = {"neighbours": {"width": 8, "heads": ["shared"], "rounds": 2, "drop
 TRAINED = NEIGHBOURS | {
     "cross": {"width": 8, "heads": ["cross", "pooled"], "vectors": 4, "dropout": 0.0},
     "tgce": {"network": "tgce", "vectors": 8},
+    "linear": {"width": 0, "rounds": 2, "linear": True},  # examples/train_matcher.yaml
 }
 
 

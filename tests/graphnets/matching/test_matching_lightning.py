@@ -10,10 +10,12 @@ from small_logs import drawn_logs, write_xdt
 
 from graphnets.matching.candidates import Candidates, hard_pairs
 from graphnets.matching.evaluation import evaluate, stages
+from graphnets.matching.features import PairFeatures
 from graphnets.matching.lightning import PairMatcher, load_matcher, train
 from graphnets.matching.logs import week_slices
 from graphnets.matching.neighbours import nearest
 from graphnets.matching.pairs import all_pairs, same_user
+from graphnets.matching.tasks import task_pairs
 from graphnets.matching.tfidf import TfIdf
 from graphnets.matching.training.episodes import WindowEpisodes
 from graphnets.matching.training.lightning import CandidatesData, LogsDataModule, PairsData
@@ -124,6 +126,22 @@ def test_a_checkpoint_knows_enough_for_other_peoples_logs(data_path, tmp_path):
         assert left["candidates"] == result["candidates"]["candidate_recall"]
         assert left["called true"] == result["candidates"]["recall"]
         assert result["pairs_per_second"] > 0
+
+
+def test_a_linear_matcher_has_its_say_in_the_tasks_wherever_the_network_is(data_path, tmp_path):
+    module = PairMatcher(width=0, rounds=2, linear=True)
+    fitted(data_path, tmp_path, 1, module=module)
+    loaded = load_matcher(tmp_path / "last.ckpt")
+    logs = load_xdt(write_xdt(tmp_path / "others.npz", n_users=8, seed=3))
+    known, pairs = vocabulary(logs, loaded.frequencies), task_pairs(logs, "A")
+    own = loaded.scores(logs, pairs, known)
+    expected = loaded.linear["A"](PairFeatures(logs)(pairs)).float()
+    assert float(expected.std()) > 0.1
+    assert torch.equal(loaded.linear_scores(logs, pairs, "A"), expected)
+    assert torch.equal(loaded.scores(logs, pairs, known, "A"), own + expected)
+    there = loaded.to("meta")  # a device without numbers: what goes there is lost
+    assert there.device.type == "meta"
+    assert torch.equal(there.linear_scores(logs, pairs, "A"), expected)
 
 
 def test_what_each_stage_finds_of_the_true_pairs():
