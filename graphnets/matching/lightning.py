@@ -136,7 +136,7 @@ class PairMatcher(L.LightningModule):
         """Draw other episodes than in the epochs before."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         self.eval()
-        data.begin_epoch(self.current_epoch, self.scores)
+        data.begin_epoch(self.current_epoch, self._scores_of_all)
         self.train()
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
@@ -164,7 +164,7 @@ class PairMatcher(L.LightningModule):
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
                 continue
-            scores = self.scores(own, pairs, known, task)
+            scores = self._scores_of_all(own, pairs, known, task)
             shift = not (self.matcher.transductive or self.linear)
             self.decisions[task] = Decision.fit(scores, labels, len(own), shift)
             precision = average_precision(scores, labels)
@@ -190,6 +190,20 @@ class PairMatcher(L.LightningModule):
         devices = encode_devices(self.matcher, logs, known, self.token_vectors(known))
         scores = score_pairs(self.matcher, devices, pairs)
         return scores + self.linear_scores(logs, pairs, task) if task else scores
+
+    def _scores_of_all(
+        self,
+        logs: Logs,
+        pairs: Tensor,
+        known: Vocabulary | None = None,
+        task: Task | None = None,
+    ) -> Tensor:
+        """The first process's `scores` in all of a training, so that they draw and decide alike.
+
+        Theirs differ: by what BatchNorm saw in a process's last step, and on a GPU by rounding. All
+        of them score, so that none waits for longer than their group's timeout.
+        """
+        return self.trainer.strategy.broadcast(self.scores(logs, pairs, known, task))
 
     def linear_scores(self, logs: Logs, pairs: Tensor, task: Task) -> Tensor:
         """Log-odds of the task's linear matcher, (k,); zeros if there is none."""

@@ -1,8 +1,8 @@
-"""Training a matcher in two processes is training in one on the same episodes."""
+"""Training in two processes is training in one on the same episodes; they draw and decide alike."""
 
 import pytest
 import torch
-from matching_ddp import EPISODES, fit, run
+from matching_ddp import EPISODES, decide, draw, fit, run
 from processes import run_together
 from small_logs import write_xdt
 
@@ -33,3 +33,21 @@ def test_two_processes_train_as_one_that_adds_up(results, path):
             torch.testing.assert_close(
                 result["weights"][name], weight, rtol=1e-3, atol=1e-5, msg=name
             )
+
+
+def test_two_processes_draw_the_same_hard_pairs(tmp_path):
+    first, second = run_together(draw, SIZE, tmp_path, preload=["matching_ddp"], start=False)
+    assert len(first["pairs"]) == 4
+    for epoch, (one, other) in enumerate(zip(first["pairs"], second["pairs"])):
+        assert torch.equal(one, other), f"epoch {epoch}"
+    assert not torch.equal(first["pairs"][1], first["pairs"][2])
+    assert first["seen"] != second["seen"]
+
+
+def test_two_processes_decide_alike(path, tmp_path):
+    first, second = run_together(
+        decide, SIZE, tmp_path, path, preload=["matching_ddp"], start=False
+    )
+    assert not torch.equal(first["mean"], second["mean"])
+    assert set(first["decisions"]) == {"A", "B", "B1"}
+    assert first["decisions"] == second["decisions"]
