@@ -6,22 +6,28 @@ For a pair (v, w) with keys K and features X of m and n rows,
 
 One matrix of scores serves both directions. The plain form is `cross_attend_reference`; the CPU
 goes pair by pair, with small products that fit in cache and a derivative that keeps nothing but the
-results; other devices take pairs of about the same size together.
+results; other devices take pairs of about the same size together, in bounded memory, and keep no
+more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from graphnets.ragged import Ragged
 from sparsetorch_kernels import as_given
 
 SMALLEST = 16  # rows of the smallest bucket
+AT_ONCE = 1 << 24
+"""Scores of a bucket at once: enough to keep a GPU busy, and 64 MiB in float32, a few times that
+with what is made of them. A single pair may have more."""
 
 
 class Attended(NamedTuple):
@@ -147,29 +153,25 @@ def _places(ptr: Tensor, pairs: Tensor) -> list[list[int]]:
 def _by_buckets(
     ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pairs whose members have about as many rows together, each padded to a power of two."""
+    """`cross_attend` elsewhere."""
     lengths = ptr.diff()[pairs]
-    sizes = SMALLEST * 2 ** (lengths.double() / SMALLEST).log2().ceil().clamp(min=0).long()
     begins = lengths.cumsum(0) - lengths
     totals: list[int] = lengths.sum(0).tolist()
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     places: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for size in sizes.unique(dim=0):
-        chosen = (sizes == size).all(1).nonzero()[:, 0]
+    for size, some in _buckets(lengths):
         rows, present = [], []
         for side in range(2):
-            offset = torch.arange(int(size[side]), device=ptr.device)
-            present.append(offset < lengths[chosen, side, None])
-            rows.append(torch.where(present[side], ptr[pairs[chosen, side], None] + offset, 0))
-            places[side].append((begins[chosen, side, None] + offset)[present[side]])
-        v, w = rows
-        scores = keys[v] @ keys[w].mT
-        scores = scores.masked_fill(~(present[0][:, :, None] & present[1][:, None]), -torch.inf)
-        # Rows of padding alone have no softmax; they are not looked at, but NaN would spread.
-        by_row = scores.softmax(2).nan_to_num(0)
-        by_column = scores.softmax(1).nan_to_num(0)
-        parts[0].append((by_row @ features[w])[present[0]])
-        parts[1].append((by_column.mT @ features[v])[present[1]])
+            offset = torch.arange(size[side], device=ptr.device)
+            present.append(offset < lengths[some, side, None])
+            rows.append(torch.where(present[side], ptr[pairs[some, side], None] + offset, 0))
+            places[side].append((begins[some, side, None] + offset)[present[side]])
+        # The backward computes the scores again: if kept, those of all buckets would add up.
+        found: Any = checkpoint(
+            _padded, keys, features, rows, present, use_reentrant=False, preserve_rng_state=False
+        )
+        for side in range(2):
+            parts[side].append(found[side])
     first, second = (
         features.new_zeros(total, features.shape[1]).index_copy(
             0, torch.cat(where), torch.cat(part)
@@ -177,6 +179,35 @@ def _by_buckets(
         for total, where, part in zip(totals, places, parts)
     )
     return first, second
+
+
+def _buckets(lengths: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """Pairs whose members have about as many rows (k, 2): powers of two for both, and which pairs.
+
+    A bucket whose scores are more than `AT_ONCE` is split.
+    """
+    sizes = SMALLEST * 2 ** (lengths.double() / SMALLEST).log2().ceil().clamp(min=0).long()
+    for size in sizes.unique(dim=0):
+        bucket = (sizes == size).all(1).nonzero()[:, 0]
+        for some in bucket.split(max(1, AT_ONCE // int(size.prod()))):
+            yield size.tolist(), some
+
+
+def _padded(
+    keys: Tensor, features: Tensor, rows: list[Tensor], present: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Both results of pairs of a size, whose rows (p, size) are `present` or padding."""
+    # Padding is zero, not some row: that of another member may be infinite or NaN.
+    K_v, K_w, X_v, X_w = (
+        x[row].masked_fill(~there[:, :, None], 0)
+        for x in (keys, features)
+        for row, there in zip(rows, present)
+    )
+    scores = K_v @ K_w.mT
+    # Each softmax leaves out the padding that it adds over; that of rows of padding is not read.
+    by_row = scores.masked_fill(~present[1][:, None], -torch.inf).softmax(2)
+    by_column = scores.masked_fill(~present[0][:, :, None], -torch.inf).softmax(1)
+    return (by_row @ X_w)[present[0]], (by_column.mT @ X_v)[present[1]]
 
 
 def _check(ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor) -> None:

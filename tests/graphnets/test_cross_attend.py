@@ -46,6 +46,56 @@ def test_values_and_derivatives_are_those_of_the_loop_over_pairs(attend, dtype, 
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=10 * tolerance)
 
 
+def test_nan_of_one_member_stays_in_its_pairs(attend):
+    ptr, keys, features = problem()
+    with torch.no_grad():
+        keys[0], features[0] = torch.nan, torch.nan  # of member 0; padding might point there
+    found = attend(ptr, keys, features, PAIRS)
+    whole = []
+    for side, result in enumerate(found):
+        hurt = (PAIRS == 0).any(1).repeat_interleave(ptr.diff()[PAIRS[:, side]])
+        assert bool(result[hurt].isnan().any())
+        assert bool(result[~hurt].isfinite().all())
+        whole.append(result[~hurt].sum())
+    for gradient in torch.autograd.grad(whole, (keys, features)):
+        assert bool(gradient[int(ptr[3]) :].isfinite().all())  # member 3 never met member 0
+
+
+def test_nan_of_one_member_is_not_hidden(attend):
+    ptr, keys, features = problem()
+    with torch.no_grad():
+        keys[0] = torch.nan
+    first, second = attend(ptr, keys, features, PAIRS[:1])
+    expected = cross_attend_reference(ptr, keys, features, PAIRS[:1])
+    torch.testing.assert_close((first, second), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("at_once", [1, 1500])
+def test_buckets_are_split_and_keep_no_scores(monkeypatch, at_once):
+    arguments = *problem(lengths=(3, 1, 17, 40)), PAIRS.repeat(4, 1)
+    whole = module._by_buckets(*arguments)
+    shapes, kept = [], []
+    plain = module._padded
+
+    def padded(keys, features, rows, present):
+        shapes.append((len(rows[0]), rows[0].shape[1] * rows[1].shape[1]))
+        return plain(keys, features, rows, present)
+
+    monkeypatch.setattr(module, "_padded", padded)
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        split = module._by_buckets(*arguments)
+    assert sum(count for count, _ in shapes) == len(arguments[-1])
+    assert all(count == 1 or count * scores <= at_once for count, scores in shapes)
+    assert max(count for count, _ in shapes) == (1 if at_once == 1 else 5)
+    assert all(x.ndim < 3 for x in kept)
+    torch.testing.assert_close(split, whole, rtol=1e-13, atol=1e-13)
+    gradients = [
+        torch.autograd.grad([y.square().sum() for y in f], arguments[1:3]) for f in (whole, split)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
 def test_a_pair_does_not_know_the_others():
     ptr, keys, features = problem()
     alone = cross_attend(ptr, keys, features, PAIRS[1:2])
