@@ -1,15 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from small_logs import drawn_logs, two_devices
 
+from graphnets.cross_attend import cross_attend
 from graphnets.cross_attention import CrossAttention
 from graphnets.matching.explain import attention, kind_name, token_name, why_linked
 from graphnets.matching.heads import cosines
+from graphnets.matching.logs import HOUR, Logs, Pages
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.plot import plot_precision_recall, plot_stages, plot_timeline
 from graphnets.matching.scoring import encode_devices
 from graphnets.matching.vocabulary import vocabulary
+from graphnets.ragged import Ragged
 
 
 def encoded(logs, **options):
@@ -49,23 +54,45 @@ def test_shares_add_up_and_the_largest_come_first():
 
 
 def test_devices_that_share_nothing_are_not_linked_by_anything():
+    no_words = Ragged(torch.zeros(5, dtype=torch.int64), torch.arange(0))
+    pages = Pages(torch.tensor([[10], [11], [12], [13]]), no_words)
+    visits = [[0, 1], [2, 3], [1, 0, 2, 3]]  # of two devices, and of one like both
+    device = torch.arange(3).repeat_interleave(torch.tensor([len(row) for row in visits]))
+    page = torch.tensor([page for row in visits for page in row])
+    logs = Logs.from_visits(pages, device, page, torch.arange(8) * HOUR, ["a", "b", "c"])
+    known = vocabulary(logs)
+    devices = encode_devices(HGNNMatcher(1, width=0).eval(), logs, known)
+    assert float(cosines(devices, torch.tensor([[0, 1]]))[0].abs().max()) == 0
+    assert why_linked(devices, (0, 1), logs, known) == []
+    assert {item.name for item in why_linked(devices, (0, 2), logs, known)} == {"page 0", "page 1"}
+
+
+def test_pages_without_names_have_numbers():
     logs = drawn_logs()
     devices, known = encoded(logs, width=0)
-    alone = cosines(devices, torch.combinations(torch.arange(len(logs))))
-    assert float(alone.min()) > 0  # all drawn devices share something
     unnamed = why_linked(devices, (0, 1), logs, known, k=3)
+    assert len(unnamed) == 3
     assert all(item.name.startswith("page ") for item in unnamed)
 
 
 def test_attention_is_what_the_head_does():
-    logs = drawn_logs()
-    devices, _ = encoded(logs, width=8, heads=("cross",))
-    head = HGNNMatcher(2, width=8, heads=("cross",)).heads["cross"]
-    assert isinstance(head, CrossAttention)
+    devices, _ = encoded(drawn_logs(), width=8, heads=("cross",))
+    drawn = torch.randn_like(devices.nodes.values)  # what is not trained differs little
+    devices = replace(devices, nodes=devices.nodes.with_values(drawn))
+    head = CrossAttention(8)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
     found = attention(head, devices, (0, 3))
-    assert found.weights.shape == (len(devices.nodes[0]), len(devices.nodes[3]))
-    torch.testing.assert_close(found.weights.sum(1), torch.ones(len(devices.nodes[0])))
-    assert bool(((found.filter > 0) & (found.filter < 1)).all())
+    x, y = devices.nodes[0], devices.nodes[3]
+    q, k = (z @ head.key.weight.T for z in (x, y))
+    cosine = (q @ k.T) / q.norm(dim=1)[:, None] / k.norm(dim=1)
+    torch.testing.assert_close(found.weights, (head.log_sharpness.exp() * cosine).softmax(1))
+    first, _, last = head.filter
+    beta = 1 / (1 + torch.exp(-last(torch.tanh(first(x)))))
+    torch.testing.assert_close(found.filter, beta[:, 0])
+    seen = cross_attend(devices.nodes.ptr, head.keys(drawn), drawn, torch.tensor([[0, 3]]))
+    torch.testing.assert_close(found.weights @ y, seen.first[0])
 
 
 def test_matchers_without_the_head_are_refused():

@@ -3,7 +3,6 @@ import torch
 from small_logs import drawn_logs
 
 from graphnets.matching.devices import Devices, matches
-from graphnets.matching.heads import cosines
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.pairs import all_pairs
 from graphnets.matching.scoring import encode_devices, score_pairs
@@ -78,21 +77,6 @@ def test_every_parameter_learns(matcher):
     ]
     # A bias before BatchNorm, and one that is added to all scores of a softmax, change nothing.
     assert all(name.endswith("bias") for name in still), still
-
-
-def test_untrained_shared_tokens_rank_as_tf_idf_does():
-    torch.manual_seed(0)
-    matcher = HGNNMatcher(2, 0, 0, heads=("shared",)).eval()
-    for parameter in matcher.weigh.weigh.parameters():
-        torch.nn.init.zeros_(parameter)
-    devices = encode_devices(matcher, LOGS, KNOWN)
-    dense = torch.zeros(len(LOGS), len(KNOWN.kinds))
-    dense[devices.tokens.row, devices.tokens.values] = devices.weights[:, 0]
-    torch.testing.assert_close(dense.norm(dim=1), torch.ones(len(LOGS)))
-    products = (dense @ dense.T)[PAIRS[:, 0], PAIRS[:, 1]]
-    torch.testing.assert_close(cosines(devices, PAIRS)[:, 0], products)
-    scores = score_pairs(matcher, devices, PAIRS)
-    assert torch.equal(scores.argsort(stable=True), products.argsort(stable=True))
 
 
 def test_matches_are_the_tokens_of_both():
