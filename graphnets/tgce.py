@@ -103,9 +103,10 @@ def _walks(
 class TGCELayer(nn.Module):
     """Both tiers and the readout for one depth of addresses: a vector for each member.
 
-    Tier 1: x <- relu(W_self x + W_neigh GRU(neighbours)), after BatchNorm. Tier 2: attention along
-    the shortcuts, weighed by features and positions of both ends. Readout: attention pooling of
-    what came in and what came out, then a linear layer.
+    Tier 1: h = relu(W_self y + b + W_neigh GRU(y of the neighbours)), y = BatchNorm(x). Tier 2:
+    h_i <- relu(sum_j a_ij z_j) with z = W h and a_ij the softmax over the shortcuts (i, j) of
+    leaky_relu(t . [z_i, p_i] + s . [z_j, p_j]), slope 0.2, p sinusoids of where a node occurred
+    first, modulo 256. Readout: attention pooling of [x, h], then a linear layer.
     """
 
     positions: Tensor

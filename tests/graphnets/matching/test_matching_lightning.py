@@ -87,6 +87,29 @@ def test_training_makes_the_loss_fall(data_path, tmp_path):
     assert loss() < 0.9 * before
 
 
+def test_pairs_of_different_kinds_count_again_in_a_mean_of_their_own(data_path):
+    torch.manual_seed(0)
+    data = LogsDataModule(data_path, fold=0, negatives=2, **SMALL)
+    data.setup("fit")
+    episode, share = data.episodes[0], 0.7
+    assert len(episode.weights.unique()) == 2  # false pairs that are left stand for others
+    module = PairMatcher(width=0, cross_kind=share).eval()
+    module.known = data.known
+    with torch.no_grad():
+        scores = module.matcher.score(module.matcher(episode.logs, data.known), episode.pairs)
+        found = module.training_step(episode, 0)
+    odds = torch.where(episode.labels > 0, scores, -scores)
+    losses = torch.log1p(torch.exp(-odds))
+    kinds = episode.logs.kinds[episode.pairs]
+    cross = kinds[:, 0] != kinds[:, 1]
+    means = [
+        (losses[of] * episode.weights[of]).sum() / episode.weights[of].sum()
+        for of in (torch.ones_like(cross), cross)
+    ]
+    assert float((means[0] - means[1]).abs()) > 1e-3
+    torch.testing.assert_close(found, means[0] + share * means[1])
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_same_losses(data_path, tmp_path):
     whole, part = Losses(), Losses()
     fitted(data_path, tmp_path / "whole", 4, callbacks=[whole])
