@@ -22,10 +22,12 @@ class Order(Sized, Protocol):
 class ResumableLoader(Generic[T_co]):
     """Samples of a dataset in a sampler's order, one at a time, which can go on in mid-epoch.
 
-    Lightning keeps its state in checkpoints, with the state of torch's generator (the CPU's), from
-    which everything random after that follows. Torch's `DataLoader` has none: of an epoch that was
-    stopped it takes the first samples again and leaves out the last. The order has to depend on
-    nothing but the epoch, which Lightning tells a sampler that has `set_epoch`.
+    Lightning keeps its state in checkpoints, with the states of torch's generators, the CPU's and
+    that of the current CUDA device if CUDA is in use, from which everything random after that
+    follows; those of other devices are not kept, and of several processes all go on with the first
+    one's. Torch's `DataLoader` has none: of an epoch that was stopped it takes the first samples
+    again and leaves out the last. The order has to depend on nothing but the epoch, which Lightning
+    tells a sampler that has `set_epoch`.
 
     Args:
         dataset: of the samples.
@@ -37,6 +39,7 @@ class ResumableLoader(Generic[T_co]):
         self.taken = 0  # samples of this epoch
         self._start = 0  # where the next epoch begins
         self._random: Tensor | None = None  # and with what state
+        self._random_cuda: Tensor | None = None
 
     def __len__(self) -> int:
         """Samples an epoch."""
@@ -46,16 +49,22 @@ class ResumableLoader(Generic[T_co]):
         """The samples that are left of a resumed epoch, or all."""
         if self._random is not None:
             torch.set_rng_state(self._random)
-        self.taken, self._start, self._random = self._start, 0, None
+        if self._random_cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self._random_cuda)
+        self.taken, self._start = self._start, 0
+        self._random = self._random_cuda = None
         for index in islice(self.sampler, self.taken, None):
             self.taken += 1
             yield self.dataset[index]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many samples of the epoch are taken, and the state of torch's generator."""
-        return {"taken": self.taken, "random": torch.get_rng_state()}
+        """How many samples of the epoch are taken, and the states of torch's generators."""
+        # Of a training on the CPU there is none on a GPU: asking would take memory there.
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        return {"taken": self.taken, "random": torch.get_rng_state(), "random_cuda": cuda}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on behind them, with the same random numbers."""
         self._start = state_dict["taken"] % max(len(self), 1)
         self._random = state_dict["random"]
+        self._random_cuda = state_dict.get("random_cuda")  # older checkpoints have none

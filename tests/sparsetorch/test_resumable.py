@@ -39,6 +39,54 @@ def test_the_rest_of_an_epoch_is_what_it_would_have_been(done):
     assert len(list(resumed)) == len(resumed) == 7  # and then whole epochs
 
 
+@pytest.fixture
+def there(monkeypatch):
+    """A generator that is taken for the GPU's."""
+    generator = torch.Generator().manual_seed(1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", generator.get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", generator.set_state)
+    return generator
+
+
+def test_what_is_random_on_a_gpu_goes_on_too(there):
+    loader = shuffled()
+    order = iter(loader)
+    drawn = [torch.rand((), generator=there) for _ in zip(range(3), order)]
+    state = loader.state_dict()
+    rest = [float(torch.rand((), generator=there)) for _ in order]
+    resumed = shuffled()
+    resumed.load_state_dict(state)
+    assert [float(torch.rand((), generator=there)) for _ in resumed] == rest
+    after = [float(torch.rand((), generator=there)) for _ in resumed]
+    assert len(drawn) + len(rest) == len(after) == 7
+    assert not set(after) & set(rest)  # the state is taken once
+
+
+def test_a_training_on_a_gpu_goes_on_without_one(there, monkeypatch):
+    state = shuffled().state_dict()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", None)
+    resumed = shuffled()
+    resumed.load_state_dict(state)
+    assert len(list(resumed)) == 7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: its generator is NOT tested")
+def test_the_generator_of_a_gpu_goes_on():
+    torch.cuda.manual_seed(0)
+    loader = shuffled()
+    next(iter(loader))
+    torch.rand(5, device="cuda")
+    state = loader.state_dict()
+    rest = torch.rand(5, device="cuda")
+    resumed = shuffled()
+    resumed.load_state_dict(state)
+    next(iter(resumed))
+    assert torch.equal(torch.rand(5, device="cuda"), rest)
+
+
 def test_an_epoch_that_is_not_finished_does_not_shorten_the_next():
     loader = ResumableLoader(DATA, range(7))
     next(iter(loader))
