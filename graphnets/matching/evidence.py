@@ -13,8 +13,9 @@ class TokenWeights(nn.Module):
 
         w_dt = b_dt exp(MLP([f_dt, mean of x_i over the nodes i behind the entry])) / norm
 
-    where b is about the weight of TF-IDF. The dot products of two devices' vectors are cosines of
-    TF-IDF with learned weights. The heads' vectors are values (heads, nnz) on one pattern.
+    where b = (idf + 0.15)(1 + log(1 + visits)), idf from 0 to about 1: TF-IDF. The dot products of
+    two devices' vectors are cosines of TF-IDF with learned weights. The heads' vectors are values
+    (heads, nnz) on one pattern.
 
     Args:
         features: of the entries.
