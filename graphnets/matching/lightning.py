@@ -25,6 +25,8 @@ from graphnets.matching.training.lightning import LogsDataModule, MatchingData
 from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in, vocabulary
 from sparsetorch.resumable.checkpoints import check_checkpoint
 
+PAIRS = 1 << 18  # whose features are held at once
+
 
 class PairMatcher(L.LightningModule):
     """Trains a matcher on pairs of windows of people's logs, by cross-entropy.
@@ -206,11 +208,12 @@ class PairMatcher(L.LightningModule):
         return self.trainer.strategy.broadcast(self.scores(logs, pairs, known, task))
 
     def linear_scores(self, logs: Logs, pairs: Tensor, task: Task) -> Tensor:
-        """Log-odds of the task's linear matcher, (k,); zeros if there is none."""
+        """Log-odds of the task's linear matcher, (k,), block by block; zeros if there is none."""
         if task not in self.linear:
             return torch.zeros(len(pairs))
+        features, linear = PairFeatures(logs), self._linear(task)
         with torch.no_grad():
-            return self._linear(task)(PairFeatures(logs)(pairs)).float()
+            return torch.cat([linear(features(some)).float() for some in pairs.split(PAIRS)])
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a warm-up and half a cosine over the trainer's steps."""

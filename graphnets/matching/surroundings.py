@@ -8,10 +8,13 @@ neighbours are nearest.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 SMALL = 0.02  # added to cosines before logarithms
+ENTRIES = 1 << 22  # of rows that are sorted at once
 CROWD = 20  # neighbours whose mean cosine says how crowded a place is
 
 
@@ -39,49 +42,77 @@ def expanded(cosines: Tensor, kinds: Tensor, strength: Tensor, k: int = 3) -> Te
 
 
 def crowding(cosines: Tensor, kinds: Tensor, k: int = CROWD) -> Tensor:
-    """Mean cosine of each device with its k nearest among devices of another's kind, (n, n).
+    """Mean cosine of each device with its k nearest of each kind, (n, number of kinds).
 
-    Entry (i, j) is that of i among devices of the kind of j; absent neighbours count as zero. In a
-    crowded place all cosines are high: CSLS, A. Conneau et al., ICLR 2018.
+    Columns are those of `kinds.unique()`; absent neighbours count as zero. In a crowded place all
+    cosines are high: CSLS, A. Conneau et al., ICLR 2018.
     """
-    n = len(cosines)
-    others = cosines - torch.diag(cosines.diagonal())
-    found = torch.zeros_like(cosines)
+    number = torch.arange(len(cosines), device=cosines.device)
+    found = []
     for kind in kinds.unique():
-        of_kind = kinds == kind
-        near = (others * of_kind).topk(min(k, n), 1).values.sum(1) / k
-        found = torch.where(of_kind, near[:, None], found)
-    return found
+        of_kind = (kinds == kind).nonzero()[:, 0]
+        others = cosines[:, of_kind].masked_fill(number[:, None] == of_kind, 0.0)
+        found.append(others.topk(min(k, len(of_kind)), 1).values.sum(1) / k)
+    return torch.stack(found, 1)
 
 
 @torch.no_grad()
 def places(cosines: Tensor, kinds: Tensor) -> Tensor:
-    """How many devices of the kind of j are nearer to i than j is, (n, n)."""
+    """How many devices of the kind of j are nearer to i than j is, (n, n) int32.
+
+    Of equally near ones that with the smaller number counts as nearer.
+    """
     n = len(cosines)
-    alone = torch.eye(n, dtype=torch.bool, device=cosines.device)
-    found = torch.zeros_like(cosines)
-    for kind in kinds.unique():
-        of_kind = kinds == kind
-        ranked = cosines.masked_fill(alone | ~of_kind, -1.0).argsort(1, descending=True)
-        found = torch.where(of_kind, ranked.argsort(1).to(cosines.dtype), found)
+    found = torch.zeros(n, n, dtype=torch.int32, device=cosines.device)
+    number = torch.arange(n, device=cosines.device)
+    of_kinds = [(kinds == kind).nonzero()[:, 0] for kind in kinds.unique()]
+    for rows in number.split(max(1, ENTRIES // max(n, 1))):
+        for of_kind in of_kinds:
+            others = cosines[rows[:, None], of_kind].masked_fill(rows[:, None] == of_kind, -1.0)
+            order = others.argsort(dim=1, descending=True, stable=True)
+            rank = torch.arange(len(of_kind), device=order.device).expand_as(order)
+            rank = torch.zeros_like(order).scatter_(1, order, rank)
+            found[rows[:, None], of_kind] = rank.int()
     return found
 
 
-def surroundings(cosines: Tensor, kinds: Tensor) -> Tensor:
-    """Six numbers for each pair from the matrix of all cosines, (n, n, 6), symmetric.
+class Place(NamedTuple):
+    """Where n devices are among each other: all that `surroundings` looks at.
+
+    Attributes:
+        cosines: (n, n), of unit vectors.
+        crowd: (n, number of kinds), see `crowding`.
+        rank: (n, n) int32, see `places`.
+    """
+
+    cosines: Tensor
+    crowd: Tensor
+    rank: Tensor
+
+
+def place(cosines: Tensor, kinds: Tensor) -> Place:
+    """From all cosines (n, n) and kinds (n,) int64."""
+    return Place(cosines, crowding(cosines, kinds), places(cosines, kinds))
+
+
+def surroundings(among: Place, kinds: Tensor, pairs: Tensor) -> Tensor:
+    """Six numbers for each pair (k, 2), (k, 6), the same for either order.
 
     The cosine and its logarithm; the cosine less the mean crowding of both, also of logarithms; the
     logarithms of the better and the worse place among each other's neighbours.
     """
-    crowd = crowding(cosines, kinds)
-    log_cosine, log_crowd = (cosines + SMALL).log(), (crowd + SMALL).log()
-    place = places(cosines, kinds).log1p() / 4
+    i, j = pairs.unbind(1)
+    kind = kinds.unique(return_inverse=True)[1]
+    cosine = among.cosines[i, j]
+    crowd = torch.stack([among.crowd[i, kind[j]], among.crowd[j, kind[i]]])
+    log_cosine, log_crowd = (cosine + SMALL).log(), (crowd + SMALL).log()
+    rank = torch.stack([among.rank[i, j], among.rank[j, i]]).to(cosine.dtype).log1p() / 4
     columns = [
-        cosines,
+        cosine,
         log_cosine / 3,
-        cosines - (crowd + crowd.T) / 2,
-        (log_cosine - (log_crowd + log_crowd.T) / 2) / 2,
-        torch.minimum(place, place.T),
-        torch.maximum(place, place.T),
+        cosine - crowd.sum(0) / 2,
+        (log_cosine - log_crowd.sum(0) / 2) / 2,
+        rank.amin(0),
+        rank.amax(0),
     ]
-    return torch.stack(columns, -1)
+    return torch.stack(columns, 1)

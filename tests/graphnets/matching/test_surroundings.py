@@ -2,11 +2,12 @@ import pytest
 import torch
 from small_logs import drawn_logs
 
+from graphnets.matching import heads
 from graphnets.matching.heads import SharedTokens
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.pairs import all_pairs
 from graphnets.matching.scoring import encode_devices, score_pairs
-from graphnets.matching.surroundings import crowding, expanded, places, surroundings
+from graphnets.matching.surroundings import crowding, expanded, place, places, surroundings
 from graphnets.matching.vocabulary import vocabulary
 
 KINDS = torch.tensor([0, 1, 0, 0, 1, 1, 0])
@@ -39,12 +40,13 @@ def test_crowding_is_the_mean_of_the_nearest_of_the_others_kind():
     C = vectors @ vectors.T
     found = crowding(C, KINDS, k=3)
     for i in range(7):
-        for j in range(7):
-            near = neighbours(C, i, KINDS[j])[:3]
-            assert float(found[i, j]) == pytest.approx(sum(float(C[i, m]) for m in near) / 3)
+        for kind in (0, 1):
+            near = neighbours(C, i, kind)[:3]
+            assert float(found[i, kind]) == pytest.approx(sum(float(C[i, m]) for m in near) / 3)
 
 
-def test_places_count_who_is_nearer():
+def test_places_count_who_is_nearer(monkeypatch):
+    monkeypatch.setattr("graphnets.matching.surroundings.ENTRIES", 15)  # several blocks
     vectors = unit_vectors()
     C = vectors @ vectors.T
     found = places(C, KINDS)
@@ -56,9 +58,10 @@ def test_places_count_who_is_nearer():
 
 def test_surroundings_are_the_same_for_either_order():
     vectors = unit_vectors()
-    found = surroundings(vectors @ vectors.T, KINDS)
-    assert found.shape == (7, 7, 6)
-    torch.testing.assert_close(found, found.transpose(0, 1))
+    among, pairs = place(vectors @ vectors.T, KINDS), all_pairs(7)
+    found = surroundings(among, KINDS, pairs)
+    assert found.shape == (21, 6)
+    torch.testing.assert_close(surroundings(among, KINDS, pairs.flip(1)), found)
     assert bool(found.isfinite().all())
 
 
@@ -97,5 +100,33 @@ def test_too_many_devices_are_refused(monkeypatch):
     matcher = HGNNMatcher(2, width=0, rounds=1).eval()
     devices = encode_devices(matcher, logs, vocabulary(logs))
     monkeypatch.setattr(SharedTokens, "LARGEST", 10)
-    with pytest.raises(ValueError, match="18 are too many for all their cosines"):
+    with pytest.raises(ValueError, match=r"all cosines of 18 .* at most 10 devices .* rounds=0"):
         score_pairs(matcher, devices, all_pairs(18))
+
+
+@pytest.mark.parametrize("which", ["some pairs", "all pairs"])
+def test_pairs_are_looked_up_and_scored_block_by_block(monkeypatch, which):
+    logs = drawn_logs()
+    matcher = HGNNMatcher(2, width=0, rounds=2).eval()
+    devices = encode_devices(matcher, logs, vocabulary(logs))
+    pairs = all_pairs(18) if which == "all pairs" else torch.tensor([[2, 5], [0, 17]])
+    expected = score_pairs(matcher, devices, pairs)
+    sizes = {"looked up": [], "scored": []}
+
+    def recorded(kind, function):
+        def call(*arguments):
+            found = function(*arguments)
+            sizes[kind].append(len(arguments[-1]))
+            return found
+
+        return call
+
+    monkeypatch.setattr(heads, "matches", recorded("looked up", heads.matches))
+    monkeypatch.setattr(heads, "surroundings", recorded("scored", heads.surroundings))
+    monkeypatch.setattr(heads, "LOOKUPS", 200)
+    monkeypatch.setattr(heads, "PAIRS", 40)
+    assert torch.equal(score_pairs(matcher, devices, pairs), expected)
+    assert sum(sizes["looked up"]) == len(all_pairs(18)) + (0 if which == "all pairs" else 2)
+    assert max(sizes["looked up"]) < 20
+    assert sum(sizes["scored"]) == 3 * len(pairs)
+    assert max(sizes["scored"]) <= 40
