@@ -4,12 +4,15 @@
 
 Users are split in five folds; each method is trained on four and scores all pairs of the fifth, for
 the tasks of `graphnets.matching.tasks`. Each fold's threshold comes from the scores of the four
-others, each by the matcher that had not seen it. Frequencies of tokens are those of all logs; no
-label of a test user is used. Scores are kept as they come in OUT, so that a stopped run goes on.
+others, each by the matcher that had not seen it, though it had been trained on this fold's labels,
+as on those of all folds but one: all scores are of unseen users, the threshold is not free of
+theirs. Tokens and their frequencies are those of all logs' weeks of at least 20 visits (0.998 of
+all visits), for task A, too; no label of a test user is used for them. Scores are kept as they come
+in OUT, so that a stopped run goes on.
 
 Writes OUT/table.md; OUT/intervals.md, average precision and differences of it, with intervals over
 resampled users; OUT/decisions.json, see `graphnets.matching.tasks.Decision`; OUT/curves.png; and,
-for the last of the methods, OUT/stages.png, which share of the true pairs each stage finds.
+for the last of the methods, OUT/stages.png, which share of the true pairs is left after each stage.
 """
 
 from __future__ import annotations
@@ -30,8 +33,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from graphnets.matching.bootstrap import Statistic, bootstrap, pair_statistic
-from graphnets.matching.correlation import correlation_clustering
-from graphnets.matching.evaluation import candidates, stages
+from graphnets.matching.evaluation import candidates, linked, stages
 from graphnets.matching.features import PairFeatures
 from graphnets.matching.lightning import PairMatcher, linear_matcher, train
 from graphnets.matching.logs import Logs
@@ -335,11 +337,9 @@ def shares_found(protocol: Protocol, found: Found, method: str, task: Task) -> d
         scores = [found[method, f, 0][task] for f in range(FOLDS)]
         chosen = _of_others(protocol, scores, task, fold)
         near = candidates(own, None, task).contain(pairs)
-        called = torch.zeros(len(pairs), dtype=torch.bool)
-        called[near] = chosen.decide(scores[fold][near], len(own), len(pairs))
         weights = chosen.weights(scores[fold], len(own), len(pairs))
-        clusters = correlation_clustering(len(own), pairs, weights)
-        rows.append(stages(same_user(own.users, pairs), near, called, clusters[pairs]))
+        clusters = linked(len(own), pairs, weights, near)
+        rows.append(stages(same_user(own.users, pairs), near, weights > 0, clusters[pairs]))
     return {name: sum(row[name] for row in rows) / FOLDS for name in rows[0]}
 
 

@@ -27,8 +27,8 @@ class SharedTokens(nn.Module):
 
     Neighbours are sought among all devices that are scored together, so that with more devices at
     hand, labelled or not, a pair's score differs. With `rounds` all cosines of n devices are in
-    memory, about `BYTES` n^2 bytes in all for two rounds: 0.3 GB for 2,000 devices, 1.6 GB for
-    5,000, 6 GB for 10,000; and they take as long as all pairs, however few are scored.
+    memory, about `BYTES` n^2 bytes for two rounds: 0.2 GB for 2,000 devices, 1 GB for 5,000, 4 GB
+    for 10,000; and they take as long as all pairs, however few are scored.
 
     Args:
         heads: of the weights.
@@ -37,7 +37,7 @@ class SharedTokens(nn.Module):
     """
 
     RHYTHM = 7  # numbers that `rhythm_features` returns
-    BYTES = 64  # for each pair of devices, both orders, with two rounds
+    BYTES = 40  # for each pair of devices, either way round, with two rounds
     LARGEST = 10_000  # devices: all their cosines are in memory
 
     def __init__(self, heads: int, rounds: int = 0, hidden: int = 32) -> None:

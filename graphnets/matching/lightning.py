@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graphnets.matching.features import FEATURES, PairFeatures
 from graphnets.matching.logistic import LogisticMatcher
-from graphnets.matching.logs import Logs, fingerprints, week_slices
+from graphnets.matching.logs import Logs, fingerprints
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.metrics import average_precision
 from graphnets.matching.pairs import same_user
@@ -22,7 +22,7 @@ from graphnets.matching.tasks import TASKS, Decision, Task, task_logs, task_pair
 from graphnets.matching.tgce_matcher import TGCEMatcher
 from graphnets.matching.training.episodes import Episode
 from graphnets.matching.training.lightning import LogsDataModule, MatchingData
-from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in, vocabulary
+from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
 from sparsetorch.resumable.checkpoints import check_checkpoint
 
 PAIRS = 1 << 18  # whose features are held at once
@@ -92,16 +92,20 @@ class PairMatcher(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, MatchingData):
             raise TypeError(f"datamodule: expected MatchingData, got {type(data).__name__}")
-        if data.known.n_levels != self.hparams["levels"]:
-            raise ValueError(
-                f"levels: prefixes of these logs have {data.known.n_levels} levels, the network "
-                f"takes {self.hparams['levels']}"
-            )
+        self.check_levels(data.known.n_levels)
         self.known, self.vectors = data.known, data.vectors
         self.frequencies = data.known.frequencies()
         if isinstance(data, LogsDataModule):
             self._check_decisions(data)
             self.fingerprints = fingerprints(data.training)
+
+    def check_levels(self, n_levels: int) -> None:
+        """Raise ValueError unless the network takes pages whose prefixes have so many levels."""
+        if n_levels != self.hparams["levels"]:
+            raise ValueError(
+                f"levels: prefixes of these logs have {n_levels} levels, the network takes "
+                f"{self.hparams['levels']}; it can be used on logs of the kind it was trained on"
+            )
 
     def _check_decisions(self, data: LogsDataModule) -> None:
         folds = {name: data.hparams[name] for name in ("fold", "validation")}
@@ -156,16 +160,13 @@ class PairMatcher(L.LightningModule):
     def validation_step(self, logs: Logs, batch_idx: int) -> None:
         """All tasks on the validation users' devices: average precision, and how to decide."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        known = self.known
-        if isinstance(data, LogsDataModule) and not data.hparams["transductive"]:
-            weeks = week_slices(logs, data.hparams["min_visits"])
-            known = vocabulary(weeks, self.frequencies)
         for task in TASKS:
             own = task_logs(logs, task)
             pairs = task_pairs(own, task)
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
                 continue
+            known = data.known_of(task) if isinstance(data, LogsDataModule) else self.known
             scores = self._scores_of_all(own, pairs, known, task)
             shift = not (self.matcher.transductive or self.linear)
             self.decisions[task] = Decision.fit(scores, labels, len(own), shift)

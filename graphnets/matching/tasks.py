@@ -15,7 +15,8 @@ from torch import Tensor
 from graphnets.matching.calibration import PlattScaling, shift_prior
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.metrics import best_threshold
-from graphnets.matching.pairs import all_pairs
+from graphnets.matching.pairs import all_pairs, positive_pairs
+from graphnets.matching.vocabulary import Frequencies, Vocabulary, vocabulary
 
 Task = Literal["A", "B", "B1"]
 TASKS: tuple[Task, ...] = ("A", "B", "B1")
@@ -30,7 +31,38 @@ def task_logs(logs: Logs, task: Task, min_visits: int = 20) -> Logs:
 
 def task_pairs(logs: Logs, task: Task) -> Tensor:
     """The pairs (k, 2) of a task's devices."""
-    pairs = all_pairs(len(logs))
+    return _asked(logs, task, all_pairs(len(logs)))
+
+
+def task_positives(logs: Logs, task: Task) -> Tensor:
+    """Those of `task_pairs` that are one user's, (k, 2), found without all pairs."""
+    return _asked(logs, task, positive_pairs(logs.users))
+
+
+def task_pair_count(logs: Logs, task: Task) -> int:
+    """The number of `task_pairs`, without them."""
+    sizes = logs.kinds.unique(return_counts=True)[1]
+    of_one_kind = 0 if task == "B" else int((sizes * (sizes - 1) // 2).sum())
+    return len(logs) * (len(logs) - 1) // 2 - of_one_kind
+
+
+def task_vocabulary(
+    logs: Logs, task: Task, min_visits: int = 20, known: Frequencies | None = None
+) -> Vocabulary:
+    """The tokens of a task's devices, counted in weeks, as those of a matcher's training are.
+
+    Whole logs (A) count in weeks of any number of visits: what devices share that are never used
+    much would be lost among weeks of `min_visits`. A step from one week to the next is in neither.
+
+    Args:
+        logs: whole logs, of which `task_logs` makes the devices.
+        task, min_visits: as there.
+        known: frequencies of other devices' logs; see `vocabulary`.
+    """
+    return vocabulary(week_slices(logs, 1 if task == "A" else min_visits), known)
+
+
+def _asked(logs: Logs, task: Task, pairs: Tensor) -> Tensor:
     if task == "B":
         return pairs
     first, second = logs.kinds[pairs].unbind(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from graphnets.matching.candidates import Candidates, hard_pairs
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.splits import user_folds
+from graphnets.matching.tasks import Task, task_vocabulary
 from graphnets.matching.training.episodes import Episode, PairEpisodes, WindowEpisodes
 from graphnets.matching.vectors import token_vectors
 from graphnets.matching.vocabulary import Vocabulary, vocabulary
@@ -22,6 +24,7 @@ from graphnets.matching.xdt import load_xdt
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
 
+MOST = 0.5  # of all visits, that training should know the pages of
 Score = Callable[[Logs, Tensor], Tensor]  # log-odds (k,) of pairs (k, 2) of the logs' devices
 
 
@@ -158,6 +161,9 @@ class LogsDataModule(MatchingData):
 
     Raises:
         ValueError: there are no such folds, or one is both.
+
+    Warns:
+        UserWarning: most visits are in weeks of fewer than `min_visits`, whose pages are not known.
     """
 
     def __init__(
@@ -196,7 +202,9 @@ class LogsDataModule(MatchingData):
         fold = user_folds(logs.users, h["folds"], h["fold_seed"], logs.kinds)
         left_out = torch.tensor([f for f in (h["fold"], h["validation"]) if f is not None])
         self.training = logs.select((~torch.isin(fold, left_out)).nonzero()[:, 0])
-        weeks = week_slices(logs if h["transductive"] else self.training, h["min_visits"])
+        self.counted = logs if h["transductive"] else self.training
+        weeks = week_slices(self.counted, h["min_visits"])
+        self._check_weeks(len(weeks.time))
         self.known = vocabulary(weeks)
         if h["vectors"]:
             self.vectors = token_vectors(weeks, self.known, h["vectors"])
@@ -213,6 +221,22 @@ class LogsDataModule(MatchingData):
             h["negatives"],
             h["seed"],
         )
+
+    def _check_weeks(self, visits: int) -> None:
+        """Tokens are those of weeks with so many visits: warn if that is not most of them."""
+        everything, least = len(self.counted.time), self.hparams["min_visits"]
+        if visits < MOST * everything:
+            warnings.warn(
+                f"min_visits: only {visits} of {everything} visits are in weeks of at least "
+                f"{least} visits, and training knows no other pages; take a smaller number",
+                stacklevel=3,
+            )
+
+    def known_of(self, task: Task) -> Vocabulary:
+        """The vocabulary to validate a task with."""
+        if not self.hparams["transductive"]:
+            return task_vocabulary(self.validation, task, known=self.known.frequencies())
+        return task_vocabulary(self.counted, task) if task == "A" else self.known
 
     def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
         """The validation users' logs, in one piece."""

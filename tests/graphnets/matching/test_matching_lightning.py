@@ -9,13 +9,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from small_logs import drawn_logs, write_xdt
 
 from graphnets.matching.candidates import Candidates, hard_pairs
-from graphnets.matching.evaluation import evaluate, stages
+from graphnets.matching.evaluation import evaluate
 from graphnets.matching.features import PairFeatures
 from graphnets.matching.lightning import PairMatcher, load_matcher, train
 from graphnets.matching.logs import week_slices
 from graphnets.matching.neighbours import nearest
 from graphnets.matching.pairs import all_pairs, same_user
-from graphnets.matching.tasks import task_pairs
+from graphnets.matching.tasks import task_pairs, task_vocabulary
 from graphnets.matching.tfidf import TfIdf
 from graphnets.matching.training.episodes import WindowEpisodes
 from graphnets.matching.training.lightning import CandidatesData, LogsDataModule, PairsData
@@ -167,19 +167,6 @@ def test_a_linear_matcher_has_its_say_in_the_tasks_wherever_the_network_is(data_
     assert torch.equal(there.linear_scores(logs, pairs, "A"), expected)
 
 
-def test_what_each_stage_finds_of_the_true_pairs():
-    labels = torch.tensor([True, True, False, True, True])
-    near = torch.tensor([True, True, True, False, True])
-    called = torch.tensor([True, False, True, False, False])
-    clusters = torch.tensor([[0, 0], [0, 0], [1, 1], [2, 2], [0, 1]])
-    assert stages(labels, near, called, clusters) == {
-        "true pairs": 1.0,
-        "candidates": 0.75,
-        "called true": 0.25,
-        "one user": 0.75,
-    }
-
-
 @pytest.mark.parametrize("network", ["hgnn", "tgce"])
 def test_vectors_of_tokens_go_with_the_checkpoint(data_path, tmp_path, network):
     heads = ("pooled", "cross")
@@ -295,6 +282,31 @@ def test_no_user_is_in_two_roles(data_path):
     everything = LogsDataModule(data_path, fold=0, validation=1, transductive=True, **SMALL)
     everything.setup("fit")
     assert everything.known.n_devices == len(week_slices(logs, 10))
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_each_task_is_validated_with_a_vocabulary_of_its_own(data_path, monkeypatch, transductive):
+    seen = {}
+
+    def recorded(self, logs, pairs, known=None, task=None):
+        seen[task] = known
+        return torch.rand(len(pairs))
+
+    options: dict[str, Any] = SMALL | {"min_visits": 60}  # of about fifty visits a week
+    data = LogsDataModule(data_path, fold=0, validation=1, transductive=transductive, **options)
+    with pytest.warns(UserWarning, match="min_visits: only .* visits are in weeks of at least 60"):
+        data.setup("fit")
+    monkeypatch.setattr(PairMatcher, "scores", recorded)
+    module = PairMatcher(width=0)
+    L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    ).validate(module, data, verbose=False)
+    whole = load_xdt(data_path) if transductive else data.validation
+    assert torch.equal(seen["A"].here, task_vocabulary(whole, "A").here)
+    if transductive:
+        assert seen["B"] is data.known
+    else:
+        assert torch.equal(seen["B"].here, task_vocabulary(whole, "B").here)
 
 
 @pytest.mark.parametrize(
