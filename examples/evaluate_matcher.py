@@ -1,13 +1,16 @@
 """Apply a trained matcher to logs of people that it was not trained on, and say how well it does.
 
     python examples/evaluate_matcher.py --data xdt.npz --checkpoint matcher.ckpt --out metrics.json
-        [--pictures FOLDER]
+        [--pairs auto|all|candidates] [--pictures FOLDER]
 
 Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
 devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
-each, average precision over all pairs, precision, recall and F1 at the checkpoint's threshold, and
-recall of the candidates; the users that come of the pairs; pairs a second. With --pictures also
-FOLDER/stages_A.png and so on: which share of the true pairs each stage finds.
+each, average precision, precision, recall and F1 at the checkpoint's threshold, and recall of the
+candidates; the users that come of the candidates; pairs a second. With --pictures also
+FOLDER/stages_A.png and so on: which share of the true pairs is left after each stage.
+
+Ids in the data must mean what they mean in the file that the checkpoint was trained on: its hashes
+of names, domains, paths and titles, made the same way. The checkpoint knows how rare each is there.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from graphnets.matching.evaluation import evaluate
+from graphnets.matching.evaluation import MOST, Scored, evaluate
 from graphnets.matching.lightning import load_matcher
 from graphnets.matching.plot import plot_stages
 from graphnets.matching.xdt import load_xdt
@@ -28,14 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="an xdt.npz")
+    parser.add_argument("--data", type=Path, required=True, help="an xdt.npz, see above")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of PairMatcher")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--pairs",
+        default="auto",
+        choices=get_args(Scored),
+        help="which to score; candidates: true pairs that are none are missed in every metric;\n"
+        f"auto, the default: all pairs, if a task has at most {MOST:,}; the file says which",
+    )
     parser.add_argument("--pictures", type=Path, help="folder of pictures to write")
     options = parser.parse_args(arguments)
     if not options.out.absolute().parent.is_dir():
         parser.error(f"--out: there is no folder {options.out.absolute().parent}")
-    found = evaluate(load_matcher(options.checkpoint), load_xdt(options.data))
+    module, logs = load_matcher(options.checkpoint), load_xdt(options.data)
+    found = evaluate(module, logs, scored=options.pairs)
     text = json.dumps(found, indent=1)
     partial = options.out.with_name(options.out.name + ".partial")
     partial.write_text(text + "\n")

@@ -67,7 +67,16 @@ class HGNN(nn.Module):
         self.layers = nn.ModuleList(HGNNLayer(width, attention) for _ in range(layers))
 
     def forward(self, graph: TwoLevelGraph, x: Tensor) -> Tensor:
-        """Nodes x (n, width) -> (n, width); neighbours come by the first feature of fine edges."""
+        """Nodes x (n, width) -> (n, width); neighbours come by the first feature of fine edges.
+
+        Raises:
+            ValueError: fine edges have no feature.
+        """
+        if not graph.fine_edges.shape[1]:
+            raise ValueError(
+                "graph: expected fine_edges (nnz, features) with at least one, when an edge was "
+                "made, by which neighbours come in order, got none"
+            )
         order = CSRTensor(graph.fine, graph.fine_edges[:, 0])
         neighbours = ordered_neighbours(order, len(x))
         for layer in self.layers:

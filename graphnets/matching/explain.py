@@ -10,6 +10,7 @@ from torch import Tensor
 from graphnets.cross_attention import CrossAttention
 from graphnets.matching.devices import Devices, matches
 from graphnets.matching.logs import Logs
+from graphnets.matching.pairs import check_pair
 from graphnets.matching.vocabulary import Vocabulary, steps_of
 
 MANY = 5  # names looked at, for each that is returned
@@ -47,8 +48,9 @@ def why_linked(
         k: largest number of results.
 
     Raises:
-        ValueError: the devices have no weights of tokens.
+        ValueError: the devices have no weights of tokens, or are not two that exist.
     """
+    check_pair(pair, len(devices))
     if not devices.weights.shape[1]:
         raise ValueError('devices: expected those of a matcher with a "shared" head')
     found = matches(devices.tokens, devices.kinds.new_tensor([pair]))
@@ -115,8 +117,9 @@ def attention(head: CrossAttention, devices: Devices, pair: tuple[int, int]) -> 
     """The attention and the filter of a "cross" head between two encoded devices.
 
     Raises:
-        ValueError: the devices have no embeddings of nodes.
+        ValueError: the devices have no embeddings of nodes, or are not two that exist.
     """
+    check_pair(pair, len(devices))
     if not devices.nodes.values.shape[1]:
         raise ValueError('devices: expected those of a matcher with a "cross" head')
     x, y = (devices.nodes[d] for d in pair)

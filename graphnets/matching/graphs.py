@@ -22,6 +22,7 @@ class DeviceGraphs:
     Attributes:
         graph: fine nodes are the distinct pages of each device; entry (i, j) of `fine` is a step
             from j to i, and its edge feature says when it was first taken: the number of the visit.
+            A page after itself, such as a reload, makes no edge.
             Coarse nodes are chunks of the log, tied to the pages visited in them; the feature of
             such a tie is the number of visits. There are no edges between chunks.
         nodes: for each device the pages that its nodes stand for.

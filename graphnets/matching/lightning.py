@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import lightning as L
@@ -38,7 +41,8 @@ class PairMatcher(L.LightningModule):
         network: "hgnn" or "tgce".
         levels: of the pages' prefixes.
         vectors: width of the tokens' vectors that the data module finds; 0 for none.
-        width, layers, heads, weights, rounds, chunk, dropout: of `HGNNMatcher`.
+        width, layers, heads, weights, rounds, chunk, dropout: of `HGNNMatcher`; TGCE has sizes of
+            its own, and a warning names what it does not heed.
         linear: whether a `LogisticMatcher` on the cheap features of pairs, fitted to all pairs of
             the training users' devices for each task, has as much of a say: the score of a pair is
             the sum of both log-odds. Takes a `LogsDataModule`.
@@ -71,6 +75,7 @@ class PairMatcher(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         if network == "tgce":
+            warn_of_unheeded(self.hparams)
             self.matcher = TGCEMatcher(vectors, levels)
         else:
             self.matcher = HGNNMatcher(
@@ -271,6 +276,20 @@ def linear_matcher(task: Task) -> LogisticMatcher:
     return LogisticMatcher(len(FEATURES), by=by)
 
 
+def warn_of_unheeded(given: Mapping[str, Any]) -> None:
+    """Warn of arguments of `PairMatcher` that TGCE does not heed, if they are not the default."""
+    defaults = signature(PairMatcher).parameters
+    names = ("width", "layers", "heads", "weights", "rounds", "chunk", "dropout")
+    changed = [
+        f"{name}={value}"
+        for name in names
+        if (value := given[name]) != (default := defaults[name].default)
+        and not (name == "heads" and tuple(value) == default)
+    ]
+    if changed:
+        warnings.warn(f"network: TGCE does not heed {', '.join(changed)}", stacklevel=3)
+
+
 def load_matcher(path: str | Path) -> PairMatcher:
     """A trained matcher from a Lightning checkpoint, in evaluation mode.
 
@@ -279,7 +298,19 @@ def load_matcher(path: str | Path) -> PairMatcher:
         ValueError: it is cut short, damaged, or another one.
     """
     check_checkpoint(path)
+    if Path(path).is_file() and not _is_of_matcher(Path(path)):
+        raise ValueError(
+            f"checkpoint: {path} is none of a PairMatcher; examples/train_matcher.py writes such"
+        )
     return PairMatcher.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+def _is_of_matcher(path: Path) -> bool:
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        return False
+    return isinstance(kept, dict) and {"matching", "state_dict", "hyper_parameters"} <= kept.keys()
 
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:

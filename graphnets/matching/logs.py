@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +15,7 @@ from graphnets.ragged import Ragged
 HOUR = 3_600_000  # ms
 DAY = 24 * HOUR
 WEEK = 7 * DAY
+YEARS = 30  # no log is as long
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,15 @@ class Logs:
         Args:
             pages: what is visited.
             device, page, time: (n_visits,) int64, of each visit; visits of one device at the same
-                time keep their order.
+                time keep their order. Times are milliseconds: seconds would all be in January 1970.
             names: (n,) of the devices; one without a visit has an empty log.
             users, kinds: (n,) int64; -1, not known, and 0 when not given.
 
         Raises:
             ValueError: lengths or dtypes do not fit, or a device or page does not exist.
+
+        Warns:
+            UserWarning: times span more than `YEARS` years, as where seconds and milliseconds mix.
         """
         for name, values in (("device", device), ("page", page), ("time", time)):
             if values.shape != device.shape or values.ndim != 1 or values.dtype != torch.int64:
@@ -141,6 +146,12 @@ class Logs:
                     f"{name}: expected int64 of shape ({len(device)},), one for each visit, got "
                     f"{values.dtype} of shape {tuple(values.shape)}"
                 )
+        if len(time) and int(time.max()) - int(time.min()) > YEARS * 365 * DAY:
+            warnings.warn(
+                f"time: visits span {(int(time.max()) - int(time.min())) // (365 * DAY)} years; "
+                "are some in seconds or microseconds? Times are milliseconds since 1970",
+                stacklevel=2,
+            )
         n = len(names)
         by_time = time.argsort(stable=True)
         order = by_time[device[by_time].argsort(stable=True)]
@@ -211,7 +222,7 @@ def week_slices(logs: Logs, min_visits: int = 20) -> Logs:
     """Each device's weeks as devices of their own, if they have at least `min_visits` visits.
 
     Weeks are counted from the epoch, a Thursday. The names get the week's number behind a slash;
-    `periods` is that number and `sources` the device's.
+    `periods` is that number and `sources` are those of `logs`.
     """
     week = logs.time // WEEK
     key = torch.stack([logs.page.row, week], 1)
@@ -228,7 +239,7 @@ def week_slices(logs: Logs, min_visits: int = 20) -> Logs:
         logs.users[device],
         logs.kinds[device],
         period,
-        device,
+        logs.sources[device],
     )
 
 

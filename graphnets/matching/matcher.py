@@ -19,7 +19,7 @@ from graphnets.matching.graphs import DeviceGraphs, device_graphs
 from graphnets.matching.heads import Pooled, SharedTokens
 from graphnets.matching.logs import HOUR, Logs
 from graphnets.matching.tokens import DeviceTokens, device_tokens, node_features
-from graphnets.matching.vectors import page_vectors
+from graphnets.matching.vectors import check_levels, check_vectors, page_vectors
 from graphnets.matching.vocabulary import Vocabulary, n_kinds
 from graphnets.ragged import Ragged
 from graphnets.tgce import attention_pool
@@ -91,7 +91,7 @@ class HGNNMatcher(nn.Module):
         if width == 0 and set(heads) != {"shared"}:
             raise ValueError(f"width: heads {tuple(heads)} need the graph network, got 0")
         self.assignment: Assignment = every_k(chunk)
-        self.width, self.vectors = width, vectors
+        self.levels, self.width, self.vectors = levels, width, vectors
         self.rounds = rounds if "shared" in heads else 0
         if width:
             self.embed = NodeEmbedding(7 + kinds, vectors, width)
@@ -130,9 +130,12 @@ class HGNNMatcher(nn.Module):
             vectors: (n_tokens, vectors) float32, of the vocabulary's tokens.
 
         Raises:
-            ValueError: a device has no visit.
+            ValueError: a device has no visit, or the vocabulary has other levels, or the vectors
+                another shape, than the matcher was made for.
         """
         refuse_empty(logs)
+        check_levels(known, self.levels)
+        check_vectors(vectors, known, self.vectors)
         graphs = device_graphs(logs, self.assignment)
         shared = "shared" in self.heads
         tokens = device_tokens(logs, graphs, known) if shared else None

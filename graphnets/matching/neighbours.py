@@ -39,6 +39,9 @@ def nearest(
 ) -> Neighbours:
     """The k devices with the greatest scalar products, for unit rows the greatest cosines.
 
+    Which of equally near ones come first, or at all, depends on their numbers: devices in another
+    order may have other neighbours.
+
     Sparse vectors are searched exactly, and devices that share nothing are no neighbours; like
     scikit-learn's `NearestNeighbors(metric="cosine", algorithm="brute")`. Dense ones are searched
     exactly to 50,000, beyond that by faiss with an inverted file (J. Johnson, M. Douze, H. Jégou,

@@ -51,6 +51,14 @@ def check_numbers(pairs: Tensor, n_devices: int) -> None:
         )
 
 
+def check_pair(pair: tuple[int, int], n_devices: int) -> None:
+    """Raise ValueError unless these are the numbers of two devices."""
+    if pair[0] == pair[1] or not all(0 <= device < n_devices for device in pair):
+        raise ValueError(
+            f"pair: expected two different devices from 0 to {n_devices - 1}, got {tuple(pair)}"
+        )
+
+
 def keys(pairs: Tensor, n_devices: int) -> Tensor:
     """One number for each pair, (k,) int64, by which pairs sort and compare."""
     return pairs[:, 0] * n_devices + pairs[:, 1]

@@ -13,6 +13,7 @@ from graphnets.extras import extra
 from graphnets.matching.explain import Evidence
 from graphnets.matching.logs import DAY, HOUR, Logs
 from graphnets.matching.metrics import average_precision, precision_recall
+from graphnets.matching.pairs import check_pair
 from graphnets.matching.tokens import Vocabulary
 from graphnets.matching.vocabulary import steps_of
 
@@ -74,7 +75,11 @@ def plot_timeline(
         pair: their numbers.
         known: the vocabulary of the evidence.
         evidence: what `why_linked` found; each in a colour of its own.
+
+    Raises:
+        ValueError: they are not two devices that exist.
     """
+    check_pair(pair, len(logs))
     made, axes = figure(8.0, 4.6, rows=2)
     for axis, device in zip(axes, pair):
         start, stop = int(logs.page.ptr[device]), int(logs.page.ptr[device + 1])

@@ -40,7 +40,12 @@ def encode_devices(
         visits: largest number of visits a block, which bounds the memory; a block has at least one
             device.
         progress: called after each block.
+
+    Raises:
+        ValueError: there is no device, or an argument is not what the matcher takes.
     """
+    if not len(logs):
+        raise ValueError("logs: expected at least one device, got none")
     encoded = []
     for block in blocks(logs.page.lengths, visits):
         encoded.append(matcher(logs.select(block), known, vectors))
@@ -62,7 +67,7 @@ def score_pairs(
     A transductive matcher, whose scores depend on all the devices, does all pairs at once.
 
     Raises:
-        ValueError: a device does not exist, or is paired with itself.
+        ValueError: a device does not exist, or is paired with itself; a score is NaN.
     """
     check_numbers(pairs, len(devices))
     alike = (pairs[:, 0] == pairs[:, 1]).nonzero()
@@ -70,7 +75,7 @@ def score_pairs(
         k = int(alike[0])
         raise ValueError(f"pairs: pair {k} is of device {int(pairs[k, 0])} with itself")
     if matcher.transductive:
-        return matcher.score(devices, pairs).cpu()
+        return _not_nan(matcher.score(devices, pairs).cpu(), pairs)
     scores = torch.empty(len(pairs))
     for start in range(0, len(pairs), block):
         some = pairs[start : start + block].to(devices.vectors.device)
@@ -78,4 +83,16 @@ def score_pairs(
         scores[start : start + block] = matcher.score(devices.select(members), local)
         if progress:
             progress(min(start + block, len(pairs)), len(pairs))
+    return _not_nan(scores, pairs)
+
+
+def _not_nan(scores: Tensor, pairs: Tensor) -> Tensor:
+    """The scores themselves, unless one is NaN."""
+    if bool(scores.isnan().any()):
+        i, j = pairs[int(scores.isnan().nonzero()[0])].tolist()
+        raise ValueError(
+            f"devices: {int(scores.isnan().sum())} of {len(scores)} scores are NaN, that of "
+            f"({i}, {j}) for one; what is kept of a device, or a parameter of the matcher, is "
+            "NaN or infinite"
+        )
     return scores

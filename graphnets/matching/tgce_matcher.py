@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graphnets.matching.devices import Devices
 from graphnets.matching.logs import Logs
 from graphnets.matching.matcher import activity, refuse_empty
-from graphnets.matching.vectors import prefix_sequences
+from graphnets.matching.vectors import check_levels, check_vectors, prefix_sequences
 from graphnets.matching.vocabulary import Vocabulary
 from graphnets.ragged import Ragged
 from graphnets.tgce import TGCE, SequenceGraphs, sequence_graphs
@@ -28,6 +28,9 @@ class LevelInputs:
 class TGCEMatcher(nn.Module):
     """`TGCE` on the prefixes of visited pages, each once in a session.
 
+    Random walks are drawn by the tokens' numbers in the vocabulary: with another vocabulary, of
+    more logs for one, the same device has other shortcuts, and somewhat other scores.
+
     Args:
         width: of the tokens' vectors, which are given and stay as they are.
         levels: of prefixes.
@@ -42,7 +45,7 @@ class TGCEMatcher(nn.Module):
             raise ValueError(
                 f"width: TGCE takes vectors of tokens, of width at least 1, got {width}"
             )
-        self.levels, self.seed = levels, seed
+        self.width, self.levels, self.seed = width, levels, seed
         self.network = TGCE(width, levels)
 
     def forward(self, logs: Logs, known: Vocabulary, vectors: Tensor | None = None) -> Devices:
@@ -58,11 +61,13 @@ class TGCEMatcher(nn.Module):
             vectors: (n_tokens, width) float32, of its tokens.
 
         Raises:
-            ValueError: there are no vectors, or a device has no visit.
+            ValueError: a device has no visit, or the vocabulary has other levels, or the vectors
+                another shape, than the matcher was made for.
         """
         refuse_empty(logs)
-        if vectors is None:
-            raise ValueError("vectors: TGCE needs those of the tokens; see token_vectors")
+        check_levels(known, self.levels)
+        check_vectors(vectors, known, self.width)
+        assert vectors is not None
         graphs = [
             sequence_graphs(prefix_sequences(logs, known, level), seed=self.seed)
             for level in range(self.levels)

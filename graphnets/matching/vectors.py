@@ -12,6 +12,44 @@ from graphnets.matching.vocabulary import Vocabulary
 from graphnets.ragged import Ragged
 
 
+def check_vectors(vectors: Tensor | None, known: Vocabulary, width: int) -> None:
+    """Raise ValueError unless `vectors` are what a matcher takes that was made for this width.
+
+    Finite float32 of shape (n_tokens, width), or None where width is 0.
+    """
+    if not width:
+        if vectors is not None:
+            raise ValueError(
+                f"vectors: this matcher takes none, got some of shape {tuple(vectors.shape)}; "
+                "leave them out, or make one of their width"
+            )
+        return
+    expected = (len(known.kinds), width)
+    if vectors is None:
+        raise ValueError(
+            f"vectors: this matcher takes those of the vocabulary's tokens, {expected}, got None; "
+            "see token_vectors"
+        )
+    if vectors.shape != expected or vectors.dtype != torch.float32:
+        raise ValueError(
+            f"vectors: expected float32 of shape {expected}, one for each token of the vocabulary, "
+            f"of the width that the matcher was made for, got {vectors.dtype} of shape "
+            f"{tuple(vectors.shape)}"
+        )
+    if not bool(vectors.isfinite().all()):
+        token = int((~vectors.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"vectors: that of token {token} has NaN or infinity")
+
+
+def check_levels(known: Vocabulary, levels: int) -> None:
+    """Raise ValueError unless the prefixes of a vocabulary's pages have so many levels."""
+    if known.n_levels != levels:
+        raise ValueError(
+            f"known: prefixes of these logs have {known.n_levels} levels, the matcher was made for "
+            f"{levels}"
+        )
+
+
 def prefix_sequences(logs: Logs, known: Vocabulary, level: int, gap: int = HOUR // 2) -> Ragged:
     """For each device the prefixes of its visits, each once a session, as tokens of `known`.
 

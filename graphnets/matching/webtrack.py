@@ -83,6 +83,8 @@ def _rows(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
         if len(row) != len(header):
             raise line_error(path, line, f"expected {len(header)} fields, got {len(row)}")
         panelist, kind, moment, url = (row[place] for place in places)
+        if not panelist.strip():
+            raise line_error(path, line, "panelist_id: expected whose visit it is, got nothing")
         if kind not in KINDS:
             raise line_error(path, line, f"device: expected one of {KINDS}, got {kind!r}")
         yield line, panelist, KINDS.index(kind), _milliseconds(path, line, moment), url

@@ -53,10 +53,19 @@ def test_the_checkpoint_is_applied_to_other_people(run):
     found = json.loads(out.read_text())
     assert set(found) == {"A", "B", "B1"}
     for task in found.values():
+        assert task["scored"] == "all"
         assert task["average_precision"] > 0.5  # chance is about 0.1
         assert 0 <= task["f1"] <= task["f1_optimistic"]  # decided as real logs are: see the config
         assert 0.5 < task["candidates"]["candidate_recall"] <= 1
         assert 1 <= task["users"]["clusters"] <= task["devices"]
+
+
+def test_candidates_alone_are_scored_where_asked(run):
+    folder, checkpoint = run
+    others, out = write_xdt(folder / "few.npz", n_users=8, seed=3), folder / "few.json"
+    arguments = ["--data", str(others), "--checkpoint", str(checkpoint), "--out", str(out)]
+    evaluate_matcher.main([*arguments, "--pairs", "candidates"])
+    assert {task["scored"] for task in json.loads(out.read_text()).values()} == {"candidates"}
 
 
 def test_people_it_was_trained_on_are_noticed(run):

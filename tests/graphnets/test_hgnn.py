@@ -71,6 +71,13 @@ def test_derivatives(x):
     assert torch.autograd.gradcheck(lambda x: net(graph(), x), x.requires_grad_())
 
 
+def test_edges_without_a_time_are_refused(x):
+    plain = graph()
+    plain = TwoLevelGraph.of_patterns(plain.fine, plain.coarse, plain.cross)
+    with pytest.raises(ValueError, match="graph: expected fine_edges"):
+        HGNN(WIDTH).double()(plain, x)
+
+
 def test_cross_attention_is_its_formula():
     torch.manual_seed(0)
     head = CrossAttention(WIDTH, hidden=6).double()

@@ -105,6 +105,20 @@ def test_matchers_without_the_head_are_refused():
         attention(CrossAttention(8), shared, (0, 1))
 
 
+@pytest.mark.parametrize("pair", [(3, 3), (0, -1), (0, 18), (-1, 2)])
+def test_pairs_that_are_none_are_refused(pair):
+    logs = drawn_logs()
+    shared, known = encoded(logs, width=0)
+    cross, _ = encoded(logs, width=8, heads=("cross",))
+    message = "pair: expected two different devices from 0 to 17, got"
+    with pytest.raises(ValueError, match=message):
+        why_linked(shared, pair, logs, known)
+    with pytest.raises(ValueError, match=message):
+        attention(CrossAttention(8), cross, pair)
+    with pytest.raises(ValueError, match=message):
+        plot_timeline(logs, pair, known)
+
+
 def test_pictures(tmp_path):
     logs = named(two_devices())
     devices, known = encoded(logs, width=0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from small_logs import drawn_logs
 
-from graphnets.matching.logs import WEEK, Logs, Pages, fingerprints, week_slices
+from graphnets.matching.logs import DAY, WEEK, Logs, Pages, fingerprints, week_slices, windows
 from graphnets.ragged import Ragged
 
 PAGES = Pages(
@@ -43,6 +43,21 @@ def test_week_slices_split_devices_and_drop_short_weeks():
     assert found.sources.tolist() == [0, 1]
     assert found.page[0].tolist() == [0, 1, 2]
     assert found.page[1].tolist() == [1, 2]
+
+
+def test_slices_and_windows_of_selected_logs_have_the_sources_of_the_whole():
+    whole = logs([0, 1, 1], [0, 1, 2], [1, 2, 3])
+    some = whole.select(torch.tensor([1]))
+    none, end = torch.tensor([0]), torch.tensor([WEEK])
+    assert week_slices(some, 1).sources.tolist() == [1]
+    assert windows(some, none, none, end).sources.tolist() == [1]
+
+
+def test_times_in_several_units_are_noticed(recwarn):
+    logs([0, 1], [0, 1], [1_460_000_000_000, 1_460_000_000_000 + 25 * 365 * DAY])
+    assert not len(recwarn)
+    with pytest.warns(UserWarning, match="time: visits span 46 years; are some in seconds"):
+        logs([0, 1], [0, 1], [1_460_000_000, 1_460_000_000_000])
 
 
 def test_logs_that_go_back_in_time_name_the_device():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from small_logs import drawn_logs
@@ -105,13 +107,71 @@ def test_blocks_of_devices_are_put_together():
     assert torch.equal(again.weights, whole.weights)
 
 
+def with_last(visits):
+    """The drawn logs, of whose last device only so many visits are left."""
+    kept = int(LOGS.page.ptr[-2]) + visits
+    ptr = LOGS.page.ptr.clone()
+    ptr[-1] = kept
+    page = Ragged(ptr, LOGS.page.values[:kept])
+    return replace(LOGS, page=page, time=LOGS.time[:kept])
+
+
+def test_a_device_of_one_visit_is_scored_and_one_of_none_is_named(matcher):
+    vectors = vectors_of(matcher)
+    devices = encode_devices(matcher, with_last(1), KNOWN, vectors)
+    assert devices.visits[-1] == 1
+    scores = score_pairs(matcher, devices, PAIRS)
+    others = score_pairs(matcher, encode_devices(matcher, LOGS, KNOWN, vectors), PAIRS)
+    same = (len(LOGS) - 1 > PAIRS).all(1)
+    assert bool(scores.isfinite().all())
+    torch.testing.assert_close(scores[same], others[same], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="device 'd17' has no visit; leave it out"):
+        encode_devices(matcher, with_last(0), KNOWN, vectors)
+
+
+def test_no_devices_are_named(matcher):
+    none = LOGS.select(torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="logs: expected at least one device, got none"):
+        encode_devices(matcher, none, KNOWN, vectors_of(matcher))
+
+
+def test_vectors_that_do_not_fit_are_named(matcher):
+    if vectors_of(matcher) is None:
+        with pytest.raises(ValueError, match="vectors: this matcher takes none, got some"):
+            encode_devices(matcher, LOGS, KNOWN, VECTORS)
+        return
+    with pytest.raises(ValueError, match=r"vectors: this matcher takes those of .* got None"):
+        encode_devices(matcher, LOGS, KNOWN)
+    for wrong in (VECTORS[:, :5], VECTORS[:5], VECTORS.double()):
+        with pytest.raises(ValueError, match="vectors: expected float32 of shape"):
+            encode_devices(matcher, LOGS, KNOWN, wrong)
+    wrong = VECTORS.clone()
+    wrong[4, 3] = torch.nan
+    with pytest.raises(ValueError, match="vectors: that of token 4 has NaN or infinity"):
+        encode_devices(matcher, LOGS, KNOWN, wrong)
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_scores_that_are_nan_are_refused(rounds):
+    matcher = HGNNMatcher(2, 0, 0, rounds=rounds).eval()
+    devices = encode_devices(matcher, LOGS, KNOWN)
+    devices.rhythm[3] = torch.nan
+    with pytest.raises(ValueError, match=r"devices: 17 of 153 scores are NaN, that of \(0, 3\)"):
+        score_pairs(matcher, devices, PAIRS)
+
+
+def test_other_levels_are_named(matcher):
+    pages = replace(LOGS.pages, prefixes=LOGS.pages.prefixes[:, [0, 1, 1]])
+    deeper = replace(LOGS, pages=pages)
+    with pytest.raises(ValueError, match=r"known: prefixes of these logs have 3 levels, .* for 2"):
+        encode_devices(matcher, deeper, vocabulary(deeper), vectors_of(matcher))
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="heads: expected some of"):
         HGNNMatcher(2, heads=("dense",))
     with pytest.raises(ValueError, match="width: heads"):
         HGNNMatcher(2, width=0, heads=("cross",))
-    with pytest.raises(ValueError, match="vectors: TGCE needs"):
-        TGCEMatcher(8, 2)(LOGS, KNOWN)
     empty = LOGS.select(torch.tensor([0]))
     empty = type(empty)(
         empty.pages,

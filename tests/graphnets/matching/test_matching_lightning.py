@@ -169,8 +169,8 @@ def test_a_linear_matcher_has_its_say_in_the_tasks_wherever_the_network_is(data_
 
 @pytest.mark.parametrize("network", ["hgnn", "tgce"])
 def test_vectors_of_tokens_go_with_the_checkpoint(data_path, tmp_path, network):
-    heads = ("pooled", "cross")
-    module = PairMatcher(network, vectors=4, width=8, heads=heads)
+    sizes = {"width": 8, "heads": ("pooled", "cross")} if network == "hgnn" else {}
+    module = PairMatcher(network, vectors=4, **sizes)
     trained = fitted(data_path, tmp_path, 1, module=module, vectors=4)
     loaded = load_matcher(tmp_path / "last.ckpt")
     assert trained.known is not None
@@ -257,6 +257,22 @@ def test_checkpoints_that_are_not_whole_are_refused(tmp_path):
     (tmp_path / "half.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(ValueError, match="cut short, damaged"):
         load_matcher(tmp_path / "half.ckpt")
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    found = {"state_dict": layer.state_dict(), "pytorch-lightning_version": L.__version__}
+    for name, content in {"other": found, "tensor": torch.ones(3), "module": layer}.items():
+        torch.save(content, tmp_path / f"{name}.ckpt")
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt is none of a PairMatcher"):
+            load_matcher(tmp_path / f"{name}.ckpt")
+
+
+def test_what_tgce_does_not_heed_is_named(recwarn):
+    PairMatcher("tgce", levels=2, vectors=4, heads=["shared"])
+    assert not [w for w in recwarn if "TGCE" in str(w.message)]
+    with pytest.warns(UserWarning, match="TGCE does not heed width=8, rounds=2"):
+        PairMatcher("tgce", levels=2, vectors=4, width=8, rounds=2)
 
 
 def test_wrong_arguments_are_named(data_path):

@@ -64,6 +64,7 @@ def test_a_table_without_rows_and_columns_in_another_order(tmp_path):
         ("panelist_id,device,url\n", "line 1: no column 'timestamp'"),
         (HEADER + "a,mobile,1,http://x.y\na,mobile,1\n", "line 3: expected 4 fields, got 3"),
         (HEADER + '"a,mobile\n' + "x" * 140_000, "line 3: field larger than"),
+        (HEADER + ",mobile,1,http://x.y\n", "line 2: panelist_id: expected whose visit it is"),
         (HEADER + "a,phone,1,http://x.y\n", "line 2: device: expected one of .*got 'phone'"),
         (HEADER + "a,mobile,nan,http://x.y\n", "line 2: timestamp: .*got 'nan'"),
         (HEADER + "a,mobile,inf,http://x.y\n", "line 2: timestamp: .*got 'inf'"),
