@@ -7,7 +7,9 @@ and test. In each part the 18 nearest by TF-IDF of each device are candidates. M
 on the true candidates and three false ones for each, and score all candidates of the test users,
 where true pairs that are no candidates are missed. False ones are drawn anew each epoch; of "hard
 pairs" half are those that the matcher finds most alike. The threshold is the one with the highest
-F1 on the validation users. A batch encodes each device once; "each pair encoded" copies both
+F1 on the validation users. Of 10,000 devices 10.9 % of the test candidates are true, where in the
+cup 6 % are. The vocabulary and the vectors of tokens are made of all logs, the test users' too;
+no label is looked at for them. A batch encodes each device once; "each pair encoded" copies both
 devices for each of their pairs, as the code of TGCE does. Taghibakhshi et al., DaWaK 2023
 (arXiv:2304.03215) claim that HGNN trains six times faster than TGCE at an F1 that is one point
 lower, and with cross-attention gains five points over TGCE.

@@ -125,3 +125,53 @@ def attention(head: CrossAttention, devices: Devices, pair: tuple[int, int]) -> 
     x, y = (devices.nodes[d] for d in pair)
     scores = head.keys(x) @ head.keys(y).T
     return Attention(scores.softmax(1), torch.sigmoid(head.filter(x))[:, 0])
+
+
+@dataclass(frozen=True)
+class AttendedPages:
+    """A page of one device, and one of another device that it attends to.
+
+    Attributes:
+        page, other: their names.
+        weight: how much of the page's attention the other has, from 0 to 1.
+        filter: how much the page counts in the score, from 0 to 1.
+    """
+
+    page: str
+    other: str
+    weight: float
+    filter: float
+
+
+def attended_pages(
+    head: CrossAttention, devices: Devices, pair: tuple[int, int], logs: Logs, k: int = 10
+) -> list[AttendedPages]:
+    """What pages of the first device attend to most in the second, by weight times filter.
+
+    Each page comes once, with the one that has most of its attention.
+
+    Args:
+        head: "cross", of the matcher's `heads`.
+        devices: encoded by this matcher.
+        pair: their numbers; the other way round it is the second device that attends.
+        logs: of the devices, for names: those of the pages, as far as their prefixes go.
+        k: largest number of results.
+
+    Raises:
+        ValueError: as `attention`, or these are not the logs of the devices.
+    """
+    found = attention(head, devices, pair)
+    pages = [logs.page[d].unique() for d in pair]  # nodes are a device's pages, by number
+    if tuple(map(len, pages)) != found.weights.shape:
+        raise ValueError(
+            f"logs: expected those of the devices, with {tuple(found.weights.shape)} pages, got "
+            f"{tuple(map(len, pages))}"
+        )
+    weight, other = found.weights.max(1)
+    level = logs.pages.prefixes.shape[1] - 1
+    best = []
+    for i in (weight * found.filter).topk(min(k, len(weight))).indices.tolist():
+        ends = int(pages[0][i]), int(pages[1][other[i]])
+        names = (_page_name(logs, page, level) for page in ends)
+        best.append(AttendedPages(*names, float(weight[i]), float(found.filter[i])))
+    return best

@@ -7,7 +7,7 @@ from small_logs import drawn_logs, two_devices
 
 from graphnets.cross_attend import cross_attend
 from graphnets.cross_attention import CrossAttention
-from graphnets.matching.explain import attention, kind_name, token_name, why_linked
+from graphnets.matching.explain import attended_pages, attention, kind_name, token_name, why_linked
 from graphnets.matching.heads import cosines
 from graphnets.matching.logs import HOUR, Logs, Pages
 from graphnets.matching.matcher import HGNNMatcher
@@ -93,6 +93,26 @@ def test_attention_is_what_the_head_does():
     torch.testing.assert_close(found.filter, beta[:, 0])
     seen = cross_attend(devices.nodes.ptr, head.keys(drawn), drawn, torch.tensor([[0, 3]]))
     torch.testing.assert_close(found.weights @ y, seen.first[0])
+
+
+def test_attended_pages_are_named_the_most_attended_first():
+    logs = named(two_devices())
+    devices, _ = encoded(logs, width=8, heads=("cross",))
+    head = CrossAttention(8)
+    whole = attention(head, devices, (0, 1))
+    found = attended_pages(head, devices, (0, 1), logs, k=100)
+    counts = [item.weight * item.filter for item in found]
+    assert counts == sorted(counts, reverse=True)
+    assert sorted(item.page for item in found) == ["a.com/x", "a.com/y", "b.com"]
+    of_pages = {item.page: item for item in found}
+    for i, page in enumerate(("a.com/x", "a.com/y", "b.com")):
+        item = of_pages[page]
+        assert item.other == ("a.com/x", "a.com/y")[int(whole.weights[i].argmax())]
+        assert item.weight == pytest.approx(float(whole.weights[i].max()))
+        assert item.filter == pytest.approx(float(whole.filter[i]))
+    assert found[:2] == attended_pages(head, devices, (0, 1), logs, k=2)
+    with pytest.raises(ValueError, match="logs: expected those of the devices"):
+        attended_pages(head, devices, (0, 1), drawn_logs())
 
 
 def test_matchers_without_the_head_are_refused():
