@@ -171,7 +171,8 @@ def attended_pages(
     level = logs.pages.prefixes.shape[1] - 1
     best = []
     for i in (weight * found.filter).topk(min(k, len(weight))).indices.tolist():
-        ends = int(pages[0][i]), int(pages[1][other[i]])
-        names = (_page_name(logs, page, level) for page in ends)
-        best.append(AttendedPages(*names, float(weight[i]), float(found.filter[i])))
+        first, second = (
+            _page_name(logs, int(page), level) for page in (pages[0][i], pages[1][other[i]])
+        )
+        best.append(AttendedPages(first, second, float(weight[i]), float(found.filter[i])))
     return best
