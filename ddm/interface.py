@@ -94,10 +94,11 @@ def interface_room(A: CSRTensor, d: Decomposition) -> np.ndarray:
     `d.outside`, or half of it, can make local matrices indefinite.
     """
     values = A.values.detach().double().cpu().numpy()[d.block_source]
-    on_diagonal = d.block_row == d.block_col
-    signed = np.where(on_diagonal, values, -np.abs(values))
-    excess = np.bincount(d.block_row, weights=signed, minlength=len(d.node))
-    return np.clip(excess, 0.0, d.outside)
+    N = len(d.node)
+    blocks = sp.csr_array((values, d.block_col, d.block_crow), shape=(N, N))
+    diagonal = blocks.diagonal()
+    off = abs(blocks) @ np.ones(N) - np.abs(diagonal)
+    return np.clip(diagonal - off, 0.0, d.outside)
 
 
 def _neumann_gap(A: CSRTensor, d: Decomposition, neumann: CSRTensor) -> Tensor:

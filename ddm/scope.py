@@ -123,12 +123,14 @@ def matrix_kind(
 
 def _two_strongest(row: np.ndarray, size: np.ndarray) -> float:
     """Median share of the two largest entries of rows with five and more; `row` ascends."""
-    order = np.lexsort((-size, row))
-    size = size[order]
     counts = np.bincount(row)
-    starts = np.cumsum(counts) - counts
-    total = np.bincount(row, weights=size)
-    long = counts >= 5
+    long = counts[counts > 0] >= 5
     if not long.any():
         return 0.0
-    return float(np.median((size[starts[long]] + size[starts[long] + 1]) / total[long]))
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    total, largest = np.add.reduceat(size, starts), np.maximum.reduceat(size, starts)
+    at = np.flatnonzero(size == np.repeat(largest, counts[counts > 0]))
+    others = size.copy()
+    others[at[np.flatnonzero(np.diff(row[at], prepend=-1))]] = -1.0  # one of equal ones
+    second = np.maximum.reduceat(others, starts)
+    return float(np.median((largest + second)[long] / total[long]))
