@@ -11,8 +11,9 @@ all visits), for task A, too; no label of a test user is used for them. Scores a
 in OUT, so that a stopped run goes on.
 
 Writes OUT/table.md; OUT/intervals.md, average precision and differences of it, with intervals over
-resampled users; OUT/decisions.json, see `graphnets.matching.tasks.Decision`; OUT/curves.png; and,
-for the last of the methods, OUT/stages.png, which share of the true pairs is left after each stage.
+resampled users; OUT/users.md, how well clusters of candidates agree with users, with intervals;
+OUT/decisions.json, see `graphnets.matching.tasks.Decision`; OUT/curves.png; and, for the last of
+the methods, OUT/stages.png, which share of the true pairs is left after each stage.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -32,7 +33,12 @@ from resumable import machine, markdown_table, write_whole
 from torch import Tensor
 from tqdm import tqdm
 
-from graphnets.matching.bootstrap import Statistic, bootstrap, pair_statistic
+from graphnets.matching.bootstrap import (
+    Statistic,
+    bootstrap,
+    cluster_statistic,
+    pair_statistic,
+)
 from graphnets.matching.evaluation import candidates, linked, stages
 from graphnets.matching.features import PairFeatures
 from graphnets.matching.lightning import PairMatcher, linear_matcher, train
@@ -76,6 +82,7 @@ TITLES: dict[Task, str] = {
     "B1": "weeks on devices of different kinds",
 }
 DRAWS = 1000  # of users, for intervals
+USERS: tuple[Task, ...] = ("A", "B")  # tasks whose pairs make users
 
 Found = dict[tuple[str, int, int], dict[Task, Tensor]]
 """Scores by task, of each method, fold and seed."""
@@ -89,6 +96,7 @@ class Protocol:
         self.logs = load_xdt(path)
         self.fold = user_folds(self.logs.users, FOLDS, 0, self.logs.kinds)
         self.task_logs: dict[Task, Logs] = {task: task_logs(self.logs, task) for task in TASKS}
+        self._near: dict[tuple[Task, int], Tensor] = {}
 
     def of_fold(self, task: Task, fold: int, held_out: bool = True) -> Tensor:
         """The devices of a task whose users are in a fold, or in the others."""
@@ -98,6 +106,14 @@ class Protocol:
     def pairs(self, task: Task, devices: Tensor) -> Tensor:
         """Pairs of some of a task's devices, by their numbers there."""
         return devices[task_pairs(self.task_logs[task].select(devices), task)]
+
+    def near(self, task: Task, fold: int) -> Tensor:
+        """Which of a fold's pairs are candidates, the nearest by TF-IDF, (k,) bool."""
+        if (task, fold) not in self._near:
+            own = self.task_logs[task].select(self.of_fold(task, fold))
+            found = candidates(own, None, task).contain(task_pairs(own, task))
+            self._near[task, fold] = found
+        return self._near[task, fold]
 
     def labels(self, task: Task, pairs: Tensor) -> Tensor:
         """Whether pairs are one user's."""
@@ -327,20 +343,68 @@ def curves(protocol: Protocol, found: Found, task: Task = "B1") -> Figure:
     return plot_precision_recall(scored, title=TITLES[task])
 
 
+class Joined(NamedTuple):
+    """What users a fold's pairs make, by the first seed.
+
+    Attributes:
+        pairs: (k, 2) int64 of the fold's devices.
+        near: (k,) bool, whether they are candidates: nearest by TF-IDF.
+        weights: (k,), above 0 where the other folds' threshold calls them true.
+        clusters: (number of devices,) int64.
+    """
+
+    pairs: Tensor
+    near: Tensor
+    weights: Tensor
+    clusters: Tensor
+
+
+def joined(protocol: Protocol, found: Found, method: str, task: Task, fold: int) -> Joined:
+    """The users that a method finds in a fold."""
+    own = protocol.task_logs[task].select(protocol.of_fold(task, fold))
+    pairs, near = task_pairs(own, task), protocol.near(task, fold)
+    scores = [found[method, f, 0][task] for f in range(FOLDS)]
+    chosen = _of_others(protocol, scores, task, fold)
+    weights = chosen.weights(scores[fold], len(own), len(pairs))
+    return Joined(pairs, near, weights, linked(len(own), pairs, weights, near))
+
+
 def shares_found(protocol: Protocol, found: Found, method: str, task: Task) -> dict[str, float]:
-    """`stages` of a method, mean over the folds; candidates are the nearest by TF-IDF."""
+    """`stages` of a method, mean over the folds."""
     rows = []
     for fold in range(FOLDS):
-        devices = protocol.of_fold(task, fold)
-        own = protocol.task_logs[task].select(devices)
-        pairs = task_pairs(own, task)
-        scores = [found[method, f, 0][task] for f in range(FOLDS)]
-        chosen = _of_others(protocol, scores, task, fold)
-        near = candidates(own, None, task).contain(pairs)
-        weights = chosen.weights(scores[fold], len(own), len(pairs))
-        clusters = linked(len(own), pairs, weights, near)
-        rows.append(stages(same_user(own.users, pairs), near, weights > 0, clusters[pairs]))
+        users = protocol.task_logs[task].users[protocol.of_fold(task, fold)]
+        pairs, near, weights, clusters = joined(protocol, found, method, task, fold)
+        rows.append(stages(same_user(users, pairs), near, weights > 0, clusters[pairs]))
     return {name: sum(row[name] for row in rows) / FOLDS for name in rows[0]}
+
+
+def users_found(protocol: Protocol, found: Found, draws: int) -> list[dict[str, Any]]:
+    """Rows of how well clusters agree with users, over all folds, with 95 % intervals.
+
+    F1 of pairs that share a cluster, and of B-cubed; beside them the mean recall of the candidates,
+    which alone have a say.
+    """
+    rows = []
+    for method in dict.fromkeys(key[0] for key in found):
+        row: dict[str, Any] = {"method": method}
+        for task in USERS:
+            users = protocol.task_logs[task].users
+            clusters, recalls = torch.empty_like(users), []
+            for fold in range(FOLDS):
+                devices = protocol.of_fold(task, fold)
+                one = joined(protocol, found, method, task, fold)
+                clusters[devices] = one.clusters + fold * len(users)
+                recalls.append(float(one.near[same_user(users[devices], one.pairs)].float().mean()))
+            statistic = cluster_statistic(clusters, users)
+            means = statistic(torch.ones(len(users), dtype=torch.float64))
+            drawn = bootstrap(statistic, users, torch.Generator().manual_seed(0), draws)
+            row[f"{task} candidate recall"] = f"{sum(recalls) / FOLDS:.3f}"
+            for title, name in (("pair F1", "pair_f1"), ("B-cubed F1", "b_cubed_f1")):
+                low, high, _ = drawn[name]
+                row[f"{task} {title}"] = f"{means[name]:.3f} ({low:.3f} to {high:.3f})"
+        rows.append(row)
+    return rows
 
 
 def run(
@@ -355,6 +419,8 @@ def run(
     write_whole(out / "table.md", markdown_table(list(rows[0]), rows, machine()))
     within = intervals(protocol, found, draws)
     write_whole(out / "intervals.md", markdown_table(list(within[0]), within, machine()))
+    users = users_found(protocol, found, draws)
+    write_whole(out / "users.md", markdown_table(list(users[0]), users, machine()))
     curves(protocol, found).savefig(out / "curves.png", dpi=120)
     last = list(dict.fromkeys(key[0] for key in found))[-1]
     plot_stages(shares_found(protocol, found, last, "B1")).savefig(out / "stages.png", dpi=120)

@@ -1,6 +1,7 @@
 """The tables of matching, in short."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,13 @@ import matching_scale  # noqa: E402
 import matching_synthetic  # noqa: E402
 import matching_xdt  # noqa: E402
 from small_logs import write_xdt  # noqa: E402
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a table in Markdown."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[0], row)) for row in cells[2:]]
 
 
 def test_matchers_on_logs_by_folds(tmp_path):
@@ -34,6 +42,13 @@ def test_matchers_on_logs_by_folds(tmp_path):
     lines = (tmp_path / "out" / "intervals.md").read_text().splitlines()
     names = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
     assert names[2:] == [*methods, "neighbours and linear - linear"]
+    users = table_of(tmp_path / "out" / "users.md")
+    assert [row["method"] for row in users] == list(methods)
+    for row in users:
+        for name in ("A pair F1", "A B-cubed F1", "B pair F1", "B B-cubed F1"):
+            mean, low, high = map(float, re.findall(r"[\d.]+", row[name]))
+            assert 0 <= low <= mean <= high <= 1
+    assert float(users[-1]["B pair F1"].split()[0]) > 0.3  # far above that of one user for all
     for picture in ("curves.png", "stages.png"):
         assert (tmp_path / "out" / picture).stat().st_size > 1000
     again = matching_xdt.run(data, methods, 1, 2, tmp_path / "out", draws=20)
