@@ -140,7 +140,7 @@ def __getattr__(name: str) -> Any:
     Raises:
         ImportError: a package of the extra is missing.
     """
-    if name not in _HOME and find_spec(f"ddm.{name}") is None:
+    if name not in _HOME and not (name.isidentifier() and find_spec(f"ddm.{name}")):
         raise AttributeError(f"module 'ddm' has no attribute {name!r}")
     try:
         module = importlib.import_module(f"ddm.{_HOME.get(name, name)}")

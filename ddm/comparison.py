@@ -78,7 +78,7 @@ def compare(
         A: (n, n) SciPy sparse matrix, the path of a file of one (see `ddm.from_matrix`), CSRTensor
             (from any device; all runs on the CPU, in float64 or complex128), or
             `ddm.Problem`, which brings the arrays below.
-        b: (n,) right-hand side; None takes the problem's, or normal numbers.
+        b: (n,) right-hand side; None takes the problem's, or normal numbers where that is zero.
         methods: short names (`ddm.methods.METHODS`): "ras", "oras" (Robin weight 0.5), "oras_tuned"
             (`ddm.best_classical`), "as", "soras", "geneo", "mggnn", "amg", "direct"; or a mapping
             from names to short names, to `ddm.classical.Classical`, or to functions of a

@@ -67,14 +67,15 @@ def finetune(
 
     The start is the network's method or the classical one that it corrects, whichever is faster.
     The best of what is measured on the way is kept, so that the result is never slower than the
-    start; ctrl-C ends early and keeps it, too. Where it diverges all the same, two-level RAS takes
-    its place if that is faster. Where the start solves at once, as with one subdomain, it is the
-    result.
+    start; ctrl-C ends early and keeps it, too. Where it diverges all the same, two-level RAS, or
+    the symmetric method with the Robin weight 1, takes its place if that is faster. Where the start
+    solves at once, as with one subdomain, it is the result.
 
     Args:
         A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
         net: a network, or the name of one that ships. None takes one that has seen such matrices.
-            Where there is none, or the given one has not, the start is the classical method.
+            Where there is none, or the given one has not, the start is the classical method with
+            its Robin weight and options.
         seconds: of optimisation, measuring included.
         steps: at most so many; None leaves it to `seconds`.
         lr: largest learning rate of Adam; half a cosine over the time.
@@ -97,7 +98,8 @@ def finetune(
     setup, net, unseen = _ready(A, net, options)
     _check_definite(setup)
     if unseen:
-        said = f"the network is not used: {unseen}; fine-tuning starts from the classical method"
+        said = f"the network's values are not used: {unseen}; fine-tuning starts from the method "
+        said += "that it would have corrected"
         warnings.warn(said, LearnedRefusedWarning, stacklevel=2)
     run = _Run(setup, net, seed, learned=not unseen)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
@@ -195,9 +197,12 @@ class _Run:
     @torch.no_grad()
     def _start(self, learned: bool) -> list[Tensor]:
         """The network's values, or zeros, the classical method, if these are faster."""
+        count = len(self.setup.decomposition.node) // self.setup.decomposition.block_size
+        zeros = [torch.zeros(count, device=self.setup.A.device) for _ in range(2)]
+        if not learned:
+            return zeros
         values = [x.detach().clone() for x in self.net.raw(self.setup.inputs)]
-        zeros = [torch.zeros_like(x) for x in values]
-        return min((values, zeros), key=self._rate) if learned else zeros
+        return min((values, zeros), key=self._rate)
 
     @torch.no_grad()
     def _rate(self, raw: list[Tensor]) -> float:

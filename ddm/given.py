@@ -15,7 +15,8 @@ from ddm.problems.problem import Elements, Problem
 from sparsetorch import CSRTensor
 
 SUMS = 1e-8
-"""Element matrices sum to A up to so much of its largest entry: files hold fewer digits."""
+"""Element matrices sum to A up to so much of its largest entry: files hold fewer digits. Or up to
+100 times the rounding of the types that both come in, where that is more."""
 
 
 def check_not_beside(**given: object) -> None:
@@ -69,7 +70,16 @@ def as_problem(
     problem = from_matrix(
         A, b, coordinates=coords, block_size=block_size, near_nullspace=near_nullspace
     )
-    return problem if elements is None else replace(problem, elements=counted(elements, problem.A))
+    if elements is None:
+        return problem
+    check_sum(elements, problem.A, max(rounding(A), rounding(elements.matrices)))
+    return replace(problem, elements=elements)
+
+
+def rounding(given: Any) -> float:
+    """The relative rounding of what a user gives: 0 for whole numbers and for files."""
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    return float(np.finfo(given.dtype).eps) if kind in ("f", "c") else 0.0
 
 
 def with_load(problem: Problem) -> Problem:
@@ -79,23 +89,25 @@ def with_load(problem: Problem) -> Problem:
     return with_right_hand_side(problem, np.random.default_rng(0).standard_normal(len(problem.b)))
 
 
-def counted(elements: Elements, A: sp.csr_array) -> Elements:
-    """A user's element matrices, their couplings counted.
+def check_sum(elements: Elements, A: sp.csr_array, relative: float) -> None:
+    """Refuse element matrices that do not sum to A (n, n).
+
+    Args:
+        relative: the coarsest rounding of both, see `rounding`.
 
     Raises:
-        TypeError, ValueError: see `check_elements`; they do not sum to A (n, n).
+        TypeError, ValueError: see `check_elements`; they do not.
     """
     check_elements(elements.dofs, elements.matrices, A.shape[0])
     summed = elements.assemble(A.shape[0])
     difference, size = abs(summed - A), abs(A.data).max()
-    if difference.nnz and not difference.data.max() <= SUMS * size:
+    if difference.nnz and not difference.data.max() <= max(SUMS, 100 * relative) * size:
         worst = sp.coo_array(difference)
         at = worst.data.argmax()
         raise ValueError(
             f"elements: expected matrices that sum to A, got a difference of {worst.data[at]:.3g} "
             f"in entry ({worst.row[at]}, {worst.col[at]}), where A's largest is {size:.3g}"
         )
-    return replace(elements, couplings=summed.nnz)
 
 
 def with_right_hand_side(problem: Problem, b: Any) -> Problem:

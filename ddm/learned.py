@@ -19,6 +19,7 @@ one costs.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,7 +49,8 @@ class InterfaceNet(nn.Module):
     for a new network.
 
     Raises:
-        ValueError: a size below 1, or a weight that is not positive.
+        TypeError, ValueError: a size that is no whole number or too small, or a weight that is not
+            positive.
     """
 
     def __init__(
@@ -63,9 +65,16 @@ class InterfaceNet(nn.Module):
         coordinates: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("width", width), ("layers", layers), ("unknowns", unknowns)):
-            check_count(name, value, "of them")
-        if not 0 < theta < float("inf"):
+        for name, value, unit, least in (
+            ("width", width, "feature", 1),
+            ("layers", layers, "layer", 1),
+            ("hops", hops, "hop", 0),
+            ("overlap", overlap, "layer", 1),
+            ("smoothing", smoothing, "Jacobi steps", 0),
+            ("unknowns", unknowns, "unknown", 1),
+        ):
+            check_count(name, value, unit, least)
+        if not (isinstance(theta, int | float) and 0 < theta < math.inf):
             raise ValueError(f"theta: expected a positive Robin weight, got {theta}")
         self.config = {
             "width": width,

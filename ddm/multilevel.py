@@ -69,13 +69,15 @@ def recursive(
     if near_nullspace is None:
         near_nullspace = np.ones((P.shape[0], 1))
     near_nullspace = modes_of(near_nullspace, P.shape[0])
+    if np.iscomplexobj(near_nullspace) and not P.dtype.is_complex:
+        raise TypeError("near_nullspace: complex, but P is real; give real vectors")
     fine = torch.from_numpy(near_nullspace).to(P.device, P.dtype)
 
     def make(A0: CSRTensor, null: Tensor | None = None) -> CoarseMethod:
         size = A0.shape[0]
         if size <= direct_up_to:
             return CoarseSolver(A0, null=null)
-        vectors = represented(P.detach(), fine).cpu().numpy()
+        vectors = modes_of(represented(P.detach(), fine).cpu().numpy(), size)
         host = A0.detach().to("cpu").to_scipy()
         owner = partition(host, max(2, round(size / subdomain)))
         d = decompose(host, owner, overlap)

@@ -24,7 +24,7 @@ from ddm.pieces import (
 from ddm.positions import check_positions
 from sparsetorch import Pattern
 
-METHODS = ("auto", "lloyd", "metis", "rcb")
+METHODS = ("auto", *PARTITIONERS, "rcb")
 
 LARGE = 50_000
 """Nodes from which on METIS takes a fifth of a set-up and more: bisection of coordinates pays."""

@@ -11,10 +11,14 @@ def check_positions(coordinates: Any, n: int) -> np.ndarray:
     """Positions of n unknowns, (n, d) in float64.
 
     Raises:
+        TypeError: not real numbers.
         ValueError: another shape, or values that are not finite.
     """
-    array = np.asarray(coordinates, dtype=np.float64)
-    if array.ndim != 2 or len(array) != n or not np.isfinite(array).all():
+    array = np.asarray(coordinates)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"coordinates: expected real numbers, got {array.dtype}")
+    array = array.astype(np.float64)
+    if array.ndim != 2 or len(array) != n or not array.shape[1] or not np.isfinite(array).all():
         raise ValueError(
             f"coordinates: expected finite values of shape ({n}, d), got shape {array.shape}"
         )
@@ -25,7 +29,7 @@ def positions_of(coordinates: Any, n: int) -> np.ndarray | None:
     """Coordinates (n, d) in float64, or None; without a column that is constant, as z in a plane.
 
     Raises:
-        ValueError: see `check_positions`; the same for all unknowns.
+        TypeError, ValueError: see `check_positions`; the same for all unknowns.
     """
     if coordinates is None:
         return None

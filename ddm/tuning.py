@@ -84,12 +84,12 @@ class Tuned:
         return found.x if isinstance(b, Tensor) else found.x.numpy()
 
     def _tensor(self, b: Tensor) -> Tensor:
-        """The same in the range of A; what else does not fit, the solve refuses."""
-        null = self._bench.problem.nullspace
-        if null is None or b.ndim == 0 or len(b) != len(null):
+        """The same in the range of A; what does not fit, the solve refuses."""
+        null, A = self._bench.null, self._bench.matrix
+        fits = b.dtype == A.dtype and b.device == A.device and b.ndim in (1, 2)
+        if null is None or not fits or len(b) != A.shape[0]:
             return b
-        left = torch.from_numpy(null).to(b.dtype)
-        return b - left @ (left.mH @ b)
+        return null.project(b[:, None])[:, 0] if b.ndim == 1 else null.project(b)
 
     def _right_hand_side(self, b: Any) -> Tensor:
         problem = self._bench.problem
@@ -172,7 +172,7 @@ def tune(
         A: (n, n) SciPy sparse matrix, the path of a file of one (see `ddm.from_matrix`), CSRTensor
             (from any device; all runs on the CPU, in float64 or complex128), or
             `ddm.Problem`.
-        b: (n,) right-hand side; None takes the problem's, or normal numbers.
+        b: (n,) right-hand side; None takes the problem's, or normal numbers where that is zero.
         coords: (n, d) positions of the unknowns.
         budget_s: seconds.
         rtol: relative residual.

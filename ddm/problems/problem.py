@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,12 +19,15 @@ class Elements:
     Attributes:
         dofs: (m, k) int64 unknowns of each element, -1 where a boundary condition eliminated one.
         matrices: (m, k, k), rows and columns numbered like `dofs`; those of -1 are to be skipped.
-        couplings: entries that `assemble` stores for all elements, if they have been counted.
     """
 
     dofs: np.ndarray
     matrices: np.ndarray
-    couplings: int | None = None
+
+    @cached_property
+    def couplings(self) -> int:
+        """Entries that the sum of all matrices stores; `assemble` notes them."""
+        return self.assemble(int(self.dofs.max(initial=-1)) + 1).nnz
 
     def assemble(self, n: int, chosen: np.ndarray | None = None) -> sp.csr_array:
         """Sum of all matrices, or of the chosen elements', as an (n, n) CSR array.
@@ -41,7 +45,10 @@ class Elements:
         if (small < 0).any():
             kept = (row >= 0) & (col >= 0)
             row, col, data = row[kept], col[kept], data[kept]
-        return sp.csr_array(sp.coo_array((data, (row, col)), shape=(n, n)))
+        found = sp.csr_array(sp.coo_array((data, (row, col)), shape=(n, n)))
+        if chosen is None:
+            self.__dict__["couplings"] = found.nnz
+        return found
 
 
 @dataclass(frozen=True)

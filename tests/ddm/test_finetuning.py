@@ -236,7 +236,7 @@ def test_indefinite_matrices_are_refused(share):
 
 def test_a_network_that_has_not_seen_such_matrices_is_not_used():
     A = laplacian(20)  # without coordinates
-    said = "the network is not used: .* no coordinates are given; fine-tuning starts from the class"
+    said = "the network's values are not used: .* no coordinates are given; fine-tuning starts"
     with pytest.warns(LearnedRefusedWarning, match=said):
         found = finetune(A, "diffusion_2d", steps=0, seconds=60, subdomain=40)
     start = set_up(

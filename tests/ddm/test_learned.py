@@ -208,8 +208,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width: expected at least 1 of them, got 0"),
-        ({"unknowns": 0}, "unknowns: expected at least 1 of them, got 0"),
+        ({"width": 0}, "width: expected at least 1 feature, got 0"),
+        ({"unknowns": 0}, "unknowns: expected at least 1 unknown, got 0"),
+        ({"smoothing": -1}, "smoothing: expected at least 0 Jacobi steps, got -1"),
+        ({"theta": None}, "theta: expected a positive Robin weight, got None"),
         ({"theta": -1.0}, "theta: expected a positive Robin weight, got -1"),
     ],
 )

@@ -114,6 +114,15 @@ def test_what_else_stands_in_for_the_coarse_solve_says_whether_it_is_symmetric()
         assert method.coarse.method.null is None  # type: ignore
 
 
+def test_a_third_level_in_single_precision():
+    single, vectors = MATRIX.to(torch.float32), P.to(torch.float32)
+    deep = recursive(vectors, direct_up_to=10, subdomain=8)
+    b = random_matrix(D.n, 1)[:, 0].float()
+    method = Schwarz(single, D, P=vectors, coarse=deep)
+    assert isinstance(method.coarse.method, Repeated)
+    assert fgmres(single, b, preconditioner=method, rtol=1e-5).converged
+
+
 @pytest.mark.parametrize("direct_up_to", [5, 1000])
 @pytest.mark.parametrize("name", ["diffusion", "elasticity"])
 def test_a_third_level_of_a_singular_matrix(name, direct_up_to):
@@ -152,3 +161,5 @@ def test_arguments_out_of_range_are_refused():
         recursive(P, np.ones(D.n))
     with pytest.raises(ValueError, match=r"form: expected one of .*, got 'foo'"):
         recursive(P, form="foo")  # type: ignore
+    with pytest.raises(TypeError, match="near_nullspace: complex, but P is real"):
+        recursive(P, np.ones((D.n, 1)) * 1j)

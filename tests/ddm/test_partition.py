@@ -99,7 +99,7 @@ def test_more_subdomains_than_unknowns_are_refused(n_parts):
 
 
 def test_another_method_is_refused():
-    message = r"method: expected one of \('auto', 'lloyd', 'metis', 'rcb'\), got 'k"
+    message = r"method: expected one of \('auto', 'metis', 'lloyd', 'rcb'\), got 'k"
     with pytest.raises(ValueError, match=message):
         partition(laplacian(5), 2, method="kmeans")
 
@@ -167,6 +167,7 @@ def test_a_node_lies_where_its_first_unknown_does():
         (np.zeros((8, 2)), r"coordinates: expected finite values of shape \(9, d\), got .*8, 2"),
         (np.full((9, 2), np.nan), "coordinates: expected finite values of shape"),
         (np.zeros(9), "coordinates: expected finite values of shape"),
+        (np.zeros((9, 0)), "coordinates: expected finite values of shape"),
     ],
 )
 def test_bad_coordinates_are_refused(coordinates, message):

@@ -24,6 +24,7 @@ def test_modules_need_no_import_of_their_own():
 def test_other_names_are_missing_attributes():
     with pytest.raises(AttributeError, match="module 'ddm' has no attribute 'nothing'"):
         _ = ddm.nothing
+    assert not hasattr(ddm, "partition.partition")
 
 
 def test_a_missing_extra_is_named(monkeypatch):

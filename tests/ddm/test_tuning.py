@@ -159,6 +159,8 @@ def test_later_right_hand_sides_are_brought_into_the_range_too():
     np.testing.assert_allclose(tuned.solve(torch.from_numpy(b)).numpy(), x)
     both = tuned.solve(torch.from_numpy(np.stack([b, 2 * b], 1)))
     np.testing.assert_allclose(both.numpy(), np.stack([x, 2 * x], 1), atol=1e-3)
+    with pytest.raises(ValueError, match="b"):
+        tuned.solve(torch.ones(3, dtype=torch.float64))
     with pytest.raises(ValueError, match="rtol: expected a number between 0 and 1, got 2"):
         tuned.solve(b, rtol=2)
 
