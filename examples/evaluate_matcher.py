@@ -1,7 +1,7 @@
 """Apply a trained matcher to logs of people that it was not trained on, and say how well it does.
 
     python examples/evaluate_matcher.py --data xdt.npz --checkpoint matcher.ckpt --out metrics.json
-        [--pairs auto|all|candidates] [--pictures FOLDER]
+        [--pairs auto|all|candidates] [--min-visits 20] [--pictures FOLDER]
 
 Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
 devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from graphnets.matching.evaluation import MOST, Scored, evaluate
+from graphnets.matching.evaluation import ALL_PAIRS_UP_TO, Which, evaluate
 from graphnets.matching.lightning import load_matcher
 from graphnets.matching.plot import plot_stages
 from graphnets.matching.xdt import load_xdt
@@ -38,16 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pairs",
         default="auto",
-        choices=get_args(Scored),
+        choices=get_args(Which),
         help="which to score; candidates: true pairs that are none are missed in every metric;\n"
-        f"auto, the default: all pairs, if a task has at most {MOST:,}; the file says which",
+        f"auto, the default: all pairs, if a task has at most {ALL_PAIRS_UP_TO:,}, which is said",
     )
+    parser.add_argument("--min-visits", type=int, default=20, help="of a week, for tasks B and B1")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to write")
     options = parser.parse_args(arguments)
     if not options.out.absolute().parent.is_dir():
         parser.error(f"--out: there is no folder {options.out.absolute().parent}")
     module, logs = load_matcher(options.checkpoint), load_xdt(options.data)
-    found = evaluate(module, logs, scored=options.pairs)
+    found = evaluate(module, logs, options.min_visits, options.pairs)
     text = json.dumps(found, indent=1)
     partial = options.out.with_name(options.out.name + ".partial")
     partial.write_text(text + "\n")

@@ -26,8 +26,8 @@ from sparsetorch_kernels import as_given
 
 SMALLEST = 16  # rows of the smallest bucket
 AT_ONCE = 1 << 24
-"""Scores of a bucket at once: enough to keep a GPU busy, and 64 MiB in float32, a few times that
-with what is made of them. A single pair may have more."""
+"""Numbers of a bucket at once, scores or padded rows: enough to keep a GPU busy, and 64 MiB in
+float32, some ten times that with what is made of them. A single pair may have more."""
 
 
 class Attended(NamedTuple):
@@ -49,7 +49,8 @@ def cross_attend(ptr: Tensor, keys: Tensor, features: Tensor, pairs: Tensor) -> 
 
     Returns:
         Features attended to, for the rows of each pair's first and second members. Derivatives with
-        respect to keys and features, first ones only on the CPU.
+        respect to keys and features by autograd, first ones only on the CPU; not by torch.func,
+        which knows no checkpoints.
 
     Raises:
         ValueError: shapes do not fit, a member does not exist or has no row.
@@ -159,7 +160,7 @@ def _by_buckets(
     totals: list[int] = lengths.sum(0).tolist()
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     places: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for size, some in _buckets(lengths):
+    for size, some in _buckets(lengths, keys.shape[1] + features.shape[1]):
         rows, present = [], []
         for side in range(2):
             offset = torch.arange(size[side], device=ptr.device)
@@ -181,15 +182,16 @@ def _by_buckets(
     return first, second
 
 
-def _buckets(lengths: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+def _buckets(lengths: Tensor, width: int) -> Iterator[tuple[list[int], Tensor]]:
     """Pairs whose members have about as many rows (k, 2): powers of two for both, and which pairs.
 
-    A bucket whose scores are more than `AT_ONCE` is split.
+    A bucket whose scores, or whose padded rows of this width, are more than `AT_ONCE` is split.
     """
     sizes = SMALLEST * 2 ** (lengths.double() / SMALLEST).log2().ceil().clamp(min=0).long()
     for size in sizes.unique(dim=0):
         bucket = (sizes == size).all(1).nonzero()[:, 0]
-        for some in bucket.split(max(1, AT_ONCE // int(size.prod()))):
+        numbers = max(int(size.prod()), int(size.sum()) * width)
+        for some in bucket.split(max(1, AT_ONCE // numbers)):
             yield size.tolist(), some
 
 

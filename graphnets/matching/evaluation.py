@@ -36,12 +36,12 @@ from graphnets.matching.tfidf import TfIdf
 from graphnets.matching.vocabulary import Vocabulary
 
 NEAREST = 18  # candidates of a device, of each source; as in the protocol of CIKM Cup 2016
-MOST = 2_000_000  # pairs, of 2,000 devices: where there are more, candidates alone are scored
-Scored = Literal["auto", "all", "candidates"]
+ALL_PAIRS_UP_TO = 2_000_000  # of 2,000 devices: where there are more, candidates alone are scored
+Which = Literal["auto", "all", "candidates"]
 
 
 def evaluate(
-    module: PairMatcher, logs: Logs, min_visits: int = 20, scored: Scored = "auto"
+    module: PairMatcher, logs: Logs, min_visits: int = 20, scored: Which = "auto"
 ) -> dict[str, Any]:
     """Metrics of the tasks of `graphnets.matching.tasks`; nothing is trained.
 
@@ -52,7 +52,7 @@ def evaluate(
         logs: of people whose devices are known, `users`.
         min_visits: of a week.
         scored: "all" pairs, as published tables have it, or "candidates" alone: true pairs that are
-            none are then missed in every metric; "auto" scores all pairs up to `MOST`.
+            none are then missed in every metric; "auto" scores all pairs up to `ALL_PAIRS_UP_TO`.
 
     Returns:
         For each task the numbers of devices, pairs and true pairs, what was "scored" ("all" or
@@ -60,9 +60,9 @@ def evaluate(
         checkpoint's decision calls true ("f1"), and the best F1 with a threshold chosen on these
         very pairs ("f1_optimistic"); "candidates": the same of candidate pairs alone, where true
         pairs that are no candidates are missed; "pairs_per_second", which counts everything from
-        the logs to the scores; and, if the checkpoint decides, "stages", see `stages`, and "users",
-        what `linked` makes of the pairs. Of a task without a true pair only "devices", and "note",
-        which says so.
+        the logs to the scores but the search for candidates; and, if the checkpoint decides,
+        "stages", see `stages`, and "users", what `linked` makes of the pairs. Of a task without a
+        true pair only "devices", and "note", which says so.
 
     Raises:
         ValueError: no user has two devices, `scored` is none of these, or the logs' prefixes have
@@ -72,8 +72,8 @@ def evaluate(
         UserWarning: the matcher was trained on some of these devices; there are far fewer or more
             of them than its decisions were fitted to.
     """
-    if scored not in get_args(Scored):
-        raise ValueError(f"scored: expected one of {get_args(Scored)}, got {scored!r}")
+    if scored not in get_args(Which):
+        raise ValueError(f"scored: expected one of {get_args(Which)}, got {scored!r}")
     module.check_levels(logs.pages.prefixes.shape[1])
     module.eval()
     seen = module.trained_on(logs)
@@ -89,7 +89,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Scoring:
+class TaskScores:
     """A task's pairs with their scores.
 
     Attributes:
@@ -100,7 +100,7 @@ class Scoring:
         scores: (k,) float32.
         near: (k,) bool, whether they are candidates.
         scored: "all" or "candidates".
-        seconds: from the logs to the scores.
+        seconds: from the logs to the scores, without the search for candidates.
     """
 
     logs: Logs
@@ -134,7 +134,7 @@ class Scoring:
 
 
 def _task(
-    module: PairMatcher, logs: Logs, task: Task, min_visits: int, scored: Scored
+    module: PairMatcher, logs: Logs, task: Task, min_visits: int, scored: Which
 ) -> dict[str, Any]:
     own = task_logs(logs, task, min_visits)
     if not len(task_positives(own, task)):
@@ -149,7 +149,7 @@ def _task(
             stacklevel=3,
         )
     known = task_vocabulary(logs, task, min_visits, module.frequencies)
-    task_scores = scoring(module, own, task, known, scored)
+    task_scores = score_task(module, own, task, known, scored)
     labels, near = same_user(own.users, task_scores.pairs), task_scores.near
     found = {
         "devices": len(own),
@@ -171,22 +171,23 @@ def _task(
     return found
 
 
-def scoring(
-    module: PairMatcher, logs: Logs, task: Task, known: Vocabulary, scored: Scored
-) -> Scoring:
+def score_task(
+    module: PairMatcher, logs: Logs, task: Task, known: Vocabulary, scored: Which
+) -> TaskScores:
     """The scores of a task's devices `logs`, by the log-odds of both matchers, if it has two."""
+    n_pairs, positives = task_pair_count(logs, task), len(task_positives(logs, task))
+    if scored == "auto":
+        scored = "all" if n_pairs <= ALL_PAIRS_UP_TO else "candidates"
     started = time.perf_counter()
-    n_pairs = task_pair_count(logs, task)
-    few = scored == "candidates" or (scored == "auto" and n_pairs > MOST)
     devices = encode_devices(module.matcher, logs, known, module.token_vectors(known))
-    found = candidates(logs, devices, task) if few else None
-    pairs = task_pairs(logs, task) if found is None else found.pairs
-    scores = score_pairs(module.matcher, devices, pairs) + module.linear_scores(logs, pairs, task)
     seconds = time.perf_counter() - started
-    found = found if found is not None else candidates(logs, devices, task)
-    near, positives = found.contain(pairs), len(task_positives(logs, task))
-    kept = "candidates" if few else "all"
-    return Scoring(logs, n_pairs, positives, pairs, scores, near, kept, seconds)
+    near = candidates(logs, devices, task)
+    pairs = task_pairs(logs, task) if scored == "all" else near.pairs
+    started = time.perf_counter()
+    scores = score_pairs(module.matcher, devices, pairs) + module.linear_scores(logs, pairs, task)
+    seconds += time.perf_counter() - started
+    chosen = near.contain(pairs)
+    return TaskScores(logs, n_pairs, positives, pairs, scores, chosen, scored, seconds)
 
 
 def linked(n_devices: int, pairs: Tensor, weights: Tensor, near: Tensor) -> Tensor:

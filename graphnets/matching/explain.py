@@ -158,8 +158,12 @@ def attended_pages(
         k: largest number of results.
 
     Raises:
-        ValueError: as `attention`, or these are not the logs of the devices.
+        ValueError: as `attention`, or these are not the logs of the devices; k is below 1.
     """
+    if k < 1:
+        raise ValueError(f"k: expected at least 1 result, got {k}")
+    if len(logs) != len(devices):
+        raise ValueError(f"logs: expected those of {len(devices)} devices, got {len(logs)}")
     found = attention(head, devices, pair)
     pages = [logs.page[d].unique() for d in pair]  # nodes are a device's pages, by number
     if tuple(map(len, pages)) != found.weights.shape:

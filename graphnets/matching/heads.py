@@ -13,7 +13,7 @@ from graphnets.mggnn import mlp
 from graphnets.ragged import blocks
 
 SURROUNDINGS = 6  # numbers that `surroundings` returns
-PAIRS = 1 << 16  # scored at once
+PAIRS_AT_ONCE = 1 << 16  # scored
 LOOKUPS = 1 << 20  # tokens looked up at once in those of other devices
 
 
@@ -27,8 +27,8 @@ class SharedTokens(nn.Module):
 
     Neighbours are sought among all devices that are scored together, so that with more devices at
     hand, labelled or not, a pair's score differs. With `rounds` all cosines of n devices are in
-    memory, about `BYTES` n^2 bytes for two rounds: 0.2 GB for 2,000 devices, 1 GB for 5,000, 4 GB
-    for 10,000; and they take as long as all pairs, however few are scored.
+    memory, about `BYTES_A_PAIR` n^2 bytes for two rounds: 0.2 GB for 2,000 devices, 1 GB for 5,000,
+    4 GB for 10,000; and they take as long as all pairs, however few are scored.
 
     Args:
         heads: of the weights.
@@ -37,7 +37,7 @@ class SharedTokens(nn.Module):
     """
 
     RHYTHM = 7  # numbers that `rhythm_features` returns
-    BYTES = 40  # for each pair of devices, either way round, with two rounds
+    BYTES_A_PAIR = 40  # for each pair of devices, either way round, with two rounds
     LARGEST = 10_000  # devices: all their cosines are in memory
 
     def __init__(self, heads: int, rounds: int = 0, hidden: int = 32) -> None:
@@ -59,7 +59,7 @@ class SharedTokens(nn.Module):
         around = self._places(devices, pairs, found) if self.rounds else []
         scored = [
             self._log_odds(devices, some, cosine, around)
-            for some, cosine in zip(pairs.split(PAIRS), found.split(PAIRS))
+            for some, cosine in zip(pairs.split(PAIRS_AT_ONCE), found.split(PAIRS_AT_ONCE))
         ]
         return torch.cat(scored)
 
@@ -87,16 +87,17 @@ class SharedTokens(nn.Module):
         """The mean cosines of all devices, (n, n); those of `pairs` (k, 2) are known (k, heads)."""
         n = len(devices)
         if n > self.LARGEST:
+            gigabytes = self.BYTES_A_PAIR * n**2 / 1e9
             raise ValueError(
-                f"devices: all cosines of {n} would take {self.BYTES * n**2 / 1e9:.2g} GB; score "
-                f"at most {self.LARGEST} devices together, or train a matcher with rounds=0, which "
-                "looks at the pairs alone"
+                f"devices: all cosines of {n} would take {gigabytes:.2g} GB; score at most "
+                f"{self.LARGEST} devices together, or train a matcher with rounds=0, which looks "
+                "at the pairs alone"
             )
         upper = torch.ones(n, n, dtype=torch.bool, device=pairs.device).triu(1)
         if len(pairs) == n * (n - 1) // 2 and torch.equal(upper.nonzero(), pairs):
             mean = known.mean(1)
         else:
-            rows = blocks(torch.full((n,), n), PAIRS)
+            rows = blocks(torch.full((n,), n), PAIRS_AT_ONCE)
             mean = mean_cosines(
                 devices, (_pairs_of_rows(some.to(pairs.device), n) for some in rows)
             )

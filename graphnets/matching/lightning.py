@@ -28,7 +28,8 @@ from graphnets.matching.training.lightning import LogsDataModule, MatchingData
 from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
 from sparsetorch.resumable.checkpoints import check_checkpoint
 
-PAIRS = 1 << 18  # whose features are held at once
+PAIRS_AT_ONCE = 1 << 18  # whose features are held
+KEPT = {"matching", "state_dict", "hyper_parameters"}  # in a matcher's checkpoint, among others
 
 
 class PairMatcher(L.LightningModule):
@@ -165,13 +166,19 @@ class PairMatcher(L.LightningModule):
     def validation_step(self, logs: Logs, batch_idx: int) -> None:
         """All tasks on the validation users' devices: average precision, and how to decide."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        own_data = isinstance(data, LogsDataModule)
         for task in TASKS:
-            own = task_logs(logs, task)
+            own = data.validation_logs(task) if own_data else task_logs(logs, task)
             pairs = task_pairs(own, task)
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
+                warnings.warn(
+                    f"validation: task {task} has no true and false pairs among {len(own)} "
+                    "devices, so that the checkpoint will not know how to decide it",
+                    stacklevel=2,
+                )
                 continue
-            known = data.known_of(task) if isinstance(data, LogsDataModule) else self.known
+            known = data.known_of(task) if own_data else self.known
             scores = self._scores_of_all(own, pairs, known, task)
             shift = not (self.matcher.transductive or self.linear)
             self.decisions[task] = Decision.fit(scores, labels, len(own), shift)
@@ -211,7 +218,15 @@ class PairMatcher(L.LightningModule):
         Theirs differ: by what BatchNorm saw in a process's last step, and on a GPU by rounding. All
         of them score, so that none waits for longer than their group's timeout.
         """
-        return self.trainer.strategy.broadcast(self.scores(logs, pairs, known, task))
+        found: Tensor | ValueError
+        try:
+            found = self.scores(logs, pairs, known, task)
+        except ValueError as error:  # raised by all at once, so that none waits for the others
+            found = error
+        found = self.trainer.strategy.broadcast(found)
+        if isinstance(found, ValueError):
+            raise found
+        return found
 
     def linear_scores(self, logs: Logs, pairs: Tensor, task: Task) -> Tensor:
         """Log-odds of the task's linear matcher, (k,), block by block; zeros if there is none."""
@@ -219,7 +234,9 @@ class PairMatcher(L.LightningModule):
             return torch.zeros(len(pairs))
         features, linear = PairFeatures(logs), self._linear(task)
         with torch.no_grad():
-            return torch.cat([linear(features(some)).float() for some in pairs.split(PAIRS)])
+            return torch.cat(
+                [linear(features(some)).float() for some in pairs.split(PAIRS_AT_ONCE)]
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a warm-up and half a cosine over the trainer's steps."""
@@ -298,19 +315,17 @@ def load_matcher(path: str | Path) -> PairMatcher:
         ValueError: it is cut short, damaged, or another one.
     """
     check_checkpoint(path)
-    if Path(path).is_file() and not _is_of_matcher(Path(path)):
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint: {path} is none of a PairMatcher, or has objects in it that are not read"
+        ) from error
+    if not (isinstance(kept, dict) and kept.keys() >= KEPT):
         raise ValueError(
             f"checkpoint: {path} is none of a PairMatcher; examples/train_matcher.py writes such"
         )
     return PairMatcher.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-
-
-def _is_of_matcher(path: Path) -> bool:
-    try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        return False
-    return isinstance(kept, dict) and {"matching", "state_dict", "hyper_parameters"} <= kept.keys()
 
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:

@@ -52,15 +52,19 @@ class LogisticMatcher(nn.Module):
         """Take back what `get_extra_state` gave, wherever it was loaded to.
 
         Raises:
-            ValueError: it is of a matcher of other features or terms.
+            ValueError: it is of a matcher of other features or terms, or something is missing.
         """
-        for name, own in self.get_extra_state().items():
-            if state[name].shape != own.shape:
+        own = self.get_extra_state()
+        if state.keys() != own.keys():
+            raise ValueError(f"state: expected {sorted(own)}, got {sorted(state)}")
+        for name, values in state.items():
+            if values.shape != own[name].shape:
                 raise ValueError(
-                    f"state: expected {name} of shape {tuple(own.shape)}, got "
-                    f"{tuple(state[name].shape)}; load it into a matcher of the same arguments"
+                    f"state: expected {name} of shape {tuple(own[name].shape)}, got "
+                    f"{tuple(values.shape)}; load it into a matcher of the same arguments"
                 )
-            setattr(self, name, state[name].cpu())
+        for name, values in state.items():
+            setattr(self, name, values.to("cpu", torch.float64, copy=True))
 
     def fit(self, features: Tensor, labels: Tensor) -> Self:
         """Find the weights; they do not depend on the order of the pairs.

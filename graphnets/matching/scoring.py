@@ -12,6 +12,7 @@ from graphnets.matching.logs import Logs
 from graphnets.matching.matcher import HGNNMatcher
 from graphnets.matching.pairs import check_numbers
 from graphnets.matching.tgce_matcher import TGCEMatcher
+from graphnets.matching.vectors import check_finite
 from graphnets.matching.vocabulary import Vocabulary
 from graphnets.ragged import blocks
 
@@ -46,6 +47,7 @@ def encode_devices(
     """
     if not len(logs):
         raise ValueError("logs: expected at least one device, got none")
+    check_finite(vectors)  # here, not for each block and step of training
     encoded = []
     for block in blocks(logs.page.lengths, visits):
         encoded.append(matcher(logs.select(block), known, vectors))

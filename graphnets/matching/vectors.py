@@ -15,7 +15,7 @@ from graphnets.ragged import Ragged
 def check_vectors(vectors: Tensor | None, known: Vocabulary, width: int) -> None:
     """Raise ValueError unless `vectors` are what a matcher takes that was made for this width.
 
-    Finite float32 of shape (n_tokens, width), or None where width is 0.
+    Float32 of shape (n_tokens, width), or None where width is 0.
     """
     if not width:
         if vectors is not None:
@@ -36,7 +36,11 @@ def check_vectors(vectors: Tensor | None, known: Vocabulary, width: int) -> None
             f"of the width that the matcher was made for, got {vectors.dtype} of shape "
             f"{tuple(vectors.shape)}"
         )
-    if not bool(vectors.isfinite().all()):
+
+
+def check_finite(vectors: Tensor | None) -> None:
+    """Raise ValueError if a vector has NaN or infinity."""
+    if vectors is not None and not bool(vectors.isfinite().all()):
         token = int((~vectors.isfinite()).any(1).nonzero()[0])
         raise ValueError(f"vectors: that of token {token} has NaN or infinity")
 

@@ -78,7 +78,9 @@ def test_buckets_are_split_and_keep_no_scores(monkeypatch, at_once):
     plain = module._padded
 
     def padded(keys, features, rows, present):
-        shapes.append((len(rows[0]), rows[0].shape[1] * rows[1].shape[1]))
+        v, w = rows[0].shape[1], rows[1].shape[1]
+        width = keys.shape[1] + features.shape[1]
+        shapes.append((len(rows[0]), max(v * w, (v + w) * width)))
         return plain(keys, features, rows, present)
 
     monkeypatch.setattr(module, "_padded", padded)
@@ -86,7 +88,7 @@ def test_buckets_are_split_and_keep_no_scores(monkeypatch, at_once):
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         split = module._by_buckets(*arguments)
     assert sum(count for count, _ in shapes) == len(arguments[-1])
-    assert all(count == 1 or count * scores <= at_once for count, scores in shapes)
+    assert all(count == 1 or count * numbers <= at_once for count, numbers in shapes)
     assert max(count for count, _ in shapes) == (1 if at_once == 1 else 5)
     assert all(x.ndim < 3 for x in kept)
     torch.testing.assert_close(split, whole, rtol=1e-13, atol=1e-13)

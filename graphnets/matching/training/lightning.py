@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from graphnets.matching.candidates import Candidates, hard_pairs
 from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.splits import user_folds
-from graphnets.matching.tasks import Task, task_vocabulary
+from graphnets.matching.tasks import Task, task_logs, task_vocabulary
 from graphnets.matching.training.episodes import Episode, PairEpisodes, WindowEpisodes
 from graphnets.matching.vectors import token_vectors
 from graphnets.matching.vocabulary import Vocabulary, vocabulary
@@ -24,7 +24,7 @@ from graphnets.matching.xdt import load_xdt
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
 
-MOST = 0.5  # of all visits, that training should know the pages of
+LEAST_KNOWN = 0.5  # of all visits, that training should know the pages of
 Score = Callable[[Logs, Tensor], Tensor]  # log-odds (k,) of pairs (k, 2) of the logs' devices
 
 
@@ -168,7 +168,7 @@ class LogsDataModule(MatchingData):
 
     def __init__(
         self,
-        path: str,
+        path: str | Path,
         folds: int = 5,
         fold: int | None = 0,
         validation: int | None = None,
@@ -191,6 +191,7 @@ class LogsDataModule(MatchingData):
             raise ValueError(
                 f"validation: fold {fold} is left out for a test, which nothing may be chosen by"
             )
+        path = str(path)  # a checkpoint with a Path in it would not be read
         self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
@@ -225,18 +226,23 @@ class LogsDataModule(MatchingData):
     def _check_weeks(self, visits: int) -> None:
         """Tokens are those of weeks with so many visits: warn if that is not most of them."""
         everything, least = len(self.counted.time), self.hparams["min_visits"]
-        if visits < MOST * everything:
+        if visits < LEAST_KNOWN * everything:
             warnings.warn(
                 f"min_visits: only {visits} of {everything} visits are in weeks of at least "
                 f"{least} visits, and training knows no other pages; take a smaller number",
                 stacklevel=3,
             )
 
+    def validation_logs(self, task: Task) -> Logs:
+        """The devices that a task is validated on."""
+        return task_logs(self.validation, task, self.hparams["min_visits"])
+
     def known_of(self, task: Task) -> Vocabulary:
         """The vocabulary to validate a task with."""
+        least = self.hparams["min_visits"]
         if not self.hparams["transductive"]:
-            return task_vocabulary(self.validation, task, known=self.known.frequencies())
-        return task_vocabulary(self.counted, task) if task == "A" else self.known
+            return task_vocabulary(self.validation, task, least, self.known.frequencies())
+        return task_vocabulary(self.counted, task, least) if task == "A" else self.known
 
     def val_dataloader(self) -> DataLoader[Logs] | list[Any]:
         """The validation users' logs, in one piece."""

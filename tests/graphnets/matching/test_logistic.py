@@ -111,3 +111,15 @@ def test_wrong_input_is_refused():
     bad[5, 1] = torch.nan
     with pytest.raises(ValueError, match="got nan as feature 1 of pair 5"):
         LogisticMatcher(3)(bad)
+
+
+def test_a_state_is_taken_whole_and_in_double_precision():
+    one, other = LogisticMatcher(2), LogisticMatcher(2)
+    single = {name: values.float() for name, values in one.get_extra_state().items()}
+    other.set_extra_state(single)
+    assert other(torch.zeros(3, 2)).dtype == torch.float64
+    other.load_state_dict(one.state_dict())
+    assert other.weight is not one.weight
+    del single["scale"]
+    with pytest.raises(ValueError, match=r"state: expected \['mean', 'scale', 'weight'\], got"):
+        other.set_extra_state(single)

@@ -114,7 +114,7 @@ def test_candidates_alone_are_scored_where_asked(few):
 
 def test_too_many_pairs_are_not_scored(monkeypatch):
     logs = drawn_logs()
-    monkeypatch.setattr(evaluation, "MOST", 50)
+    monkeypatch.setattr(evaluation, "ALL_PAIRS_UP_TO", 50)
     monkeypatch.setattr(evaluation, "task_pairs", None)
     found = evaluate(matcher(), logs, min_visits=10)
     assert [found[task]["scored"] for task in TASKS] == ["candidates"] * 3
@@ -152,7 +152,7 @@ def test_only_candidates_link_devices():
 def test_devices_of_one_person_become_one_user():
     logs = light_logs()
     module = matcher(())
-    scores = evaluation.scoring(module, logs, "A", task_vocabulary(logs, "A"), "all").scores
+    scores = evaluation.score_task(module, logs, "A", task_vocabulary(logs, "A"), "all").scores
     labels = same_user(logs.users, task_pairs(logs, "A"))
     module.decisions["A"] = Decision.fit(scores, labels, len(logs), shift=False)
     found = evaluate(module, logs)["A"]
@@ -163,7 +163,7 @@ def test_devices_of_one_person_become_one_user():
 
 
 def test_the_linear_matcher_has_a_say(monkeypatch):
-    monkeypatch.setattr(matching, "PAIRS", 50)  # several blocks
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 50)  # several blocks
     logs, module = drawn_logs(), matcher((), linear=True)
     labels = same_user(logs.users, task_pairs(logs, "A"))
     features = PairFeatures(logs)(task_pairs(logs, "A"))

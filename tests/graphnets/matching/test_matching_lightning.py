@@ -308,9 +308,9 @@ def test_each_task_is_validated_with_a_vocabulary_of_its_own(data_path, monkeypa
         seen[task] = known
         return torch.rand(len(pairs))
 
-    options: dict[str, Any] = SMALL | {"min_visits": 60}  # of about fifty visits a week
+    options: dict[str, Any] = SMALL | {"min_visits": 53}  # of about fifty visits a week
     data = LogsDataModule(data_path, fold=0, validation=1, transductive=transductive, **options)
-    with pytest.warns(UserWarning, match="min_visits: only .* visits are in weeks of at least 60"):
+    with pytest.warns(UserWarning, match="min_visits: only .* visits are in weeks of at least 53"):
         data.setup("fit")
     monkeypatch.setattr(PairMatcher, "scores", recorded)
     module = PairMatcher(width=0)
@@ -318,11 +318,13 @@ def test_each_task_is_validated_with_a_vocabulary_of_its_own(data_path, monkeypa
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
     ).validate(module, data, verbose=False)
     whole = load_xdt(data_path) if transductive else data.validation
-    assert torch.equal(seen["A"].here, task_vocabulary(whole, "A").here)
+    assert torch.equal(seen["A"].here, task_vocabulary(whole, "A", 53).here)
     if transductive:
         assert seen["B"] is data.known
     else:
-        assert torch.equal(seen["B"].here, task_vocabulary(whole, "B").here)
+        assert torch.equal(
+            seen["B"].here, task_vocabulary(whole, "B", 53, data.known.frequencies()).here
+        )
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_pairs_are_looked_up_and_scored_block_by_block(monkeypatch, which):
     monkeypatch.setattr(heads, "matches", recorded("looked up", heads.matches))
     monkeypatch.setattr(heads, "surroundings", recorded("scored", heads.surroundings))
     monkeypatch.setattr(heads, "LOOKUPS", 200)
-    monkeypatch.setattr(heads, "PAIRS", 40)
+    monkeypatch.setattr(heads, "PAIRS_AT_ONCE", 40)
     assert torch.equal(score_pairs(matcher, devices, pairs), expected)
     assert sum(sizes["looked up"]) == len(all_pairs(18)) + (0 if which == "all pairs" else 2)
     assert max(sizes["looked up"]) < 20
