@@ -53,9 +53,9 @@ def partition(
         A: (n, n) SciPy CSR array, real or complex.
         n_parts: number of parts wanted.
         method: "metis"; "lloyd"; "rcb", recursive bisection of the coordinates, which takes a sixth
-            of METIS's time and, in a trial, left overlapping subdomains 2 % larger; or "auto", which
-            is "rcb" for 50,000 nodes and more with coordinates, unless it leaves many parts in
-            pieces, and else "metis".
+            of METIS's time and, in a trial, left overlapping subdomains 2 % larger; or "auto",
+            which is "rcb" for 50,000 nodes and more with coordinates, unless it leaves many parts
+            in pieces, and else "metis".
         seed: of METIS and Lloyd.
         block_size: unknowns at a node, numbered node by node; nodes are not split.
         coordinates: (n, d) positions of the unknowns, of which the first of each node counts.
