@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddm.coarse import constants, nicolaides, nowhere_zero, smooth, with_linear
-from ddm.interface import robin, robin_between
+from ddm.interface import robin
 from ddm.partition import decompose
 from ddm.problems.problem import Problem
 from ddm.schwarz import Levels, Schwarz
@@ -25,7 +25,7 @@ class Classical:
     Attributes:
         theta: Robin weight; 1 is RAS.
         between: whether local matrices are `theta A_i + (1 - theta) N_i`, with the Neumann matrices
-            N_i, see `robin_between`; else the weight is on the diagonal, see `robin`.
+            N_i, see `ddm.exterior`; else the weight is on the diagonal, see `robin`.
         overlap: layers.
         subdomain: unknowns that a subdomain owns; None is the workbench's number.
         vectors: of the coarse space: "near_nullspace", or "linear", these and coordinates.
@@ -53,8 +53,7 @@ class Classical:
         P = bench.prolongation(size, self.overlap, self.vectors, self.smoothing)
         interface = None
         if self.theta != 1 and self.between:
-            neumann = bench.neumann(size, self.overlap)
-            interface = robin_between(bench.matrix, parts, neumann, self.theta)
+            interface = (self.theta - 1) * bench.exterior(size, self.overlap)
         elif self.theta != 1:
             interface = robin(parts, self.theta, bench.matrix.dtype)
         return Schwarz(

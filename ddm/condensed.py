@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from ddm.partition import Decomposition
@@ -44,18 +45,19 @@ class Condensed:
     def of(cls, A: CSRTensor, d: Decomposition) -> Self:
         """Of a matrix, on the CPU, and its decomposition."""
         size = d.block_size
-        row, col = A.pattern.row.numpy().astype(np.int64), A.pattern.col.numpy()
-        values = A.values.double()
         first = slice(None, None, size)
         if size == 1:
-            matrix, norms = CSRTensor(A.pattern, values), values.abs().numpy()
+            matrix = A.to(torch.float64)
+            norms = matrix.values.abs().numpy()
         else:
-            n = d.n // size
-            nodes = torch.from_numpy(row // size), torch.from_numpy(col // size)
-            same = torch.from_numpy(row % size == col % size)
-            traces = CSRTensor.from_coo(*nodes, values * same / size, (n, n))
-            squares = CSRTensor.from_coo(*nodes, values.square() / size, (n, n))
-            matrix, norms = traces, squares.values.sqrt().numpy()
+            blocks = sp.bsr_array(A.to(torch.float64).to_scipy(), blocksize=(size, size))
+            blocks.sort_indices()
+            traces = np.trace(blocks.data, axis1=1, axis2=2) / size
+            norms = np.sqrt((blocks.data**2).sum(axis=(1, 2)) / size)
+            shape = (d.n // size, d.n // size)
+            matrix = CSRTensor.from_scipy(
+                sp.csr_array((traces, blocks.indices, blocks.indptr), shape=shape)
+            )
         return cls(
             matrix=matrix,
             norms=norms,

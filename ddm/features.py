@@ -69,7 +69,7 @@ def schwarz_graph(
     Args:
         A: (n, n), with a symmetric pattern and a positive diagonal.
         decomposition: of the same matrix.
-        exterior: values at `decomposition.interface`, from `ddm.interface.exterior`.
+        exterior: values at `decomposition.interface`, from `ddm.exterior.exterior`.
         smoothing: Jacobi steps that the coarse space will have.
         columns: of the coarse space, a subdomain on average.
         dtype: of the features.

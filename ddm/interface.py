@@ -56,51 +56,6 @@ def robin_between(
     return -(1 - theta) * _neumann_gap(A, decomposition, neumann).to(A.device)
 
 
-def exterior(
-    A: CSRTensor, decomposition: Decomposition, neumann: CSRTensor | None = None
-) -> Tensor:
-    """What lies outside adds these values to local matrices, (len(decomposition.interface),).
-
-    E_i = A_i - N_i, so that `N_i + theta E_i` is the local matrix of a Robin condition, and
-    `N_i + S E_i S` that of one with a weight for each unknown, S diagonal with the square roots of
-    the weights. With positive weights that is positive semidefinite where N_i and E_i are, as sums
-    of element matrices; definite where E_i is on the unknowns it touches, as for scalar equations.
-    In elasticity an exterior that holds a subdomain by a single node could leave a rotation, which
-    has not been seen.
-
-    Args:
-        A: (n, n), real.
-        decomposition: of A.
-        neumann: (N, N), from `ddm.coarse.assembled_neumann`; None takes the diagonal matrix of
-            `interface_room`, which for an M-matrix is that of the algebraic Neumann matrices.
-
-    Raises:
-        ValueError: the Neumann matrices differ from those of A away from the ring.
-    """
-    if neumann is not None:
-        return _neumann_gap(A, decomposition, neumann).to(A.device)
-    d = decomposition
-    row, col = d.block_row[d.interface], d.block_col[d.interface]
-    room = interface_room(A, d)
-    return torch.from_numpy((row == col) * room[row]).to(A.device, A.dtype)
-
-
-def interface_room(A: CSRTensor, d: Decomposition) -> np.ndarray:
-    """How much of each local diagonal entry interface values may take, (N,).
-
-    The smaller of `d.outside`, what the Neumann condition takes, and the amount by which the row of
-    the local matrix is diagonally dominant, at least 0. For an M-matrix with nonnegative row sums
-    the two agree. Where couplings are positive (obtuse triangles) the second is smaller, and taking
-    `d.outside`, or half of it, can make local matrices indefinite.
-    """
-    values = A.values.detach().double().cpu().numpy()[d.block_source]
-    N = len(d.node)
-    blocks = sp.csr_array((values, d.block_col, d.block_crow), shape=(N, N))
-    diagonal = blocks.diagonal()
-    off = abs(blocks) @ np.ones(N) - np.abs(diagonal)
-    return np.clip(diagonal - off, 0.0, d.outside)
-
-
 def _neumann_gap(A: CSRTensor, d: Decomposition, neumann: CSRTensor) -> Tensor:
     """`A_i - N_i` at the entries of `d.interface`; raises like `robin_between`."""
     d.check_pattern(A.pattern)

@@ -9,7 +9,7 @@ overlapping subdomain i, it gives two numbers:
     phi_ip = 1 / m_p + c_ip                the partition of unity that makes the coarse space,
                                            sum_i phi_ip = 1 away from Dirichlet boundaries,
 
-with the Neumann matrix N_i, E_i = A_i - N_i (`ddm.interface.exterior`), and m_p subdomains at p.
+with the Neumann matrix N_i, E_i = A_i - N_i (`ddm.exterior.exterior`), and m_p subdomains at p.
 Local matrices are positive definite whatever the network says. The coarse space `phi B`, with near-
 null vectors B, is smoothed by Jacobi steps after that, which keep B in its span and damp what the
 network adds in high modes, as at jumps of the coefficients. An iteration costs what the classical

@@ -58,12 +58,12 @@ def node_graph(A: sp.csr_array, block_size: int = 1) -> sp.csr_array:
     """
     n = A.shape[0] // block_size
     if block_size > 1:
-        row = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)) // block_size
-        places = (row, A.indices // block_size)
-        graph = sp.csr_array(sp.coo_array((np.ones(A.nnz), places), shape=(n, n)))
+        blocks = sp.bsr_array(A, blocksize=(block_size, block_size))
+        ones = np.ones(len(blocks.indices))
+        graph = sp.csr_array((ones, blocks.indices, blocks.indptr), shape=(n, n))
     else:
         graph = sp.csr_array((np.ones(A.nnz), A.indices, A.indptr), shape=A.shape, copy=True)
-        graph.sum_duplicates()
+    graph.sum_duplicates()
     mirrored = sp.csr_array(graph.T)
     if not _same_pattern(graph, mirrored):
         graph = sp.csr_array(graph + mirrored)

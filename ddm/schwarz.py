@@ -23,6 +23,7 @@ SORAS; Tang, Nabben, Vuik and Erlangga (2009), J. Sci. Comput. 39, for the names
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -126,7 +127,9 @@ class Schwarz(ScipyOperator):
             if A.dtype.is_complex and not P.dtype.is_complex:
                 self.P = P = P.to(A.dtype)
             null = None if self.null is None else self.null.coarse(P)
-            self.coarse = CoarseSolver(P.H @ (A @ P), coarse, null)
+            # Kept, since making it moves all entries, which takes longer than a product with it.
+            self._restriction = P.H
+            self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
         if P is not None and levels == "symmetric":
             self.damping = self._damping(damping, values)
 
@@ -158,8 +161,8 @@ class Schwarz(ScipyOperator):
         """Coarse correction `Q r = P A0^-1 P^H r`, or `Q^T r`: (n, k) -> (n, k)."""
         assert self.P is not None
         if transpose:
-            return self.P.conj() @ self.coarse.solve(self.P.T @ r, True)
-        return self.P @ self.coarse.solve(self.P.H @ r)
+            return self.P.conj() @ self.coarse.solve(self._restriction.conj() @ r, True)
+        return self.P @ self.coarse.solve(self._restriction @ r)
 
     def apply(self, r: Tensor) -> Tensor:
         """`M r` for r of shape (n,) or (n, k).
@@ -196,7 +199,7 @@ class Schwarz(ScipyOperator):
             return self._fine(r, transpose)
         if self.levels == "additive":
             return self._fine(r, transpose) + self._correct(r, transpose)
-        A = self.A.T if transpose else self.A
+        A = self._transposed() if transpose else self.A
         if self.levels == "balanced":
             c = self._correct(r, transpose)
             z = self._fine(r - A @ c, transpose)
@@ -206,6 +209,14 @@ class Schwarz(ScipyOperator):
         for sweep in others:
             z = z + sweep(r - A @ z)
         return z
+
+    def _transposed(self) -> CSRTensor:
+        """A^T, kept as P's transpose is unless gradients are to reach A."""
+        return self.A.T if self.A.requires_grad else self._kept_transpose
+
+    @cached_property
+    def _kept_transpose(self) -> CSRTensor:
+        return self.A.T
 
     def _sweeps(self, transpose: bool) -> list[Sweep]:
         """Approximate solves in turn, each for what the ones before it have left."""

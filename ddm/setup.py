@@ -12,13 +12,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import assembled_neumann, constants, modes_of, nowhere_zero, with_linear
+from ddm.coarse import constants, modes_of, nowhere_zero, with_linear
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
-from ddm.coarse.smoothing import OMEGA, jacobi_scaled
+from ddm.coarse.smoothing import jacobi_step
 from ddm.counts import check_count
+from ddm.exterior import exterior
 from ddm.features import SchwarzGraph, schwarz_graph
 from ddm.given import check_not_beside
-from ddm.interface import exterior
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.matrix_properties import is_z_matrix
@@ -37,9 +37,9 @@ class Setup:
         decomposition: its overlapping subdomains.
         unity: (n, columns) prolongation with the plain partition of unity.
         unity_node: (nnz of unity,) local node of each of its entries.
-        smoother: `omega D^-1 A`; a step of smoothing is `P - smoother @ P`.
+        smoother: `I - omega D^-1 A`, a step of smoothing.
         smoothing: number of such steps.
-        exterior: (len(decomposition.interface),) see `ddm.interface.exterior`.
+        exterior: (len(decomposition.interface),) see `ddm.exterior`.
         local: layout of the local matrices.
         symmetric: whether methods are symmetric ones, for CG: SORAS with both levels balanced
             instead of ORAS with the coarse level after the fine one.
@@ -64,7 +64,7 @@ class Setup:
 
     def _smoothed(self, P: CSRTensor) -> CSRTensor:
         for _ in range(self.smoothing):
-            P = P - self.smoother @ P
+            P = self.smoother @ P
         return P
 
     @cached_property
@@ -207,15 +207,11 @@ def set_up(
     if linear and coordinates is not None:
         B = with_linear(B, coordinates, block_size)
     unity, column_subdomain = _unity(d, nowhere_zero(B, d))
-    neumann = None
-    if elements is not None and not is_z_matrix(matrix):
-        neumann = assembled_neumann(d, elements.dofs, elements.matrices)
-    smoother = matrix * 0.0  # of matrices with zeros on the diagonal there is no other
-    if smoothing:
-        smoother = jacobi_scaled(matrix, block_size) * OMEGA
+    # Matrices with zeros on the diagonal have no Jacobi step: with smoothing=0 nothing asks for it.
+    smoother = jacobi_step(matrix, block_size) if smoothing else matrix
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
     places = find_local(d.first, d.node, column_subdomain[cols], rows) // d.block_size
-    outside = exterior(matrix, d, neumann)
+    outside = exterior(matrix, d, None if is_z_matrix(matrix) else elements)
     return Setup(
         matrix.to(dtype),
         d,

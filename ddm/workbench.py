@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.coarse import (
@@ -21,6 +22,8 @@ from ddm.coarse import (
     with_linear,
 )
 from ddm.definite import is_definite
+from ddm.exterior import exterior
+from ddm.interface import robin_between
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace
 from ddm.partition import METHODS, Decomposition, decompose, partition
@@ -123,6 +126,21 @@ class Workbench:
             return assembled_neumann(parts, elements.dofs, elements.matrices)
 
         return self.shelf.keep(("neumann", subdomain, overlap), make)
+
+    def exterior(self, subdomain: int, overlap: int) -> Tensor:
+        """What the Neumann matrices lack at `decomposition.interface`, see `ddm.exterior`.
+
+        Raises:
+            ValueError: there are neither elements nor an M-matrix.
+        """
+
+        def make() -> Tensor:
+            parts, elements = self.decomposition(subdomain, overlap), self.problem.elements
+            if elements is not None:
+                return exterior(self.matrix, parts, elements)
+            return -robin_between(self.matrix, parts, self.neumann(subdomain, overlap), 0.0)
+
+        return self.shelf.keep(("exterior", subdomain, overlap), make)
 
     def prolongation(
         self, subdomain: int, overlap: int, vectors: str = "near_nullspace", smoothing: int = 1

@@ -32,15 +32,28 @@ def smooth(
 
     The prolongation smoother of smoothed aggregation (Vanek, Mandel, Brezina 1996, equation 7).
     """
-    scaled = jacobi_scaled(A, block_size)
-    if omega is None:
-        omega = 4 / (3 * _spectral_radius(scaled))
+    if not steps:
+        return P
+    step = jacobi_step(A, block_size, omega)
     for _ in range(steps):
-        P = P - (scaled @ P) * omega
+        P = step @ P
     return P
 
 
-def jacobi_scaled(A: CSRTensor, block_size: int = 1) -> CSRTensor:
+def jacobi_step(A: CSRTensor, block_size: int = 1, omega: float | None = OMEGA) -> CSRTensor:
+    """`I - omega D^-1 A`, whose product with P is a step of `smooth`; raises like that.
+
+    One product for a step: a difference would have to find the union of two patterns as well.
+    """
+    scaled = _scaled(A, block_size)
+    if omega is None:
+        omega = 4 / (3 * _spectral_radius(scaled))
+    _, at = scaled.pattern.diagonal  # all of it: where an entry lacks, A cannot be scaled
+    ones = scaled.values.new_ones(len(at))
+    return scaled.with_values((-omega * scaled.values).index_add(-1, at, ones))
+
+
+def _scaled(A: CSRTensor, block_size: int) -> CSRTensor:
     """`D^-1 A` with the diagonal D of A, or its diagonal blocks; raises like `smooth`."""
     if block_size > 1:
         return _inverse_blocks(A, block_size) @ A

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ddm.coarse import partition_of_unity, smooth
-from ddm.interface import interface_room, robin
+from ddm.exterior import interface_room
+from ddm.interface import robin
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose
 from ddm.published.grids import Grid

@@ -9,8 +9,8 @@ import torch
 from small_problems import laplacian, small_setup
 
 from ddm.coarse import partition_of_unity, smooth
+from ddm.exterior import exterior
 from ddm.features import N_FEATURES, SchwarzGraph, schwarz_graph
-from ddm.interface import exterior
 from ddm.partition import decompose, partition
 from ddm.problems import random_problem
 from ddm.setup import set_up

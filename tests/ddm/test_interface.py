@@ -12,7 +12,7 @@ from small_problems import laplacian, random_matrix
 
 import ddm
 from ddm.coarse import algebraic_neumann, assembled_neumann, nicolaides, partition_of_unity
-from ddm.interface import exterior, interface_room, robin, robin_between, schur
+from ddm.interface import robin, robin_between, schur
 from ddm.partition import decompose, partition
 from ddm.rates import best_theta, iterations_to_reduce
 from ddm.schwarz import Schwarz
@@ -213,43 +213,6 @@ def test_rounding_is_not_taken_for_a_difference_away_from_the_ring():
     N = assembled_neumann(d, problem.elements.dofs, problem.elements.matrices)
     interface = robin_between(CSRTensor.from_scipy(problem.A), d, N, 0.5)
     assert interface.abs().max() > 0
-
-
-def test_interface_room_keeps_rows_dominant():
-    """Never more than what couples outside; with positive couplings, less."""
-    A = laplacian(12)
-    owner = partition(A, 6)
-    d = decompose(A, owner)
-    room = interface_room(CSRTensor.from_scipy(A), d)
-    assert np.allclose(room, d.outside)
-    i, j = (int(node) for node in np.argwhere(np.triu(A.toarray(), 1) < 0)[0])
-    A[i, j] = A[j, i] = 0.8 * A[i, i]  # an obtuse pair of triangles
-    d = decompose(A, owner)
-    room = interface_room(CSRTensor.from_scipy(A), d)
-    assert (room >= 0).all()
-    assert (room <= d.outside).all()
-    assert (room < d.outside).any()
-    for part in range(d.n_subdomains):
-        here = d.subdomain == part
-        local = A.toarray()[np.ix_(d.node[here], d.node[here])]
-        excess = np.diag(local) - (abs(local).sum(1) - np.diag(local))
-        assert (room[here] <= np.maximum(excess, 0) + 1e-12).all()
-
-
-@pytest.mark.parametrize("overlap", [1, 2])
-def test_the_exterior_is_what_the_neumann_matrices_lack(overlap):
-    A = laplacian(12)
-    d = decompose(A, partition(A, 6), overlap)
-    matrix = CSRTensor.from_scipy(A)
-    lumped = exterior(matrix, d)
-    torch.testing.assert_close(exterior(matrix, d, algebraic_neumann(matrix, d)), lumped)
-    torch.testing.assert_close(-0.5 * lumped, robin(d, 0.5))
-    problem = elasticity(6)
-    d = decompose(problem.A, partition(problem.A, 4, block_size=2), overlap, block_size=2)
-    N = assembled_neumann(d, problem.dofs, problem.matrices)
-    matrix = CSRTensor.from_scipy(problem.A)
-    E = exterior(matrix, d, N)
-    torch.testing.assert_close(local_sum(matrix, d, -E), N.to_dense())
 
 
 def test_a_complex_weight_wants_complex_values():

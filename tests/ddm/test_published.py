@@ -10,7 +10,7 @@ import torch
 from dense_schwarz import propagator, restrictions
 from small_problems import delaunay, laplacian, random_matrix
 
-from ddm.interface import interface_room
+from ddm.exterior import interface_room
 from ddm.losses import coarse_energy
 from ddm.partition import decompose, partition
 from ddm.published import Grid, GridDataset, GridRecipe, PublishedSetup, published_graph

@@ -9,7 +9,8 @@ import torch
 from small_problems import delaunay, laplacian, random_matrix, small_setup, unit_square
 
 from ddm.coarse import assembled_neumann, partition_of_unity, smooth
-from ddm.interface import exterior, robin_between
+from ddm.exterior import exterior
+from ddm.interface import robin_between
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.partition import partition
