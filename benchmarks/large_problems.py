@@ -6,11 +6,12 @@
 Poisson's equation, rotated anisotropy in cells whose coefficients jump, and elasticity, on random
 plane domains; each solved from zero until the residual has fallen by 1e-6. Two-level Schwarz
 methods in FGMRES, PyAMG's cycles in CG. "MG-GNN" partitions, sets up, evaluates the network and
-factorizes; "MG-GNN, measured" measures its rate and that of its start as well, as
-`ddm.learned_schwarz` does; where it refuses the network, which the remark tells, the start runs in
-its place. "classical" is what `ddm.best_classical` found to be fastest on a
-problem of the same kind of a hundredth of the size, with other random numbers; the search is not
-counted. Methods take turns, `--repeat` times, and the fastest of each counts.
+factorizes, in single precision; "MG-GNN, measured" measures its rate and that of its start as well,
+as `ddm.learned_schwarz` does; where it refuses the network, which the remark tells, the classical
+method runs in its place. "classical" is what `ddm.best_classical` found to be fastest on a problem
+of the same kind of a hundredth of the size, with other random numbers and subdomains made in the
+same way; the search is not counted. Methods take turns, `--repeat` times, and the fastest of each
+counts.
 
 With `--device cuda` the network, factorizations and solves run on a GPU; partitions, layouts and
 features are still made on the CPU, where PyAMG runs. The classical method, which is searched for on
@@ -101,7 +102,7 @@ def learned(problem: Problem, measured: bool, device: torch.device) -> Result:
     refusal = ""
 
     def make() -> Schwarz:
-        setup, net, unseen = prepared(problem)
+        setup, net, unseen = prepared(problem, factor_dtype=torch.float32)
         if unseen:
             raise ValueError(unseen)
         setup, net = setup.to(device), net.to(device)
@@ -109,7 +110,7 @@ def learned(problem: Problem, measured: bool, device: torch.device) -> Result:
             return setup.learned(net)
         verdict = safeguarded(setup, net)
         nonlocal refusal
-        refusal = "" if verdict.learned else f"network refused, its start runs: {verdict.reason}"
+        refusal = "" if verdict.learned else f"network refused: {verdict.reason}"
         return verdict.method
 
     return in_fgmres(problem, make, device)._replace(remark=refusal)
@@ -145,7 +146,8 @@ def multigrid(problem: Problem, kind: str) -> Result:
 def classical(name: str, problem: Problem, seed: int, size: int) -> tuple[str, Way]:
     """The method that is fastest on a small problem of the same kind, on the CPU."""
     small = PROBLEMS[name](seed + 1, max(size // 100, 150))
-    best = best_classical(Workbench(small, subdomain=128), objective="time", rtol=RTOL).best
+    bench = Workbench(small, subdomain=128, partitioner="rcb")  # as of large problems
+    best = best_classical(bench, objective="time", rtol=RTOL).best
     on = torch.device("cpu")
     return f"classical: {best}", lambda: in_fgmres(problem, lambda: best(Workbench(problem)), on)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ddm.coarse import constants, nicolaides, nowhere_zero, smooth, with_linear
 from ddm.interface import robin
@@ -31,6 +32,8 @@ class Classical:
         vectors: of the coarse space: "near_nullspace", or "linear", these and coordinates.
         smoothing: Jacobi steps on the coarse space.
         form, levels: see `Schwarz`.
+        single: whether local factors are in single precision, which halves what an application
+            reads.
     """
 
     theta: float = 1.0
@@ -41,6 +44,7 @@ class Classical:
     smoothing: int = 1
     form: Form = "restricted"
     levels: Levels = "multiplicative"
+    single: bool = False
 
     def __call__(self, bench: Workbench) -> Schwarz:
         """The method for a problem.
@@ -63,6 +67,7 @@ class Classical:
             P=P,
             form=self.form,
             levels=self.levels,
+            factor_dtype=_single(bench.matrix.dtype) if self.single else None,
             nullspace=bench.problem.nullspace,
         )
 
@@ -71,7 +76,12 @@ class Classical:
         weight += "Neumann matrices, " if self.between and weight else ""
         size = "" if self.subdomain is None else f", {self.subdomain} unknowns a subdomain"
         vectors = ", linear functions" if self.vectors == "linear" else ""
-        return f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"
+        single = ", single precision" if self.single else ""
+        return f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}{single}"
+
+
+def _single(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex64 if dtype.is_complex else torch.float32
 
 
 def complex_ras(
@@ -82,6 +92,7 @@ def complex_ras(
     smoothing: int = 1,
     linear: bool = True,
     local: str = "auto",
+    factor_dtype: torch.dtype | None = None,
 ) -> Schwarz:
     """Two-level RAS on given subdomains, for complex matrices, which `ddm.set_up` does not take.
 
@@ -89,8 +100,10 @@ def complex_ras(
         problem: complex or real.
         owner: (n,) subdomain that owns each unknown.
         overlap, smoothing, linear, local: see `ddm.set_up`.
+        factor_dtype: see `Schwarz`.
 
     Raises:
+        TypeError: another `factor_dtype`.
         ValueError: a local or the coarse matrix is singular.
     """
     size, B = problem.block_size, problem.near_nullspace
@@ -101,4 +114,4 @@ def complex_ras(
     d = decompose(problem.A, owner, overlap, block_size=size)
     P = nicolaides(d, nowhere_zero(B, d)).to(matrix.dtype)
     P = smooth(P, matrix, smoothing, block_size=size)
-    return Schwarz(matrix, d, P=P, local=local)
+    return Schwarz(matrix, d, P=P, local=local, factor_dtype=factor_dtype)

@@ -57,6 +57,7 @@ def neighbours(best: Classical, bench: Workbench) -> Iterator[Classical]:
             yield replace(best, vectors=vectors)
     for smoothing in (0, 1, 2, 3):
         yield replace(best, smoothing=smoothing)
+    yield replace(best, single=not best.single)
     if best.form == "additive":
         return
     for between in (False, True):

@@ -174,8 +174,9 @@ def learned_schwarz(
         owner: (n,) subdomain of each unknown; None is what `ddm.partition.partition` makes.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
-        options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype), instead of
-            the network's; for complex A the first three and local.
+        options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype,
+            factor_dtype), instead of the network's; for complex A the first three, local and
+            factor_dtype.
 
     Raises:
         TypeError, ValueError: arguments that do not fit, see `ddm.from_matrix` and `ddm.set_up`; a

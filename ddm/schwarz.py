@@ -115,7 +115,9 @@ class Schwarz(ScipyOperator):
         self.form, self.levels, self.damping = form, levels, 1.0
         self.transfer = transfer(d, form, A.device)
         values = _local_values(A, d, interface)
-        self.factor_dtype = _factor_dtype(A.dtype, factor_dtype)
+        self.factor_dtype = (
+            A.dtype if factor_dtype is None else check_factor_dtype(A.dtype, factor_dtype)
+        )
         self.local: LocalSolver = (
             local_solver(d, local, A.device) if isinstance(local, str) else local
         )
@@ -273,9 +275,12 @@ def _local_values(A: CSRTensor, d: Decomposition, interface: Tensor | None) -> T
     return values.index_add(0, torch.from_numpy(d.interface).to(A.device), interface)
 
 
-def _factor_dtype(dtype: torch.dtype, asked: torch.dtype | None) -> torch.dtype:
-    if asked is None:
-        return dtype
+def check_factor_dtype(dtype: torch.dtype, asked: torch.dtype) -> torch.dtype:
+    """The dtype that is asked for local factors of a matrix of `dtype`.
+
+    Raises:
+        TypeError: it is neither single nor double precision, or complex where the matrix is not.
+    """
     allowed = (
         (torch.complex64, torch.complex128) if dtype.is_complex else (torch.float32, torch.float64)
     )

@@ -24,7 +24,7 @@ from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.matrix_properties import is_z_matrix
 from ddm.partition import Decomposition, decompose, find_local
 from ddm.problems.problem import Elements, Problem
-from ddm.schwarz import Schwarz
+from ddm.schwarz import Schwarz, check_factor_dtype
 from sparsetorch import CSRTensor
 
 
@@ -43,6 +43,7 @@ class Setup:
         local: layout of the local matrices.
         symmetric: whether methods are symmetric ones, for CG: SORAS with both levels balanced
             instead of ORAS with the coarse level after the fine one.
+        factor_dtype: of the local factors, see `Schwarz`.
         key: of the matrix; set-ups of one matrix with several decompositions may share it.
     """
 
@@ -55,6 +56,7 @@ class Setup:
     exterior: Tensor
     local: DenseBlocks | SparseBlocks
     symmetric: bool = False
+    factor_dtype: torch.dtype | None = None
     key: Hashable = field(default_factory=object, compare=False)
 
     @cached_property
@@ -140,10 +142,10 @@ class Setup:
         return self._method((weight - 1) * self.exterior, P)
 
     def _method(self, interface: Tensor | None, P: CSRTensor) -> Schwarz:
-        options: dict[str, Any] = {"interface": interface, "P": P, "local": self.local}
+        options: dict[str, Any] = {"local": self.local, "factor_dtype": self.factor_dtype}
         if self.symmetric:
             options |= {"form": "symmetric", "levels": "balanced"}
-        return Schwarz(self.A, self.decomposition, **options)
+        return Schwarz(self.A, self.decomposition, interface=interface, P=P, **options)
 
 
 def set_up(
@@ -160,6 +162,7 @@ def set_up(
     symmetric: bool = False,
     local: str = "auto",
     dtype: torch.dtype = torch.float64,
+    factor_dtype: torch.dtype | None = None,
 ) -> Setup:
     """Make a SciPy matrix, or a problem, ready.
 
@@ -180,6 +183,7 @@ def set_up(
             the iterations of those for FGMRES, the default.
         local: "auto", "dense" or "sparse", see `ddm.local`.
         dtype: of the matrix, the local and the coarse solves, float64 or float32.
+        factor_dtype: of the local solves alone, float32 or float64; None is `dtype`.
 
     Raises:
         TypeError, ValueError: see `decompose` and `local_solver`.
@@ -222,6 +226,7 @@ def set_up(
         outside.to(dtype),
         local_solver(d, local),
         symmetric,
+        None if factor_dtype is None else check_factor_dtype(dtype, factor_dtype),
     )
 
 

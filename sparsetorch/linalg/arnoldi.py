@@ -9,6 +9,7 @@ from __future__ import annotations
 import cmath
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,26 +20,39 @@ Number = float | complex
 
 
 class Basis:
-    """Vectors (n,) as the rows of one matrix that doubles when it is full."""
+    """Vectors (n,) as rows of a few matrices, the next as large as all before: none is moved."""
 
     def __init__(self) -> None:
-        self._rows: Tensor | None = None
-        self._size = 0
+        self._full: list[Tensor] = []
+        self._last: Tensor | None = None
+        self._size = 0  # of the last one
 
     def append(self, vector: Tensor) -> None:
         """Add a row."""
-        if self._rows is None:
-            self._rows = vector.new_empty(16, vector.shape[0])
-        elif self._size == self._rows.shape[0]:
-            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
-        self._rows[self._size] = vector
+        if self._last is None:
+            self._last = vector.new_empty(16, vector.shape[0])
+        elif self._size == len(self._last):
+            self._full.append(self._last)
+            self._last = vector.new_empty(sum(map(len, self._full)), vector.shape[0])
+            self._size = 0
+        self._last[self._size] = vector
         self._size += 1
 
     @property
-    def rows(self) -> Tensor:
-        """The vectors so far, (size, n)."""
-        assert self._rows is not None
-        return self._rows[: self._size]
+    def _matrices(self) -> list[Tensor]:
+        assert self._last is not None
+        return [*self._full, self._last[: self._size]]
+
+    def components(self, w: Tensor) -> Tensor:
+        """v_i^H w of all vectors, (size,); it is the short results that are conjugated."""
+        return torch.cat([rows @ w.conj() for rows in self._matrices]).conj()
+
+    def combine(self, y: Tensor) -> Tensor:
+        """The sum of y_i v_i, (n,), over as many of the first vectors as y has numbers."""
+        matrices = self._matrices
+        shares = y.tensor_split(np.cumsum([len(rows) for rows in matrices])[:-1].tolist())
+        first, *others = (c @ rows[: len(c)] for c, rows in zip(shares, matrices))
+        return sum(others, start=first)
 
 
 class HessenbergLeastSquares:
@@ -135,7 +149,7 @@ def _cycle(
     status = None
     for _ in range(steps):
         z = precondition(v)
-        w, column = _orthogonalise(multiply(z), basis.rows)
+        w, column = _orthogonalise(multiply(z), basis)
         if not all(map(cmath.isfinite, column)):
             monitor.record(math.nan)
             status = Status.DIVERGED
@@ -150,14 +164,14 @@ def _cycle(
             break
         v = w / column[-1].real
         basis.append(v)
-    y = basis.rows.new_tensor(problem.solve())
+    y = v.new_tensor(problem.solve())
     if images is not None and y.numel():
-        return y @ images.rows, status
-    combined = y @ basis.rows[: y.numel()]
+        return images.combine(y), status
+    combined = basis.combine(y)
     return (precondition(combined) if y.numel() else combined), status
 
 
-def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[Number]]:
+def _orthogonalise(w: Tensor, basis: Basis) -> tuple[Tensor, list[Number]]:
     """Remove from w its components in the basis.
 
     Returns the rest of w, and the column of H: the components and the norm of the rest, which is
@@ -168,17 +182,12 @@ def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, list[Number]]:
     instead of 2 j dot products.
     """
     before = norm(w)
-    first = _components(basis, w)
-    w = w - first @ basis
-    second = _components(basis, w)
-    w = w - second @ basis
+    first = basis.components(w)
+    w = w - basis.combine(first)
+    second = basis.components(w)
+    w = w - basis.combine(second)
     norms = torch.stack([norm(w), before]).to(w.dtype)
     *column, before_norm = torch.cat([first + second, norms]).tolist()
     if abs(column[-1]) <= 10 * torch.finfo(w.dtype).eps * abs(before_norm):
         column[-1] = 0.0
     return w, column
-
-
-def _components(basis: Tensor, w: Tensor) -> Tensor:
-    """v_i^H w for the rows v_i of a basis; it is the short results that are conjugated."""
-    return (basis @ w.conj()).conj()

@@ -84,6 +84,7 @@ def test_seconds_as_the_objective(problem):
     found = best_classical(problem, subdomain=40, objective="time", **FEW)
     assert 0 < found.score < math.inf
     assert found.table.rows[0]["score"] is not None  # the first cannot be beaten
+    assert found.table.rows[-1]["method"].endswith(", single precision")
 
 
 def test_more_overlap_has_larger_subdomains_and_as_much_work(problem):

@@ -8,15 +8,17 @@ import scipy.sparse as sp
 import torch
 from small_problems import delaunay, laplacian, random_matrix, small_setup, unit_square
 
+from ddm.classical import Classical
 from ddm.coarse import assembled_neumann, partition_of_unity, smooth
 from ddm.exterior import exterior
 from ddm.interface import robin_between
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks
 from ddm.partition import partition
-from ddm.problems import Elements, poisson, random_problem
+from ddm.problems import Elements, from_matrix, poisson, random_problem
 from ddm.schwarz import Schwarz
 from ddm.setup import set_up
+from ddm.workbench import Workbench
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import cg
 
@@ -137,6 +139,19 @@ def test_a_network_in_float32_serves_a_matrix_in_float64():
     torch.testing.assert_close(method.apply(r), setup.classical(0.5).apply(r), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_local_factors_in_single_precision_inside_double(learned):
+    plain, single = (set_up(A, OWNER, factor_dtype=dtype) for dtype in (None, torch.float32))
+    net = InterfaceNet(width=8, layers=1)
+    exact, got = (s.learned(net) if learned else s.classical(0.5) for s in (plain, single))
+    assert (exact.factor_dtype, got.factor_dtype) == (torch.float64, torch.float32)
+    r = random_matrix(len(OWNER), 2)
+    difference = (got.apply(r) - exact.apply(r)).norm() / exact.apply(r).norm()
+    assert got.apply(r).dtype == torch.float64
+    assert 1e-12 < float(difference) < 1e-5
+    assert Classical(0.5, single=True)(Workbench(from_matrix(A))).factor_dtype == torch.float32
+
+
 def test_a_network_has_the_same_gradients_by_sparse_and_by_dense_local_solves():
     gradients = []
     for local in ("sparse", "dense"):
@@ -195,3 +210,5 @@ def test_a_matrix_without_local_matrices_is_refused_where_it_comes_in():
 def test_other_precisions_are_refused():
     with pytest.raises(TypeError, match=r"dtype: expected torch.float64 or .*, got torch.float16"):
         set_up(A, OWNER, dtype=torch.float16)
+    with pytest.raises(TypeError, match=r"factor_dtype: expected torch.float32 or .*float64, got"):
+        set_up(A, OWNER, factor_dtype=torch.complex64)
