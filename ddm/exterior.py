@@ -55,12 +55,11 @@ def interface_room(A: CSRTensor, d: Decomposition) -> np.ndarray:
     the two agree. Where couplings are positive (obtuse triangles) the second is smaller, and taking
     `d.outside`, or half of it, can make local matrices indefinite.
     """
-    values = A.values.detach().double().cpu().numpy()[d.block_source]
-    N = len(d.node)
-    blocks = sp.csr_array((values, d.block_col, d.block_crow), shape=(N, N))
-    diagonal = blocks.diagonal()
-    off = abs(blocks) @ np.ones(N) - np.abs(diagonal)
-    return np.clip(diagonal - off, 0.0, d.outside)
+    A = A.detach().to("cpu", torch.float64)
+    diagonal = A.diagonal()
+    off = A.map(torch.abs).sum(-1) - diagonal.abs()  # in all of the row
+    excess = (diagonal - off).numpy()[d.node] + d.outside
+    return np.clip(excess, 0.0, d.outside)
 
 
 def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
@@ -105,7 +104,7 @@ def _outermost(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarr
     element, place = np.nonzero(dofs >= 0)
     ones = np.ones(len(element), dtype=np.int8)
     held = sp.csr_array((ones, (dofs[element, place], element)), shape=(d.n, len(dofs)))
-    touched = layer @ held
+    touched = sp.csr_array(layer @ held)
     return touched.indices, np.repeat(np.arange(d.n_subdomains), np.diff(touched.indptr))
 
 

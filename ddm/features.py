@@ -22,7 +22,7 @@ from ddm.coarse import smooth
 from ddm.condensed import Condensed
 from ddm.partition import Decomposition
 from graphnets.two_level import TwoLevelGraph
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, Pattern
 
 N_FEATURES = {
     "fine_nodes": 6,
@@ -82,16 +82,13 @@ def schwarz_graph(
     d, A = decomposition, A.detach().to("cpu")
     _check(A)
     c = Condensed.of(A, d)
-    fine_nodes, fine_edges = _fine(c)
+    fine_nodes, fine_edges = _fine(c, torch.empty(0, dtype=dtype).numpy().dtype)
     touches = _touches_boundary(c)
-    unity = CSRTensor.from_coo(
-        torch.from_numpy(c.node),
-        torch.from_numpy(c.subdomain),
-        torch.from_numpy(1.0 / c.multiplicity[c.node]),
-        (c.n, c.n_subdomains),
-    )
+    order = np.argsort(c.node, kind="stable")
+    unity = _unity(c, order)
     P = smooth(unity, c.matrix, smoothing)
-    coarse_nodes, coarse_edges, coarse = _coarse(c, P, touches, columns)
+    AP = c.matrix @ P
+    coarse_nodes, coarse_edges, coarse = _coarse(c, P.T @ AP, touches, columns)
     local = torch.from_numpy(c.node), torch.from_numpy(c.subdomain)
     cross = np.stack(
         [
@@ -101,13 +98,12 @@ def schwarz_graph(
             c.summed(_diagonal(d, exterior)) / c.local_diagonal,
             c.summed(d.outside) / c.local_diagonal,
             P.lookup(*local).numpy(),
-            (c.matrix @ P).lookup(*local).numpy() / c.diagonal[c.node],
+            AP.lookup(*local).numpy() / c.diagonal[c.node],
             touches[c.subdomain],
         ],
         axis=1,
     )
     # Cross edges are ordered by node, local nodes by subdomain.
-    order = np.lexsort((c.subdomain, c.node))
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
 
@@ -116,7 +112,7 @@ def schwarz_graph(
 
     graph = TwoLevelGraph(
         fine=c.matrix.pattern,
-        coarse=coarse.pattern,
+        coarse=coarse,
         cross=unity.pattern,
         fine_nodes=tensor(fine_nodes),
         coarse_nodes=tensor(coarse_nodes),
@@ -139,6 +135,15 @@ def _check(A: CSRTensor) -> None:
         raise ValueError("A: its pattern is not symmetric; symmetrise it with explicit zeros")
 
 
+def _unity(c: Condensed, order: np.ndarray) -> CSRTensor:
+    """The plain partition of unity, (n, S), whose entries are the local nodes in this order."""
+    counts = torch.from_numpy(c.multiplicity)
+    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    col = torch.from_numpy(c.subdomain[order])
+    pattern = Pattern.trusted(crow, col, (c.n, c.n_subdomains))
+    return CSRTensor(pattern, torch.repeat_interleave(1.0 / counts.double(), counts))
+
+
 def _diagonal(d: Decomposition, exterior: Tensor) -> np.ndarray:
     """The exterior's diagonal, (N,)."""
     row, col = d.block_row[d.interface], d.block_col[d.interface]
@@ -153,42 +158,41 @@ def _touches_boundary(c: Condensed) -> np.ndarray:
     return np.bincount(c.subdomain, weights=rough[c.node], minlength=c.n_subdomains) > 0
 
 
-def _fine(c: Condensed) -> tuple[np.ndarray, np.ndarray]:
-    """Features of nodes and of couplings between them."""
-    row, col, off = c.row, c.col, c.row != c.col
-    near = c.diagonal[col[off]]
-    ratio = np.log(c.diagonal[row[off]] / near)
-    degree = np.bincount(row[off], minlength=c.n)
+def _fine(c: Condensed, precision: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Features of nodes and of couplings between them, the latter in some precision."""
+    row, col, start = c.row, c.col, c.matrix.pattern.crow.numpy()
+    counts = np.diff(start)  # at least 1: the diagonal is stored
+
+    def over_rows(x: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(x, start[:-1])
+
+    logarithm = np.log(c.diagonal)
+    ratio = np.repeat(logarithm, counts) - logarithm[col]
     nodes = np.stack(
         [
             c.row_sum / c.diagonal,  # positive next to a Dirichlet boundary, else 0
-            np.bincount(row[off], np.maximum(c.values[off], 0), minlength=c.n) / c.diagonal,
-            degree / 6.0 - 1.0,  # against a regular mesh's
+            over_rows(np.maximum(c.values, 0)) / c.diagonal - 1.0,  # of those off the diagonal
+            (counts - 1) / 6.0 - 1.0,  # neighbours, against a regular mesh's
             c.multiplicity - 1.0,
             _hops_to_interface(c) / 4.0,
-            np.bincount(row[off], np.abs(ratio), minlength=c.n) / np.maximum(degree, 1) / 4.0,
+            over_rows(np.abs(ratio)) / np.maximum(counts - 1, 1) / 4.0,
         ],
         axis=1,
     )
-    scale = np.sqrt(c.diagonal[row] * c.diagonal[col])
-    edges = np.stack(
-        [
-            c.values / scale,
-            c.norms / np.sqrt(c.diagonal_norms[row] * c.diagonal_norms[col]),
-            np.log(c.diagonal[row] / c.diagonal[col]) / 4.0,
-            c.owner[row] == c.owner[col],
-            ~off,
-        ],
-        axis=1,
-    )
+    edges = np.empty((len(col), N_FEATURES["fine_edges"]), precision)
+    for feature, values, size in ((0, c.values, c.diagonal), (1, c.norms, c.diagonal_norms)):
+        root = 1.0 / np.sqrt(size)
+        edges[:, feature] = values * np.repeat(root, counts) * root[col]
+    edges[:, 2] = ratio / 4.0
+    edges[:, 3] = np.repeat(c.owner, counts) == c.owner[col]
+    edges[:, 4] = row == col
     return nodes, edges
 
 
 def _coarse(
-    c: Condensed, P: CSRTensor, touches: np.ndarray, columns: float
-) -> tuple[np.ndarray, np.ndarray, CSRTensor]:
-    """Features of subdomains and of their couplings, and the coarse matrix."""
-    coarse = (P.T @ (c.matrix @ P)).detach()
+    c: Condensed, coarse: CSRTensor, touches: np.ndarray, columns: float
+) -> tuple[np.ndarray, np.ndarray, Pattern]:
+    """Features of subdomains and of their couplings, and the pattern of their coarse matrix."""
     values, row, col = coarse.values.numpy(), coarse.pattern.row.numpy(), coarse.pattern.col.numpy()
     diagonal = coarse.diagonal().numpy()
     if not (diagonal > 0).all():
@@ -209,7 +213,7 @@ def _coarse(
         axis=1,
     )
     scale = np.sqrt(diagonal[row] * diagonal[col])
-    return nodes, np.stack([values / scale, row == col], axis=1), coarse
+    return nodes, np.stack([values / scale, row == col], axis=1), coarse.pattern
 
 
 def _hops_to_interface(c: Condensed, most: int = 4) -> np.ndarray:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.features import N_FEATURES, SchwarzGraph
-from graphnets.mggnn import MGGNN, CrossEdges, by_blocks, mlp
+from graphnets.mggnn import MGGNN, CrossEdges, mlp
 from graphnets.two_level import mean_edges
 
 SCALE = 0.3  # of the last layer's output for phi: learning rates then suit both outputs
@@ -109,7 +109,7 @@ class InterfaceNet(nn.Module):
         """The two outputs before `bounded`, each (M,), by cross edge."""
         graph = inputs.graph
         x, y = self.body(graph)
-        robin, unity = by_blocks(self.head, self.edges(graph, x, y)).unbind(-1)
+        robin, unity = self.edges(graph, x, y, self.head).unbind(-1)
         return robin, unity
 
     def bounded(self, inputs: SchwarzGraph, robin: Tensor, unity: Tensor) -> tuple[Tensor, Tensor]:

@@ -235,15 +235,10 @@ def decompose(
         subdomain, layer = np.repeat(subdomain, block_size), np.repeat(layer, block_size)
         node = (node[:, None] * block_size + np.arange(block_size)).ravel()
 
-    # Expand each local unknown's row of A and look its columns up among the local unknowns.
-    counts = np.diff(A.indptr)[node]
-    starts = np.cumsum(counts) - counts
-    row = np.repeat(np.arange(len(node)), counts)
-    source = A.indptr[node][row] + (np.arange(len(row)) - starts[row])
-    found = find_local(_first(subdomain), node, subdomain[row], A.indices[source])
-    inside = found >= 0
-    outside = np.bincount(row[~inside], weights=abs(A.data[source[~inside]]), minlength=len(node))
-    crow = np.concatenate([[0], np.cumsum(np.bincount(row[inside], minlength=len(node)))])
+    pattern = Pattern.trusted(torch.from_numpy(A.indptr), torch.from_numpy(A.indices), (n, n))
+    first = _first(subdomain)
+    blocks, source = pattern.principal_blocks(torch.from_numpy(first), torch.from_numpy(node))
+    crow = blocks.crow.numpy()
     return Decomposition(
         owner=np.asarray(owner),
         overlap=int(overlap),
@@ -252,9 +247,9 @@ def decompose(
         own=layer == 0,
         layer=layer,
         block_crow=crow,
-        block_col=found[inside],
-        block_source=source[inside],
-        outside=outside,
+        block_col=blocks.col.numpy(),
+        block_source=source.numpy(),
+        outside=_outside(A, first, subdomain, node, np.diff(crow)),
         indptr=A.indptr,
         indices=A.indices,
         block_size=int(block_size),
@@ -275,6 +270,25 @@ def _grown(
     reach.sort_indices()
     subdomain = np.repeat(np.arange(n_parts), np.diff(reach.indptr))
     return subdomain, reach.indices.astype(np.int64), (overlap + 1 - reach.data).astype(np.int64)
+
+
+def _outside(
+    A: sp.csr_array, first: np.ndarray, subdomain: np.ndarray, node: np.ndarray, inside: np.ndarray
+) -> np.ndarray:
+    """`Decomposition.outside`; `inside` counts the entries of each local row within its subdomain.
+
+    Most rows lie within: the others alone are looked through.
+    """
+    counts = np.diff(A.indptr)[node]
+    cut = np.flatnonzero(inside < counts)
+    counts = counts[cut]
+    row = np.repeat(np.arange(len(cut)), counts)
+    step = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    source = A.indptr[node[cut]][row] + step
+    beyond = find_local(first, node, subdomain[cut][row], A.indices[source]) < 0
+    outside = np.zeros(len(node))
+    outside[cut] = np.bincount(row[beyond], abs(A.data[source[beyond]]), minlength=len(cut))
+    return outside
 
 
 def _first(subdomain: np.ndarray) -> np.ndarray:

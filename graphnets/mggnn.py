@@ -36,10 +36,16 @@ def by_blocks(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
 
     On the CPU, where no gradient is recorded, by blocks that stay in cache: in half the time.
     """
-    if torch.is_grad_enabled() or args[0].device.type != "cpu":
+    n = len(args[0])
+    if torch.is_grad_enabled() or args[0].device.type != "cpu" or n <= BLOCK:
         return function(*args)
-    blocks = (x.split(BLOCK) for x in args)
-    return torch.cat([function(*block) for block in zip(*blocks, strict=True)])
+    first, *blocks = zip(*(x.split(BLOCK) for x in args), strict=True)
+    head = function(*first)
+    whole = head.new_empty(n, *head.shape[1:])
+    whole[:BLOCK] = head
+    for i, block in enumerate(blocks, start=1):
+        whole[i * BLOCK : (i + 1) * BLOCK] = function(*block)
+    return whole
 
 
 class CrossEdges(nn.Module):
@@ -51,15 +57,22 @@ class CrossEdges(nn.Module):
         self.coarse = nn.Linear(width, width, bias=False)
         self.edge = nn.Linear(edge_features, width, bias=False)
 
-    def forward(self, graph: TwoLevelGraph, x: Tensor, y: Tensor) -> Tensor:
-        """Fine x (n, width) and coarse y (S, width) -> (nnz of cross, width)."""
+    def forward(
+        self,
+        graph: TwoLevelGraph,
+        x: Tensor,
+        y: Tensor,
+        head: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Fine x (n, width) and coarse y (S, width) -> (nnz of cross, width), or a head of that."""
         # The first layer of an MLP on (x_i, y_k, e_ik), with its products taken node by node.
         fine, coarse = self.fine(x), self.coarse(y)
 
         def embedded(row: Tensor, col: Tensor, features: Tensor) -> Tensor:
             edges = fine.index_select(0, row)
             edges += coarse.index_select(0, col)
-            return edges.addmm_(features, self.edge.weight.T).relu_()
+            edges = edges.addmm_(features, self.edge.weight.T).relu_()
+            return edges if head is None else head(edges)
 
         return by_blocks(embedded, graph.cross.row, graph.cross.col, graph.cross_edges)
 
@@ -88,12 +101,14 @@ class MGGNNLayer(nn.Module):
         """Fine x (n, width) and coarse y (S, width) -> the same shapes."""
         messages = self.cross(graph, x, y)
         # The second layer of the message MLP is linear, so it acts after the mean: once a node.
-        up = self.up(mean_edges(graph.to_fine, messages))
-        down = self.down(mean_edges(graph.to_coarse, messages))
-        fine = self.fine(CSRTensor(graph.fine, fine_weights), x + up)
-        coarse = self.coarse(CSRTensor(graph.coarse, coarse_weights), y + down)
+        up, down = (mean_edges(to, messages) for to in (graph.to_fine, graph.to_coarse))
+        del messages  # as large as all that follows
+        x_sum = by_blocks(lambda x, mean: x + self.up(mean), x, up)
+        y_sum = y + self.down(down)
+        fine = self.fine(CSRTensor(graph.fine, fine_weights), x_sum)
+        coarse = self.coarse(CSRTensor(graph.coarse, coarse_weights), y_sum)
         return (
-            x + self.fine_norm(fine).relu_(),
+            by_blocks(lambda x, fine: x + self.fine_norm(fine).relu_(), x, fine),
             y + self.coarse_norm(coarse).relu_(),
         )
 

@@ -32,6 +32,7 @@ from sparsetorch_kernels import (
     eliminate,
     find_entries,
     forward_layout,
+    principal_blocks,
     spgemm_structure,
     transpose_structure,
 )
@@ -303,6 +304,34 @@ class Pattern:
         with finding_structure("find"):
             rows, cols = (plain(i).to(self.device, torch.int64) for i in (rows, cols))
             return find_entries(self._crow, self._col, rows, cols)
+
+    def principal_blocks(self, first: Tensor, index: Tensor) -> tuple[Pattern, Tensor]:
+        """The submatrices A[I_k, I_k] on sets of indices, which may overlap, as one block diagonal.
+
+        What overlapping Schwarz methods factorize.
+
+        first: (S + 1,), index: (N,) int64: I_k = index[first[k]:first[k + 1]], increasing.
+
+        Returns the (N, N) pattern, int64, whose rows and columns count through all sets, and the
+        place (nnz,) of each of its entries in this one.
+
+        Raises:
+            ValueError: the pattern is not square, an index is out of range, a set is not
+                increasing, or `first` does not count from 0 to N.
+        """
+        if self._shape[0] != self._shape[1]:
+            raise ValueError(f"principal_blocks: expected a square matrix, got {self._shape}")
+        check_index("index", index, self._shape[0])
+        with finding_structure("principal_blocks"):
+            first, index = (plain(i).to(self.device, torch.int64) for i in (first, index))
+            sizes, bounds = first.diff(), first[[0, -1]].tolist() if first.numel() else None
+            if bounds != [0, index.numel()] or bool((sizes < 0).any()):
+                raise ValueError(f"first: expected numbers from 0 to {index.numel()} in order")
+            number = torch.repeat_interleave(sizes)  # of the set of each index
+            if bool(((index.diff() <= 0) & (number.diff() == 0)).any()):
+                raise ValueError("index: expected increasing numbers in each set")
+            crow, col, source = principal_blocks(self._crow, self._col, first, index)
+            return Pattern.trusted(crow, col, (index.numel(), index.numel())), source
 
     def matmul(self, other: Pattern) -> Pattern:
         """The pattern of a product, cancellation ignored; kept while `other` lives.

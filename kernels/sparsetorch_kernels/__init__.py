@@ -16,6 +16,7 @@ from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import (
     find_entries,
+    principal_blocks,
     spgemm_structure,
     transpose_structure,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "nestable",
     "order_by_minimum_degree",
     "permute",
+    "principal_blocks",
     "rms_norm",
     "routed_mlp",
     "sddmm",

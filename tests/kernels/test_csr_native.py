@@ -133,6 +133,18 @@ def test_shapes_that_do_not_fit_are_refused_even_by_the_raw_operator():
             native.find_entries(a.crow, a.col, outside, cols)
     with pytest.raises(RuntimeError, match="int64 vectors of one length"):
         native.find_entries(a.crow, a.col, rows, cols[:1])
+    square = layout_of(sparse.random_array((5, 5), density=0.5, rng=0))
+    first, index = torch.tensor([0, 2]), torch.tensor([0, 4])
+    for beyond in (index + 1, -index):
+        with pytest.raises(RuntimeError, match="index: expected rows 0"):
+            native.principal_blocks(square.crow, square.col, first, beyond)
+    for wrong in (first + 1, torch.tensor([0, 3, 2]), torch.tensor([0])):
+        with pytest.raises(RuntimeError, match="first: expected 0"):
+            native.principal_blocks(square.crow, square.col, wrong, index)
+    with pytest.raises(RuntimeError, match="col: expected a square pattern"):
+        native.principal_blocks(square.crow, square.col + 3, first, index)
+    with pytest.raises(RuntimeError, match="int64 vectors on the CPU"):
+        native.principal_blocks(square.crow, square.col, first.int(), index)
     with pytest.raises(RuntimeError, match="float32 or float64"):
         native.spmm(
             a.crow, a.col, None, torch.ones(1, nnz).half(), torch.ones(1, 4, 2).half(), 4, False

@@ -6,7 +6,13 @@ import torch
 from csr_cases import LARGE, MIXED, SMALL, layout_of
 from scipy import sparse
 
-from sparsetorch_kernels import Layout, find_entries, spgemm_structure, transpose_structure
+from sparsetorch_kernels import (
+    Layout,
+    find_entries,
+    principal_blocks,
+    spgemm_structure,
+    transpose_structure,
+)
 from sparsetorch_kernels.csr import structure
 
 MATRICES = SMALL | LARGE
@@ -48,6 +54,25 @@ def test_every_entry_is_found_and_no_other(find, name, index):
     assert found.dtype == torch.int64
     assert found.tolist() == [known.get(pair, -1) for pair in zip(rows.tolist(), cols.tolist())]
     assert find(a.crow, a.col, rows[:0], cols[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("blocks_of", [principal_blocks, structure.blocks_by_bisection])
+@pytest.mark.parametrize("name", ["1x1", "63", "stencil", "empty"])
+def test_principal_blocks_are_the_submatrices_on_overlapping_sets(blocks_of, name, index):
+    A = sparse.csr_array((6, 6)) if name == "empty" else MATRICES[name]
+    a = layout_of(A, index)
+    rng = np.random.default_rng(0)
+    sets = [np.sort(rng.permutation(a.n_rows)[:size]) for size in (a.n_rows, 1, 0, 20, 60)]
+    first = torch.tensor([0, *np.cumsum([len(s) for s in sets])])
+    crow, col, source = blocks_of(a.crow, a.col, first, torch.from_numpy(np.concatenate(sets)))
+    assert {t.dtype for t in (crow, col, source)} == {torch.int64}
+    values = np.arange(1, a.col.numel() + 1)
+    whole = sparse.csr_array((values, a.col.numpy(), a.crow.numpy()), shape=(a.n_rows, a.n_cols))
+    want = sparse.csr_array(sparse.block_diag([whole[s][:, s] for s in sets]))
+    want.sort_indices()
+    assert crow.tolist() == want.indptr.tolist()
+    assert col.tolist() == want.indices.tolist()
+    assert (source + 1).tolist() == want.data.tolist()
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,26 @@ def test_topk_per_row_takes_the_largest_and_the_first_of_equal_ones():
         A.topk_per_row(-1)
 
 
+def test_principal_blocks_of_a_pattern():
+    A = random_csr(8, 8)
+    first, index = torch.tensor([0, 3, 3, 8]), torch.tensor([1, 4, 6, 0, 1, 4, 5, 7])
+    blocks, source = A.pattern.principal_blocks(first.int(), index)
+    got = CSRTensor(blocks, A.values[source]).to_dense()
+    want = [A.to_dense()[part][:, part] for part in (index[:3], index[3:])]
+    torch.testing.assert_close(got, torch.block_diag(*want))
+    for wrong, found, message in (
+        (first, index + 1, "index: expected indices from 0 to 7"),
+        (first + 1, index, "first: expected numbers from 0 to 8 in order"),
+        (torch.tensor([0, 5, 3, 8]), index, "first: expected numbers from 0 to 8 in order"),
+        (first[:0], index, "first: expected numbers from 0 to 8 in order"),
+        (torch.tensor([0, 8]), index, "index: expected increasing numbers in each set"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            A.pattern.principal_blocks(wrong, found)
+    with pytest.raises(ValueError, match="principal_blocks: expected a square matrix, got"):
+        random_csr(8, 9).pattern.principal_blocks(first, index)
+
+
 def test_set_diagonal_finds_its_structure_once():
     A = random_csr(5, 5, 0.3, seed=2)
     d = torch.arange(5.0, dtype=torch.float64)

@@ -82,6 +82,36 @@ def find_by_bisection(crow: Tensor, col: Tensor, rows: Tensor, cols: Tensor) -> 
     return torch.where(stored, low, -1)
 
 
+def principal_blocks(
+    crow: Tensor, col: Tensor, first: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The principal submatrices of a square pattern on sets of indices, as one block-diagonal one.
+
+    crow (n + 1,), col (nnz,) with columns that increase in each row; first (S + 1,) and index (N,)
+    int64: set k is index[first[k]:first[k + 1]], increasing. Returns (crow (N + 1,), col, source),
+    int64: the (N, N) pattern whose rows and columns are numbered through all sets, and the place of
+    each of its entries in the given one.
+    """
+    if col.device.type == "cpu" and (native := _native.ops()) is not None:
+        return native.principal_blocks(crow, col, first, index)
+    return blocks_by_bisection(crow, col, first, index)
+
+
+def blocks_by_bisection(
+    crow: Tensor, col: Tensor, first: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`principal_blocks`, by a search for the column of each entry of each row."""
+    counts = crow.diff().long().index_select(0, index)
+    row = torch.repeat_interleave(counts)
+    starts = crow.long().index_select(0, index) - (counts.cumsum(0) - counts)
+    source = starts.index_select(0, row) + torch.arange(len(row), device=row.device)
+    in_set = torch.repeat_interleave(first.diff()).index_select(0, row)
+    found = find_by_bisection(first, index, in_set, col.long().index_select(0, source))
+    held = found >= 0
+    kept = torch.bincount(row[held], minlength=len(index))
+    return torch.cat([kept.new_zeros(1), kept.cumsum(0)]), found[held], source[held]
+
+
 def transpose_by_scipy(crow: Tensor, col: Tensor, n_cols: int) -> tuple[Tensor, Tensor, Tensor]:
     """`transpose_structure` by SciPy's counting sort."""
     order = np.arange(col.numel(), dtype=np.int32 if crow.dtype == torch.int32 else np.int64)

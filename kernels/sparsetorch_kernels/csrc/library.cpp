@@ -7,6 +7,7 @@
 #include "mamba2_step.h"
 #include "permute.h"
 #include "pieces.h"
+#include "principal_blocks.h"
 #include "sddmm.h"
 #include "semiring_ops.h"
 #include "spgemm.h"
@@ -167,6 +168,9 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
   m.def("mirrored_entries(Tensor crow, Tensor col) -> Tensor");
   m.def("find_entries(Tensor crow, Tensor col, Tensor rows, Tensor cols) -> Tensor");
   m.def(
+      "principal_blocks(Tensor crow, Tensor col, Tensor first, Tensor index) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
       "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
       "-> (Tensor, Tensor)");
   m.def("permute(Tensor values, Tensor perm, bool inverse) -> Tensor");
@@ -193,6 +197,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("transpose_structure", TORCH_BOX(&sparsetorch::transpose_structure));
   m.impl("mirrored_entries", TORCH_BOX(&sparsetorch::mirrored_entries));
   m.impl("find_entries", TORCH_BOX(&sparsetorch::find_entries));
+  m.impl("principal_blocks", TORCH_BOX(&sparsetorch::principal_blocks));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
   m.impl("permute", TORCH_BOX(&sparsetorch::permute));
   m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
