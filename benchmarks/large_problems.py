@@ -9,9 +9,8 @@ methods in FGMRES, PyAMG's cycles in CG. "MG-GNN" partitions, sets up, evaluates
 factorizes, in single precision; "MG-GNN, measured" measures its rate and that of its start as well,
 as `ddm.learned_schwarz` does; where it refuses the network, which the remark tells, the classical
 method runs in its place. "classical" is what `ddm.best_classical` found to be fastest on a problem
-of the same kind of a hundredth of the size, with other random numbers and subdomains made in the
-same way; the search is not counted. Methods take turns, `--repeat` times, and the fastest of each
-counts.
+of the same kind of a tenth of the size, with other random numbers; the search is not counted.
+Methods take turns, `--repeat` times, and the fastest of each counts.
 
 With `--device cuda` the network, factorizations and solves run on a GPU; partitions, layouts and
 features are still made on the CPU, where PyAMG runs. The classical method, which is searched for on
@@ -144,10 +143,9 @@ def multigrid(problem: Problem, kind: str) -> Result:
 
 
 def classical(name: str, problem: Problem, seed: int, size: int) -> tuple[str, Way]:
-    """The method that is fastest on a small problem of the same kind, on the CPU."""
-    small = PROBLEMS[name](seed + 1, max(size // 100, 150))
-    bench = Workbench(small, subdomain=128, partitioner="rcb")  # as of large problems
-    best = best_classical(bench, objective="time", rtol=RTOL).best
+    """The method that is fastest on a smaller problem of the same kind, on the CPU."""
+    small = PROBLEMS[name](seed + 1, max(size // 10, 150))
+    best = best_classical(Workbench(small, subdomain=128), objective="time", rtol=RTOL).best
     on = torch.device("cpu")
     return f"classical: {best}", lambda: in_fgmres(problem, lambda: best(Workbench(problem)), on)
 

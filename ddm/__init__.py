@@ -1,6 +1,6 @@
 """Two-level domain decomposition for partial differential equations, classical and learned.
 
-    mesh -> problems -> partition -> coarse, interface, local -> schwarz -> multilevel    classical
+    mesh -> problems -> partition -> coarse, interface, exterior, local -> schwarz -> multilevel
     features -> learned                                          MG-GNN's interface values and P
     checkpoints, scope, safeguard                                   what ships, and where it applies
     methods, search, comparison, tuning, table, plot                using and measuring them
