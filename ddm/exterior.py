@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from ddm.coarse.neumann import check_elements
+from ddm.given import SUMS, rounding
 from ddm.partition import Decomposition, find_local
 from ddm.problems.problem import Elements
 from sparsetorch import CSRTensor, Pattern
-
-SUMS = 1e-16
-"""Of the squares of A's entries: elements whose sum differs by more do not add up to A."""
 
 
 def exterior(
@@ -36,7 +34,7 @@ def exterior(
             of the algebraic Neumann matrices.
 
     Raises:
-        TypeError, ValueError: `elements` that fail `check_elements`.
+        TypeError, ValueError: `elements` that fail `check_elements`, or are complex for a real A.
         ValueError: they do not sum to A, or A does not store some coupling of theirs.
     """
     if elements is not None:
@@ -90,7 +88,7 @@ def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
             "elements: A does not store all of their couplings; those that add up to zero must be "
             "stored, too, as elements.assemble(n) does"
         )
-    values = torch.from_numpy(matrices[element][both])
+    values = torch.from_numpy(matrices[element][both]).to(A.dtype)
     return values.new_zeros(len(d.interface)).index_add(0, torch.from_numpy(at), values)
 
 
@@ -110,13 +108,15 @@ def _outermost(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _check_sum(A: CSRTensor, elements: Elements) -> None:
     """Refuse elements that do not sum to A; a random vector tells, for a twentieth of assembly."""
-    A = A.detach().to("cpu")
-    present = elements.dofs >= 0
+    A, dofs, matrices = A.detach().to("cpu"), elements.dofs, elements.matrices
+    if np.iscomplexobj(matrices) and not A.dtype.is_complex:
+        raise TypeError("elements: complex, but A is real")
+    present = dofs >= 0
     x = np.random.default_rng(0).standard_normal(A.shape[0])
-    local = np.where(present, x[elements.dofs], 0.0)
-    summed = np.einsum("mij,mj->mi", elements.matrices, local)[present]
-    at = torch.from_numpy(elements.dofs[present])
-    y = (A @ torch.from_numpy(x).to(A.dtype)).index_add(0, at, torch.from_numpy(-summed))
-    # The sum of its squares is, in the mean, that of the difference of both matrices.
-    if not float(y.abs().square().sum()) <= SUMS * float(A.values.abs().square().sum()):
+    summed = np.einsum("mij,mj->mi", matrices, np.where(present, x[dofs], 0.0))[present]
+    at, summed = torch.from_numpy(dofs[present]), torch.from_numpy(summed).to(A.dtype)
+    y = (A @ torch.from_numpy(x).to(A.dtype)).index_add(0, at, -summed)
+    allowed = max(SUMS, 100 * rounding(A.values.numpy()), 100 * rounding(matrices))
+    # In the mean its norm is that of the difference of both matrices.
+    if not float(y.norm()) <= allowed * float(A.values.norm()):
         raise ValueError("elements: they do not sum to A; problem.elements.assemble(n) does")

@@ -15,8 +15,8 @@ from ddm.problems.problem import Elements, Problem
 from sparsetorch import CSRTensor
 
 SUMS = 1e-8
-"""Element matrices sum to A up to so much of its largest entry: files hold fewer digits. Or up to
-100 times the rounding of the types that both come in, where that is more."""
+"""Element matrices sum to A up to so much of its largest entry, or of its norm: files hold fewer
+digits. Or up to 100 times the rounding of the types that both come in, where that is more."""
 
 
 def check_not_beside(**given: object) -> None:

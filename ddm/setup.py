@@ -215,7 +215,9 @@ def set_up(
     smoother = jacobi_step(matrix, block_size) if smoothing else matrix
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
     places = find_local(d.first, d.node, column_subdomain[cols], rows) // d.block_size
-    outside = exterior(matrix, d, None if is_z_matrix(matrix) else elements)
+    if elements is not None and is_z_matrix(matrix):
+        elements = None  # its own entries say as much
+    outside = exterior(matrix, d, elements)
     return Setup(
         matrix.to(dtype),
         d,

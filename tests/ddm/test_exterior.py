@@ -80,6 +80,16 @@ def test_of_elements_it_is_what_the_assembled_neumann_matrices_lack(which, overl
     torch.testing.assert_close(-found, robin_between(matrix, d, N, 0.0), rtol=1e-10, atol=1e-10)
 
 
+def test_elements_in_single_precision_serve_a_matrix_in_double():
+    problem = elasticity(6)
+    d = decompose(problem.A, partition(problem.A, 4, block_size=2), block_size=2)
+    A, elements = CSRTensor.from_scipy(problem.A), Elements(problem.dofs, problem.matrices)
+    rounded = replace(elements, matrices=elements.matrices.astype(np.float32))
+    found = exterior(A, d, rounded)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, exterior(A, d, elements), rtol=1e-5, atol=1e-6)
+
+
 def test_one_subdomain_has_nothing_outside():
     problem = elasticity(4)
     d = decompose(problem.A, np.zeros(problem.A.shape[0], dtype=int), 2, block_size=2)
@@ -98,6 +108,8 @@ def test_elements_that_do_not_belong_to_the_matrix_are_refused():
     ):
         with pytest.raises(ValueError, match="elements: they do not sum to A"):
             exterior(A, d, wrong)
+    with pytest.raises(TypeError, match="elements: complex, but A is real"):
+        exterior(A, d, replace(elements, matrices=elements.matrices + 0j))
     with pytest.raises(TypeError, match="dofs: expected integers, got float64"):
         exterior(A, d, replace(elements, dofs=elements.dofs.astype(float)))
 
