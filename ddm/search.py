@@ -292,7 +292,8 @@ def equal_work(
                 nearest, sizes[overlap] = miss, size
             # The excess goes with size^(-1/d); with d = 2 steps fall short in 3D.
             step = round(size * min(max(found / wanted, 0.1), 10.0) ** 2)
-            if miss <= WORK_TOLERANCE or not 1 <= step <= largest or step == size:
+            step = max(1, min(step, largest))
+            if miss <= WORK_TOLERANCE or step == size:
                 break
             size = step
         if nearest > math.log(2):

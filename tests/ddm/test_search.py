@@ -113,6 +113,15 @@ def test_overlaps_that_do_not_fit_are_left_out():
     assert best_classical(problem, subdomain=25, **FEW).score > 0
 
 
+def test_where_equal_work_is_beyond_two_halves_the_largest_subdomains_come_nearest():
+    """Two layers around 128 of 1,000 unknowns in space store 2.7 times A, and 1.6 are wanted."""
+    bench = Workbench(ddm.random_problem("poisson_3d", 55_000_000, 1_000))
+    sizes = equal_work(bench, (1, 2), 128)
+    wanted, found = (len(bench.decomposition(sizes[o], o).block_source) for o in (1, 2))
+    assert sizes[2] == len(bench.problem.b) // 2
+    assert wanted / 1.25 < found < wanted
+
+
 def test_elasticity_takes_neumann_matrices_and_beats_ras(elastic):
     bench = Workbench(elastic, subdomain=40)
     found = best_classical(bench)
@@ -161,9 +170,9 @@ def test_where_no_stationary_iteration_converges_fgmres_is_counted():
     """Helmholtz: errors grow with every method, and FGMRES still converges."""
     mesh = delaunay(16)
     problem = ddm.helmholtz(mesh, 30.0, 1.0)
-    found = best_classical(problem, subdomain=30, maxiter=150, **FEW)
-    assert iterations_to_reduce(found.method, 1e-8, maxiter=150) == 150
-    assert found.score < 150
+    found = best_classical(problem, subdomain=30, maxiter=100, **FEW)
+    assert iterations_to_reduce(found.method, 1e-8, maxiter=100) == 100
+    assert found.score < 100
 
 
 def test_the_budget_ends_the_search(problem):
