@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse.neumann import check_elements
+from ddm.coarse.neumann import check_elements, local_entries
 from ddm.given import SUMS, rounding
 from ddm.partition import Decomposition, find_local
 from ddm.problems.problem import Elements
@@ -73,13 +73,10 @@ def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
     unknowns = dofs[element]
     local = find_local(d.first, d.node, subdomain[:, None], np.maximum(unknowns, 0))
     cut = np.flatnonzero(((local < 0) & (unknowns >= 0)).any(axis=1))
-    local, element = np.where(unknowns[cut] >= 0, local[cut], -1), element[cut]
-    both = (local[:, :, None] >= 0) & (local[:, None, :] >= 0)
-    row = np.broadcast_to(local[:, :, None], both.shape)[both]
-    col = np.broadcast_to(local[:, None, :], both.shape)[both]
-    crow, cols, rows, wanted = (torch.from_numpy(x) for x in (d.block_crow, d.block_col, row, col))
-    size = len(d.node)
-    place = Pattern.trusted(crow, cols, (size, size)).find(rows, wanted).numpy()
+    local = np.where(unknowns[cut] >= 0, local[cut], -1)
+    row, col, values = local_entries(local, matrices[element[cut]])
+    crow, cols, size = torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col), len(d.node)
+    place = Pattern.trusted(crow, cols, (size, size)).find(row, col).numpy()
     at = np.full(len(d.block_col) + 1, -1)  # the last one for couplings that A does not store
     at[d.interface] = np.arange(len(d.interface))
     at = at[place]
@@ -88,8 +85,8 @@ def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
             "elements: A does not store all of their couplings; those that add up to zero must be "
             "stored, too, as elements.assemble(n) does"
         )
-    values = torch.from_numpy(matrices[element][both]).to(A.dtype)
-    return values.new_zeros(len(d.interface)).index_add(0, torch.from_numpy(at), values)
+    found = torch.zeros(len(d.interface), dtype=A.dtype)
+    return found.index_add(0, torch.from_numpy(at), values.to(A.dtype))
 
 
 def _outermost(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +104,7 @@ def _outermost(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _check_sum(A: CSRTensor, elements: Elements) -> None:
-    """Refuse elements that do not sum to A; a random vector tells, for a twentieth of assembly."""
+    """Refuse elements that do not sum to A; products with a random vector tell."""
     A, dofs, matrices = A.detach().to("cpu"), elements.dofs, elements.matrices
     if np.iscomplexobj(matrices) and not A.dtype.is_complex:
         raise TypeError("elements: complex, but A is real")

@@ -279,15 +279,12 @@ def _outside(
 
     Most rows lie within: the others alone are looked through.
     """
-    counts = np.diff(A.indptr)[node]
-    cut = np.flatnonzero(inside < counts)
-    counts = counts[cut]
-    row = np.repeat(np.arange(len(cut)), counts)
-    step = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    source = A.indptr[node[cut]][row] + step
-    beyond = find_local(first, node, subdomain[cut][row], A.indices[source]) < 0
+    cut = np.flatnonzero(inside < np.diff(A.indptr)[node])
+    rows = A[node[cut]]
+    row = np.repeat(np.arange(len(cut)), np.diff(rows.indptr))
+    beyond = find_local(first, node, subdomain[cut][row], rows.indices) < 0
     outside = np.zeros(len(node))
-    outside[cut] = np.bincount(row[beyond], abs(A.data[source[beyond]]), minlength=len(cut))
+    outside[cut] = np.bincount(row[beyond], abs(rows.data[beyond]), minlength=len(cut))
     return outside
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddm.matrix_properties import has_nonnegative_rows, is_symmetric, is_z_matrix
 from ddm.partition import Decomposition, find_local
@@ -36,17 +37,22 @@ def assembled_neumann(
     local = find_local(d.first, d.node, subdomain[:, None], np.maximum(unknowns, 0))
     present = unknowns >= 0
     whole = np.flatnonzero(((local >= 0) | ~present).all(axis=1))
-    local, present, element = local[whole], present[whole], element[whole]
-    both = present[:, :, None] & present[:, None, :]
+    local = np.where(present[whole], local[whole], -1)
+    size = len(d.node)
+    return CSRTensor.from_coo(*local_entries(local, matrices[element[whole]]), (size, size))
+
+
+def local_entries(local: np.ndarray, matrices: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and values of element matrices (m, k, k), by local numbers of their unknowns.
+
+    Args:
+        local: (m, k), -1 for unknowns that are left out.
+        matrices: (m, k, k).
+    """
+    both = (local[:, :, None] >= 0) & (local[:, None, :] >= 0)
     row = np.broadcast_to(local[:, :, None], both.shape)[both]
     col = np.broadcast_to(local[:, None, :], both.shape)[both]
-    size = len(d.node)
-    return CSRTensor.from_coo(
-        torch.from_numpy(row),
-        torch.from_numpy(col),
-        torch.from_numpy(np.ascontiguousarray(matrices[element][both])),
-        (size, size),
-    )
+    return torch.from_numpy(row), torch.from_numpy(col), torch.from_numpy(matrices[both])
 
 
 def check_elements(dofs: np.ndarray, matrices: np.ndarray, n: int) -> None:
