@@ -10,7 +10,8 @@ classical" is, for each very problem and for each of the two counts, what `ddm.b
 at equal local work: Robin weights and the way they are set, overlaps, smoothing, and linear
 functions in the coarse space are all searched. Less overlap has smaller and more subdomains then,
 and a larger coarse problem; "best, same subdomains" has the network's. "best without linear" leaves
-linear functions out.
+linear functions out. "enriched" are methods with eight of their own slow errors in the coarse space
+(`ddm.enriched`), if they need fewer iterations then.
 
 Of several checkpoints, trainings of one configuration with other seeds, the means and the range of
 the runs are those of all of them, and "of best" has the range of the networks.
@@ -25,7 +26,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,13 @@ from tqdm import tqdm
 from ddm.checkpoints import FOLDER
 from ddm.choice import chosen_net
 from ddm.classical import Classical
+from ddm.enrichment import enriched
 from ddm.learned import InterfaceNet
 from ddm.problems import random_problem
 from ddm.rates import iterations_to_reduce
 from ddm.safeguard import safeguarded
 from ddm.schwarz import Schwarz
-from ddm.search import best_classical, equal_work
+from ddm.search import Objective, Search, best_classical, equal_work
 from ddm.setup import Setup, set_up
 from ddm.table import Table
 from ddm.workbench import Workbench
@@ -53,8 +56,10 @@ KINDS = ("poisson", "diffusion", "anisotropic")
 SETTINGS = ("kind", "size", "seed", "subdomain", "maxiter", "method", "network")
 SIZES = ("subdomains", "coarse")
 WANTED = ("stationary", "FGMRES")
+ENRICH = 8  # slow errors in the coarse spaces of enriched methods
 COLUMNS = (*SETTINGS, "unknowns", *SIZES, "stationary", "FGMRES", "settings")
 BEST = "best classical"
+BEST_ENRICHED = "best classical, enriched"
 
 Counts = dict[str, Any]  # SIZES, stationary, FGMRES, settings
 
@@ -79,7 +84,7 @@ class Case:
 
     def key(self, method: str, network: str) -> tuple[str, ...]:
         """What names a run's row in the CSV; classical methods do not ask for the network."""
-        own = network if method in ("start", "MG-GNN") else ""
+        own = network if method.split(",")[0] in ("start", "MG-GNN") else ""
         return tuple(str(value) for value in (*vars(self).values(), method, own))
 
 
@@ -124,33 +129,71 @@ def start(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
     return counted(setup_of(bench, net).classical(net.theta), maxiter)
 
 
-def best(same: bool = False, **options: Any) -> Callable[[Workbench, InterfaceNet, int], Counts]:
+def start_enriched(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+    """The same, enriched."""
+    return counted(enriched(setup_of(bench, net).classical(net.theta), ENRICH), maxiter)
+
+
+@lru_cache(maxsize=2)
+def searched(
+    bench: Workbench,
+    objective: Objective,
+    reference_overlap: int,
+    overlaps: tuple[int, ...],
+    linear: bool,
+    maxiter: int,
+) -> Search:
+    """The best classical method, with or without slow errors, which are tried with the best."""
+    return best_classical(
+        bench,
+        objective=objective,
+        reference_overlap=reference_overlap,
+        overlaps=overlaps,
+        linear=linear,
+        enrich=(ENRICH,),
+        rtol=RTOL,
+        maxiter=maxiter,
+    )
+
+
+def best(
+    same: bool = False, linear: bool = True, enrich: bool = False
+) -> Callable[[Workbench, InterfaceNet, int], Counts]:
     """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods.
 
-    `same` takes only those with the network's subdomains.
+    `same` takes only those with the network's subdomains, `enrich` those with slow errors, too.
     """
 
     def find(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-        reference: dict[str, Any] = {"reference_overlap": net.options["overlap"]}
-        if same:
-            reference["overlaps"] = (net.options["overlap"],)
-        common = {**reference, **options, "rtol": RTOL, "maxiter": maxiter}
-        alone = best_classical(bench, objective="stationary", **common)
-        inside = best_classical(bench, objective="krylov", **common)
-        return sizes(alone.method) | {
-            "stationary": stationary(alone.method, maxiter),
-            "FGMRES": krylov(inside.method, maxiter),
-            "settings": f"stationary: {alone.best}; FGMRES: {inside.best}",
+        overlap = net.options["overlap"]
+        overlaps = (overlap,) if same else (1, 2)
+        alone, inside = (
+            searched(bench, objective, overlap, overlaps, linear, maxiter).best
+            for objective in ("stationary", "krylov")
+        )
+        if not enrich:
+            alone, inside = replace(alone, enrich=0), replace(inside, enrich=0)
+        method = alone(bench)
+        return sizes(method) | {
+            "stationary": stationary(method, maxiter),
+            "FGMRES": krylov(inside(bench), maxiter),
+            "settings": f"stationary: {alone}; FGMRES: {inside}",
         }
 
     return find
 
 
-def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) -> Counts:
     """The learned method, or its start where the safeguard refuses it."""
-    verdict = safeguarded(setup_of(bench, net), net, unseen=chosen_net(bench.problem, net)[1])
+    unseen = chosen_net(bench.problem, net)[1]
+    verdict = safeguarded(setup_of(bench, net), net, unseen=unseen, enrich=enrich)
     settings = "learned" if verdict.learned else f"classical: {verdict.reason}"
     return counted(verdict.method, maxiter, settings)
+
+
+def mggnn_enriched(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+    """The same, enriched."""
+    return mggnn(bench, net, maxiter, ENRICH)
 
 
 METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
@@ -160,7 +203,11 @@ METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
     "best, same subdomains": best(same=True),
     "best without linear": best(linear=False),
     "MG-GNN": mggnn,
+    "start, enriched": start_enriched,
+    BEST_ENRICHED: best(enrich=True),
+    "MG-GNN, enriched": mggnn_enriched,
 }
+OURS = ("MG-GNN", "MG-GNN, enriched")
 
 
 def run_all(cases: Sequence[Case], nets: Mapping[str, InterfaceNet], path: Path) -> Table:
@@ -170,7 +217,8 @@ def run_all(cases: Sequence[Case], nets: Mapping[str, InterfaceNet], path: Path)
     """
     done = kept_rows(path, COLUMNS, SETTINGS)
     first, *others = nets
-    runs = [(name, first) for name in METHODS] + [("MG-GNN", network) for network in others]
+    runs = [(name, first) for name in METHODS]
+    runs += [(name, network) for network in others for name in OURS]
     for case in tqdm(cases, unit="problem"):
         missing = [run for run in runs if case.key(*run) not in done]
         if not missing:
@@ -218,21 +266,24 @@ def summary(table: Table) -> Table:
 
 
 def against(table: Table) -> Table:
-    """What MG-GNN needs of each of three classical methods, means of the quotients."""
-    classical = (BEST, "best, same subdomains", "best without linear")
-    found = Table(("kind", "unknowns", *(f"{w}, of {c}" for c in classical for w in WANTED)))
+    """What MG-GNN needs of each of some classical methods, means of the quotients."""
+    classical = (BEST, BEST_ENRICHED, "best, same subdomains", "best without linear")
+    columns = (f"{what}, of {name}" for name in classical for what in WANTED)
+    found = Table(("kind", "unknowns", "method", *columns))
     for kind, size in groups(table):
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
         by_method = {name: [r for r in here if r["method"] == name] for name in METHODS}
-        found.add(
-            kind=kind,
-            unknowns=round(np.mean([int(r["unknowns"]) for r in here])),
-            **{
-                f"{what}, of {name}": ratio(by_method["MG-GNN"], by_method[name], what)
-                for name in classical
-                for what in WANTED
-            },
-        )
+        for ours in OURS:
+            found.add(
+                kind=kind,
+                unknowns=round(np.mean([int(r["unknowns"]) for r in here])),
+                method=ours,
+                **{
+                    f"{what}, of {name}": ratio(by_method[ours], by_method[name], what)
+                    for name in classical
+                    for what in WANTED
+                },
+            )
     return found
 
 

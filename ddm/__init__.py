@@ -1,6 +1,7 @@
 """Two-level domain decomposition for partial differential equations, classical and learned.
 
-    mesh -> problems -> partition -> coarse, interface, exterior, local -> schwarz -> multilevel
+    mesh -> problems -> partition -> coarse, interface, exterior, local -> schwarz
+    schwarz -> multilevel, enrichment                               more levels, more coarse vectors
     features -> learned                                          MG-GNN's interface values and P
     checkpoints, scope, safeguard                                   what ships, and where it applies
     methods, search, comparison, tuning, table, plot                using and measuring them
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddm.checkpoints import load_pretrained, pretrained_names
     from ddm.comparison import Comparison, compare
+    from ddm.enrichment import enriched
     from ddm.finetuning import finetune
     from ddm.interface import robin
     from ddm.learned import InterfaceNet
@@ -70,6 +72,7 @@ __all__ = [
     "decompose",
     "diffusion",
     "elasticity",
+    "enriched",
     "finetune",
     "from_matrix",
     "graph_laplacian",
@@ -97,6 +100,7 @@ __all__ = [
 _MODULES = {
     "checkpoints": ("load_pretrained", "pretrained_names"),
     "comparison": ("Comparison", "compare"),
+    "enrichment": ("enriched",),
     "finetuning": ("finetune",),
     "interface": ("robin",),
     "learned": ("InterfaceNet",),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ddm.coarse import constants, nicolaides, nowhere_zero, smooth, with_linear
+from ddm.enrichment import enriched
 from ddm.interface import robin
 from ddm.partition import decompose
 from ddm.problems.problem import Problem
@@ -34,6 +35,7 @@ class Classical:
         form, levels: see `Schwarz`.
         single: whether local factors are in single precision, which halves what an application
             reads.
+        enrich: slow errors of the method itself in its coarse space, see `ddm.enriched`.
     """
 
     theta: float = 1.0
@@ -45,6 +47,7 @@ class Classical:
     form: Form = "restricted"
     levels: Levels = "multiplicative"
     single: bool = False
+    enrich: int = 0
 
     def __call__(self, bench: Workbench) -> Schwarz:
         """The method for a problem.
@@ -60,7 +63,7 @@ class Classical:
             interface = (self.theta - 1) * bench.exterior(size, self.overlap)
         elif self.theta != 1:
             interface = robin(parts, self.theta, bench.matrix.dtype)
-        return Schwarz(
+        method = Schwarz(
             bench.matrix,
             parts,
             interface=interface,
@@ -70,6 +73,7 @@ class Classical:
             factor_dtype=_single(bench.matrix.dtype) if self.single else None,
             nullspace=bench.problem.nullspace,
         )
+        return enriched(method, self.enrich) if self.enrich else method
 
     def __str__(self) -> str:
         weight = "" if self.theta == 1 else f"theta {self.theta:g}, "
@@ -77,7 +81,9 @@ class Classical:
         size = "" if self.subdomain is None else f", {self.subdomain} unknowns a subdomain"
         vectors = ", linear functions" if self.vectors == "linear" else ""
         single = ", single precision" if self.single else ""
-        return f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}{single}"
+        errors = f", {self.enrich} slow errors" if self.enrich else ""
+        settings = f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"
+        return settings + single + errors
 
 
 def _single(dtype: torch.dtype) -> torch.dtype:

@@ -58,6 +58,8 @@ def neighbours(best: Classical, bench: Workbench) -> Iterator[Classical]:
     for smoothing in (0, 1, 2, 3):
         yield replace(best, smoothing=smoothing)
     yield replace(best, single=not best.single)
+    for vectors in (0, 4, 8):
+        yield replace(best, enrich=vectors)
     if best.form == "additive":
         return
     for between in (False, True):

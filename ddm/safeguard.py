@@ -2,7 +2,8 @@
 
 The convergence factors of both are measured on the matrix itself, by a few iterations on a few
 random errors. A learned method that is slower, that cannot be built, or whose network never saw
-matrices of this class, is refused with a warning, and the classical one takes its place.
+matrices of this class, is refused with a warning, and the classical one takes its place. Where the
+method is slow, its coarse space is enriched (`ddm.enrichment`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 
 from ddm.choice import Choice, choose
 from ddm.classical import complex_ras
+from ddm.counts import check_count
+from ddm.enrichment import enriched
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors
 from ddm.problems.problem import Elements
@@ -29,6 +32,8 @@ CLOSE, LONG = 0.1, 40
 """Convergence factors within this of one another are measured again over so many iterations."""
 KRYLOV = 20  # vectors that are kept at most
 ROUNDING = 1e-3
+SLOW, VECTORS_ADDED = 0.8, 4
+"""Convergence factors above this get so many slow errors into the coarse space."""
 
 
 class LearnedRefusedWarning(UserWarning):
@@ -69,63 +74,114 @@ def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
     return found if math.isfinite(found) else math.inf
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A method and its convergence rate."""
+
+    method: Schwarz
+    rate: float
+
+
 @torch.no_grad()
-def safeguarded(setup: Setup, net: InterfaceNet, *, unseen: str = "") -> Verdict:
+def safeguarded(
+    setup: Setup, net: InterfaceNet, *, unseen: str = "", enrich: int | None = None
+) -> Verdict:
     """The learned method if its measured rate is below 1 and no worse than its classical start's.
 
-    If the start itself diverges, RAS takes its place where that is faster.
+    If the start itself diverges, RAS takes its place where that is faster. What is slow gets its
+    slow errors into its coarse space.
 
     Args:
         setup: of the matrix.
         net: the network.
         unseen: why the network does not fit the matrix; it is then not tried.
+        enrich: see `learned_schwarz`.
     """
-    classical, rate = _classical(setup, net)
+    check_enrich(enrich)
+    classical = _classical(setup, net)
     if unseen:
-        return Verdict(classical, False, unseen, None, rate)
+        return _refused(unseen, _enriched(classical, enrich))
     try:
-        learned = setup.learned(net)
-        if is_exact(learned):  # as with one subdomain, where rounding would tell the two apart
-            return Verdict(learned, True, "", 0.0, rate)
-        found = convergence_rate(learned)
-        if abs(found - rate) <= CLOSE * rate:
-            found, rate = (convergence_rate(m, iterations=LONG) for m in (learned, classical))
+        method = setup.learned(net)
+        if is_exact(method):  # as with one subdomain, where rounding would tell the two apart
+            return Verdict(method, True, "", 0.0, classical.rate)
+        learned = _Measured(method, convergence_rate(method))
+        if abs(learned.rate - classical.rate) <= CLOSE * classical.rate:
+            learned, classical = (
+                _Measured(m.method, convergence_rate(m.method, iterations=LONG))
+                for m in (learned, classical)
+            )
     except (ValueError, RuntimeError) as error:
-        return Verdict(classical, False, f"it cannot be used: {error}", None, rate)
-    if not found <= (1 + ROUNDING) * rate or found >= 1:
-        said = "it diverges: its" if found >= 1 else "its"
+        return _refused(f"it cannot be used: {error}", _enriched(classical, enrich))
+    slower = _is_slower(learned, classical)
+    learned = _enriched(learned, enrich)
+    if slower or learned.rate >= 1:
+        classical = _enriched(classical, enrich)
+    if _is_slower(learned, classical) or learned.rate >= 1:
+        said = "it diverges: its" if learned.rate >= 1 else "its"
         reason = (
-            f"{said} convergence factor is {found:.3g}, that of the classical method {rate:.3g}"
+            f"{said} convergence factor is {learned.rate:.3g}, that of the classical method "
+            f"{classical.rate:.3g}"
         )
-        return Verdict(classical, False, reason, found, rate)
-    return Verdict(learned, True, "", found, rate)
+        return _refused(reason, classical, learned.rate)
+    return Verdict(learned.method, True, "", learned.rate, classical.rate)
 
 
-def _classical(setup: Setup, net: InterfaceNet) -> tuple[Schwarz, float]:
-    """The method that the network corrects, or RAS where that one diverges; and its rate."""
-    start, rate = None, math.inf
+def check_enrich(enrich: int | None) -> None:
+    """Refuse anything but None and a number of vectors.
+
+    Raises:
+        TypeError, ValueError: no whole number, or below 0.
+    """
+    if enrich is not None:
+        check_count("enrich", enrich, "slow errors", least=0)
+
+
+def _refused(reason: str, classical: _Measured, rate: float | None = None) -> Verdict:
+    return Verdict(classical.method, False, reason, rate, classical.rate)
+
+
+def _is_slower(learned: _Measured, classical: _Measured) -> bool:
+    return not learned.rate <= (1 + ROUNDING) * classical.rate
+
+
+def _enriched(found: _Measured, enrich: int | None) -> _Measured:
+    """The method with slow errors in its coarse space: those asked for, or where it is slow."""
+    if enrich == 0 or (enrich is None and found.rate <= SLOW):
+        return found
     try:
-        start = setup.classical(net.theta)
-        rate = convergence_rate(start)
+        method = enriched(found.method, enrich or VECTORS_ADDED)
+    except ValueError:  # more columns than unknowns
+        return found
+    other = _Measured(method, convergence_rate(method))
+    return other if other.rate < found.rate else found
+
+
+def _classical(setup: Setup, net: InterfaceNet) -> _Measured:
+    """The method that the network corrects, or RAS where that one diverges."""
+    start = None
+    try:
+        method = setup.classical(net.theta)
+        start = _Measured(method, convergence_rate(method))
     except ValueError:  # a singular local matrix
         pass
-    if start is not None and rate < 1:
-        return start, rate
+    if start is not None and start.rate < 1:
+        return start
     try:
-        ras = setup.classical()
+        method = setup.classical()
     except ValueError:
         if start is None:
             raise
-        return start, rate
-    other = convergence_rate(ras)
-    return (ras, other) if start is None or other <= rate else (start, rate)
+        return start
+    ras = _Measured(method, convergence_rate(method))
+    return ras if start is None or ras.rate <= start.rate else start
 
 
-def _complex(choice: Choice) -> Verdict:
+def _complex(choice: Choice, enrich: int | None) -> Verdict:
     """Two-level RAS, since networks and Robin weights of `ddm.set_up` are for real matrices."""
     method = complex_ras(choice.problem, choice.owner, **choice.options)
-    reason = choice.unseen or "networks are for real matrices"
-    return Verdict(method, False, reason, None, convergence_rate(method))
+    ras = _enriched(_Measured(method, convergence_rate(method)), enrich)
+    return _refused(choice.unseen or "networks are for real matrices", ras)
 
 
 def warn_refused(verdict: Verdict, stacklevel: int = 3) -> None:
@@ -153,6 +209,7 @@ def learned_schwarz(
     subdomain: int | None = None,
     owner: np.ndarray | None = None,
     measure_unseen: bool = False,
+    enrich: int | None = None,
     **options: Any,
 ) -> Schwarz:
     """A two-level Schwarz method with a network's values, or the classical one if that is faster.
@@ -174,6 +231,9 @@ def learned_schwarz(
         owner: (n,) subdomain of each unknown; None is what `ddm.partition.partition` makes.
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
+        enrich: errors that the method is slow to reduce, whose pieces its coarse space gets, see
+            `ddm.enriched`; None is 4 where its convergence factor is above 0.8, or it diverges.
+            They are left out again where they do not make it faster.
         options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype,
             factor_dtype), instead of the network's; for complex A the first three, local and
             factor_dtype.
@@ -187,6 +247,7 @@ def learned_schwarz(
     Warns:
         LearnedRefusedWarning: the classical method is what is returned.
     """
+    check_enrich(enrich)
     choice = choose(
         A,
         net,
@@ -199,9 +260,10 @@ def learned_schwarz(
         **options,
     )
     if np.iscomplexobj(choice.problem.A.data):
-        verdict = _complex(choice)
+        verdict = _complex(choice, enrich)
     else:
         tried = measure_unseen and net is not None
-        verdict = safeguarded(choice.set_up(), choice.net, unseen="" if tried else choice.unseen)
+        unseen = "" if tried else choice.unseen
+        verdict = safeguarded(choice.set_up(), choice.net, unseen=unseen, enrich=enrich)
     warn_refused(verdict)
     return verdict.method

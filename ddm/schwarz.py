@@ -23,6 +23,7 @@ SORAS; Tang, Nabben, Vuik and Erlangga (2009), J. Sci. Comput. 39, for the names
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -125,15 +126,32 @@ class Schwarz(ScipyOperator):
         self.null = None if nullspace is None else NullSpace(A, nullspace)
         self.P = P
         if P is not None:
-            check_coarse(P, d.n)
-            if A.dtype.is_complex and not P.dtype.is_complex:
-                self.P = P = P.to(A.dtype)
-            null = None if self.null is None else self.null.coarse(P)
-            # Kept, since making it moves all entries, which takes longer than a product with it.
-            self._restriction = P.H
-            self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
+            self._take_coarse_space(P, coarse)
         if P is not None and levels == "symmetric":
             self.damping = self._damping(damping, values)
+
+    def _take_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory) -> None:
+        A = self.A
+        check_coarse(P, self.decomposition.n)
+        if A.dtype.is_complex and not P.dtype.is_complex:
+            P = P.to(A.dtype)
+        null = None if self.null is None else self.null.coarse(P)
+        # Kept, since making it moves all entries, which takes longer than a product with it.
+        self.P, self._restriction = P, P.H
+        self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
+
+    def with_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory = "auto") -> Schwarz:
+        """The same method, local factors and all, with another coarse space.
+
+        Raises:
+            ValueError: P does not fit, or the coarse matrix is singular; a method of one level
+                whose `levels` would need a damping.
+        """
+        if self.P is None and self.levels == "symmetric":
+            raise ValueError("levels: a method of one level has no damping; make a new Schwarz")
+        other = copy(self)
+        other._take_coarse_space(P, coarse)
+        return other
 
     def _damping(self, asked: float | None, values: Tensor) -> float:
         if asked is not None:
@@ -142,7 +160,7 @@ class Schwarz(ScipyOperator):
             return asked
         if torch.is_grad_enabled() and values.requires_grad:
             raise ValueError("damping: its estimate has no gradient; give the number")
-        return 1 / _largest_eigenvalue(self._fine, self.A)
+        return 1 / largest_eigenvalue(self._fine, self.A)
 
     @property
     def is_symmetric(self) -> bool:
@@ -247,7 +265,7 @@ class Schwarz(ScipyOperator):
 
 
 @torch.no_grad()
-def _largest_eigenvalue(F: Sweep, A: CSRTensor, iterations: int = 30) -> float:
+def largest_eigenvalue(F: Sweep, A: CSRTensor, iterations: int = 30) -> float:
     """The largest eigenvalue of F A by the power method: with 2 as the limit, near enough."""
     generator = torch.Generator().manual_seed(0)
     e = torch.randn(A.shape[0], 1, generator=generator, dtype=torch.float64).to(A.device, A.dtype)

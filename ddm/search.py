@@ -64,6 +64,7 @@ def best_classical(
     between: Sequence[bool] = (False, True),
     smoothings: Sequence[int] = (0, 1, 2, 3),
     linear: bool = True,
+    enrich: Sequence[int] = (),
     exhaustive: bool = False,
     rtol: float = 1e-8,
     maxiter: int = 500,
@@ -89,6 +90,8 @@ def best_classical(
         overlaps, thetas, between, smoothings: see `Classical`.
         linear: whether coarse spaces with coordinates as vectors are tried too, where there are
             coordinates: they have more columns, and coarse work is not held equal.
+        enrich: numbers of slow errors that the coarse space of the best method is tried with, see
+            `ddm.enriched`; here, too, coarse work is not held equal.
         exhaustive: whether all combinations are tried.
         rtol, maxiter: of each solve.
         budget_s: seconds after which no other candidate is begun.
@@ -116,6 +119,10 @@ def best_classical(
             _by_coordinates(race, sizes, weights, vectors, smoothings)
         if objective == "time" and race.best is not None:
             race.enter(replace(race.best, single=True))
+        winner = race.best
+        if winner is not None:
+            for count in enrich:
+                race.enter(replace(winner, enrich=count))
         if race.best is not None or objective != "stationary":
             return race.result()
         objective = "krylov"

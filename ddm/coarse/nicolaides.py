@@ -57,6 +57,12 @@ def nicolaides(
     Nicolaides (1987), SIAM J. Numer. Anal. 24; Toselli and Widlund (2005), chapter 3.
     """
     local, keep, rows = local_modes(decomposition, near_nullspace, weights=weights, rtol=rtol)
+    lost = torch.nonzero(~keep.any(1))[:, 0]
+    if len(lost):
+        raise ValueError(
+            f"near_nullspace: every vector is zero on subdomain {int(lost[0])} "
+            f"({len(lost)} subdomains in all)"
+        )
     return prolongation_of(decomposition, local, keep, rows)
 
 
@@ -68,6 +74,8 @@ def local_modes(
     rtol: float = RANK_TOLERANCE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The columns of `nicolaides`, subdomain by subdomain; arguments and errors are its.
+
+    Where every vector is zero on a subdomain none of its are kept.
 
     Returns:
         local vectors (N, k), which of them are kept (S, k), and which local unknowns have entries
@@ -87,12 +95,6 @@ def local_modes(
     )  # (S, k, k)
     squares, directions = torch.linalg.eigh(gram)
     keep = squares > rtol**2 * squares[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
-    lost = torch.nonzero(~keep.any(1))[:, 0]
-    if len(lost):
-        raise ValueError(
-            f"near_nullspace: every vector is zero on subdomain {int(lost[0])} "
-            f"({len(lost)} subdomains in all)"
-        )
     turned = directions / squares.where(keep, 1).sqrt()[:, None, :]
     local = torch.einsum("nk,nkj->nj", scaled, turned[subdomain])  # (N, k), some to be dropped
     return local, keep, torch.from_numpy(unity > 0)

@@ -50,10 +50,13 @@ def test_the_best_is_best_and_an_untrained_network_its_start(tmp_path, monkeypat
             ras = int(ours["RAS"][what] or 10**9)
             assert int(ours["best classical"][what]) <= ras
             assert int(ours["best without linear"][what]) <= ras
+            assert int(ours["best classical, enriched"][what]) <= int(ours["best classical"][what])
             assert ours["MG-GNN"][what] == ours["start"][what]
+            assert int(ours["start, enriched"][what]) < int(ours["start"][what])
+            assert int(ours["MG-GNN, enriched"][what]) < int(ours["MG-GNN"][what])
         assert ours["best classical"]["settings"].startswith("stationary: ")
     for kind in kinds:
-        assert text.count(f"| {kind} ") == len(heldout_mggnn.METHODS) + 1  # a row of quotients
+        assert text.count(f"| {kind} ") == len(heldout_mggnn.METHODS) + 2  # rows of quotients
     assert "stationary, of best without linear" in text
 
 
@@ -71,14 +74,14 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, checkpoint):
     for name in original:
         monkeypatch.setitem(heldout_mggnn.METHODS, name, recorded(name))
     assert run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson") == text
-    assert made == ["MG-GNN", *original]
+    assert made == [*list(original)[5:], *original]
     assert rows(tmp_path / "out") == whole
 
     made.clear()  # other weights: what does not ask for them is kept
     metadata = {"kinds": '["poisson"]', "dimension": "2", "block_size": "1"}
     InterfaceNet(width=8, layers=1).save(checkpoint, **metadata)
     run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson")
-    assert made == ["start", "MG-GNN"] * 2
+    assert made == ["start", "MG-GNN", "start, enriched", "MG-GNN, enriched"] * 2
 
 
 def test_a_csv_of_something_else_is_not_overwritten(tmp_path, monkeypatch, checkpoint):

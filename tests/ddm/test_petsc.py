@@ -17,6 +17,7 @@ from small_problems import laplacian
 
 from ddm.checkpoints import load_pretrained
 from ddm.coarse import partition_of_unity, smooth
+from ddm.enrichment import enriched
 from ddm.multilevel import recursive
 from ddm.partition import decompose, partition
 from ddm.peers import Multigrid
@@ -63,6 +64,7 @@ METHODS = {
     "oras1": method(0.5, False),
     "ras2": method(None, True),
     "oras2": method(0.5, True),
+    "enriched2": enriched(method(0.5, True), 2),
     "elasticity": learned(PLATE, "elasticity_2d"),
     "quadratic": set_up(SOLID, partition(SOLID.A, 6)).classical(0.5),
 }

@@ -76,7 +76,7 @@ def test_an_indefinite_matrix_gets_no_learned_method_without_a_warning(times):
     shifted = sp.csr_array(A - times * lowest * sp.eye_array(A.shape[0]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ddm.learned_schwarz(shifted, "diffusion_2d_algebraic", subdomain=60)
+        ddm.learned_schwarz(shifted, "diffusion_2d_algebraic", subdomain=60, enrich=0)
     assert [w.category for w in caught] == [LearnedRefusedWarning]
     if times == 3.0:
         assert "this matrix is like indefinite" in str(caught[0].message)
@@ -87,12 +87,71 @@ def test_a_learned_method_that_diverges_is_refused_even_if_the_classical_one_is_
     net = InterfaceNet(width=8, layers=1)
     rates = iter([1.8, 1.9, 1.2])
     monkeypatch.setattr(ddm.safeguard, "convergence_rate", lambda *_, **__: next(rates))
-    verdict = safeguarded(setup, net)
+    verdict = safeguarded(setup, net, enrich=0)
     assert not verdict.learned
     assert (verdict.rate, verdict.classical_rate) == (1.2, 1.8)
     assert verdict.reason.startswith("it diverges: its convergence factor is 1.2, that of the cl")
     with pytest.warns(LearnedRefusedWarning, match=r"but diverges on its own, too .*factor 1\.8"):
         warn_refused(verdict)
+
+
+def hard() -> ddm.Problem:
+    """Coefficients that jump by 1e6 inside subdomains: few coarse functions leave slow errors."""
+    mesh = delaunay(40, seed=2)
+    return ddm.diffusion(mesh, checkerboard(mesh, 5, contrast=1e6))
+
+
+@pytest.mark.filterwarnings("ignore::ddm.safeguard.LearnedRefusedWarning")
+def test_slow_methods_get_their_slow_errors_into_the_coarse_space():
+    problem = hard()
+    plain, found = (ddm.learned_schwarz(problem, enrich=enrich) for enrich in (0, None))
+    assert convergence_rate(plain) > 0.8
+    assert convergence_rate(found) < 0.5
+    assert columns(found) > columns(plain)
+    # Where nothing is slow, nothing is added unless it is asked for.
+    easy = ddm.poisson(delaunay(40))
+    plain, found, asked = (ddm.learned_schwarz(easy, enrich=enrich) for enrich in (0, None, 3))
+    assert columns(plain) == columns(found)
+    assert columns(asked) == columns(plain) + 3 * plain.decomposition.n_subdomains
+    assert convergence_rate(asked) < convergence_rate(plain)
+
+
+def columns(method: ddm.Schwarz) -> int:
+    assert method.P is not None
+    return method.P.shape[1]
+
+
+def test_a_refused_network_is_compared_with_slow_errors_on_both_sides():
+    """Untrained, the network diverges as its start does; both converge with slow errors."""
+    setup = small_setup(24, 12)
+    net = InterfaceNet(width=8, layers=1, theta=0.02)
+    assert convergence_rate(setup.classical(0.02)) > 1
+    without = safeguarded(setup, net, enrich=0)
+    assert not without.learned
+    verdict = safeguarded(setup, net, enrich=4)
+    assert verdict.rate is not None
+    assert verdict.classical_rate is not None
+    assert without.classical_rate is not None
+    assert verdict.classical_rate < without.classical_rate
+    assert verdict.learned == (verdict.rate <= verdict.classical_rate)
+    assert convergence_rate(verdict.method) < without.classical_rate
+
+
+def test_slow_errors_that_do_not_help_or_do_not_fit_are_left_out(monkeypatch):
+    setup = small_setup(14, 7)
+    net = InterfaceNet(width=8, layers=1)
+    plain = setup.learned(net)
+    assert columns(safeguarded(setup, net, enrich=30).method) == columns(plain)  # too many
+    monkeypatch.setattr(ddm.safeguard, "enriched", lambda method, _: setup.classical(0.01))
+    assert columns(safeguarded(setup, net, enrich=2).method) == columns(plain)  # slower
+
+
+@pytest.mark.parametrize(
+    ("enrich", "error"), [(-1, ValueError), (1.5, ValueError), ("4", TypeError)], ids=str
+)
+def test_bad_numbers_of_slow_errors_are_refused(enrich, error):
+    with pytest.raises(error, match="enrich: expected"):
+        ddm.learned_schwarz(laplacian(10), enrich=enrich)
 
 
 def test_what_cannot_be_used_is_refused(monkeypatch):

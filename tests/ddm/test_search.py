@@ -1,6 +1,7 @@
 """The best classical method is found, at equal local work."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,20 @@ def test_seconds_as_the_objective(problem):
     assert 0 < found.score < math.inf
     assert found.table.rows[0]["score"] is not None  # the first cannot be beaten
     assert found.table.rows[-1]["method"].endswith(", single precision")
+
+
+def test_the_best_is_tried_with_slow_errors_in_its_coarse_space(problem):
+    plain = best_classical(problem, subdomain=40, **FEW)
+    found = best_classical(problem, subdomain=40, enrich=(2, 4), **FEW)
+    assert found.table.rows[: len(plain.table.rows)] == plain.table.rows
+    names = [row["method"] for row in found.table.rows[len(plain.table.rows) :]]
+    assert names == [f"{plain.best}, {count} slow errors" for count in (2, 4)]
+    assert found.best in (replace(plain.best, enrich=count) for count in (2, 4))
+    assert found.score < plain.score
+    assert found.method.P is not None
+    assert plain.method.P is not None
+    added = found.method.P.shape[1] - plain.method.P.shape[1]
+    assert added == found.best.enrich * found.method.decomposition.n_subdomains
 
 
 def test_more_overlap_has_larger_subdomains_and_as_much_work(problem):
