@@ -5,7 +5,8 @@
 One problem of each kind, never trained on, in METIS subdomains of the size and overlap that the
 network that ships is for. "start" is what fine-tuning starts from: the network's method, or the
 classical one that it corrects. "best classical" is what `ddm.best_classical` finds on the very
-matrix at equal local work, for each count; the search has as many seconds. Iterations are those
+matrix at equal local work, for each count; the search has as many seconds. "with 16 slow errors"
+is `ddm.finetune(..., enrich=16)`, as long. Iterations are those
 until two random errors, or the residual of a random right-hand side by FGMRES, have fallen by
 1e-12.
 """
@@ -17,7 +18,7 @@ import datetime
 from pathlib import Path
 
 import torch
-from heldout_mggnn import krylov, stationary
+from heldout_mggnn import krylov, sizes, stationary
 from side_by_side import cpu_name, versions
 from tqdm import tqdm
 
@@ -29,9 +30,10 @@ from ddm.workbench import Workbench
 
 KINDS = ("poisson", "diffusion", "anisotropic", "diffusion_3d", "elasticity")
 SEED, MAXITER, RTOL = 90_001, 1000, 1e-12
+ENRICH = 16
 COLUMNS = (
-    "kind", "unknowns", "subdomains", "overlap", "best classical", "start", "fine-tuned", "steps",
-    "of the best"
+    "kind", "unknowns", "subdomains", "overlap", "best classical", "coarse", "start", "fine-tuned",
+    "steps", "of the best", "with 16 slow errors", "of the best, so", "coarse, so"
 )  # fmt: skip
 
 
@@ -60,17 +62,27 @@ def row(kind: str, unknowns: int, seconds: float, steps: int | None) -> dict[str
         }
     start = ddm.finetune(setup, net, steps=0).method
     tuned = ddm.finetune(setup, net, seconds=seconds, steps=steps)
-    few, most = stationary(tuned.method, MAXITER), stationary(found["stationary"], MAXITER)
+    wider = ddm.finetune(setup, net, seconds=seconds, steps=steps, enrich=ENRICH).method
+    most = stationary(found["stationary"], MAXITER)
+
+    def share(method: Schwarz) -> float | None:
+        few = stationary(method, MAXITER)
+        return few / most if few and most else None
+
     return {
         "kind": kind,
         "unknowns": len(problem.b),
         "subdomains": setup.decomposition.n_subdomains,
         "overlap": setup.decomposition.overlap,
         "best classical": counts(found["stationary"], found["krylov"]),
+        "coarse": sizes(found["stationary"])["coarse"],
         "start": counts(start),
         "fine-tuned": counts(tuned.method),
         "steps": tuned.steps,
-        "of the best": few / most if few and most else None,
+        "of the best": share(tuned.method),
+        "with 16 slow errors": counts(wider),
+        "of the best, so": share(wider),
+        "coarse, so": sizes(wider)["coarse"],
     }
 
 

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from ddm.coarse import algebraic_neumann, assembled_neumann, geneo, nicolaides, smooth
+from ddm.enrichment import enriched
 from ddm.interface import robin, robin_between, schur
 from ddm.multilevel import recursive
 from ddm.partition import Decomposition, decompose, partition
@@ -35,6 +36,7 @@ class Method:
         overlap: graph layers.
         cg: with CG, as M is symmetric; else with FGMRES, and alone.
         third: whether the coarse problem is itself solved by a Schwarz method.
+        enrich: slow errors of the method in its coarse space.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Method:
     overlap: int = 1
     cg: bool = False
     third: bool = False
+    enrich: int = 0
 
     def applies(self, problem: Problem) -> bool:
         """Whether the method is meant for a problem's class: CG and GenEO need an SPD matrix."""
@@ -140,7 +143,8 @@ class Ground:
                 P, direct_up_to=1, subdomain=16, form="additive", levels="symmetric"
             )
         interface = None if method.interface is None else method.interface(self, method)
-        return Schwarz(self.A, d, interface=interface, P=P, **options)
+        schwarz = Schwarz(self.A, d, interface=interface, P=P, **options)
+        return enriched(schwarz, method.enrich) if method.enrich else schwarz
 
 
 def weight(theta: float) -> Interface:
@@ -172,15 +176,18 @@ AS = Method("AS, balanced", form="additive", levels="balanced", cg=True)
 SORAS = Method("SORAS", form="symmetric", levels="balanced", cg=True)
 STUDIES: dict[str, list[Method]] = {
     "coarse": [
-        replace(base, name=f"{base.name.split(',')[0]}, {label}", coarse=coarse)
+        replace(base, name=f"{base.name.split(',')[0]}, {label}", coarse=coarse, enrich=enrich)
         for base in (RAS, AS)
-        for coarse, label in (
-            ("none", "one level"),
-            ("plain", "Nicolaides"),
-            ("smoothed", "Nicolaides, smoothed"),
-            ("smoothed 3", "Nicolaides, smoothed 3 times"),
-            ("GenEO 0.1", "GenEO below 0.1"),
-            ("GenEO x 2", "GenEO, 2 a subdomain"),
+        for coarse, enrich, label in (
+            ("none", 0, "one level"),
+            ("none", 2, "2 slow errors"),
+            ("plain", 0, "Nicolaides"),
+            ("smoothed", 0, "Nicolaides, smoothed"),
+            ("smoothed", 1, "Nicolaides, smoothed, 1 slow error"),
+            ("smoothed", 4, "Nicolaides, smoothed, 4 slow errors"),
+            ("smoothed 3", 0, "Nicolaides, smoothed 3 times"),
+            ("GenEO 0.1", 0, "GenEO below 0.1"),
+            ("GenEO x 2", 0, "GenEO, 2 a subdomain"),
         )
     ],
     "interface": [
@@ -218,12 +225,15 @@ STUDIES: dict[str, list[Method]] = {
     "kinds": [
         replace(RAS, name="RAS, plain", coarse="plain"),
         RAS,
+        replace(RAS, name="RAS, 4 slow errors", enrich=4),
         replace(RAS, name="RAS, overlap 2", overlap=2),
         Method("ORAS 0.5", interface=weight(0.5)),
         Method("between 0.5", interface=between(0.5)),
+        Method("between 0.5, 4 slow errors", interface=between(0.5), enrich=4),
         Method("Schur, 1 layer", interface=patch(1)),
         replace(RAS, name="RAS, GenEO below 0.1", coarse="GenEO 0.1"),
         AS,
+        replace(AS, name="AS, 4 slow errors", enrich=4),
         replace(AS, name="AS, GenEO below 0.1", coarse="GenEO 0.1"),
         replace(SORAS, name="SORAS between 0.5", interface=between(0.5)),
     ],

@@ -10,8 +10,8 @@ classical" is, for each very problem and for each of the two counts, what `ddm.b
 at equal local work: Robin weights and the way they are set, overlaps, smoothing, and linear
 functions in the coarse space are all searched. Less overlap has smaller and more subdomains then,
 and a larger coarse problem; "best, same subdomains" has the network's. "best without linear" leaves
-linear functions out. "enriched" are methods with eight of their own slow errors in the coarse space
-(`ddm.enriched`), if they need fewer iterations then.
+linear functions out. Of these, the best of all is also shown with slow errors of its own in the
+coarse space (`ddm.enriched`, `--enrich`), as are the start and MG-GNN.
 
 Of several checkpoints, trainings of one configuration with other seeds, the means and the range of
 the runs are those of all of them, and "of best" has the range of the networks.
@@ -27,7 +27,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,8 @@ KINDS = ("poisson", "diffusion", "anisotropic")
 SETTINGS = ("kind", "size", "seed", "subdomain", "maxiter", "method", "network")
 SIZES = ("subdomains", "coarse")
 WANTED = ("stationary", "FGMRES")
-ENRICH = 8  # slow errors in the coarse spaces of enriched methods
 COLUMNS = (*SETTINGS, "unknowns", *SIZES, "stationary", "FGMRES", "settings")
 BEST = "best classical"
-BEST_ENRICHED = "best classical, enriched"
 
 Counts = dict[str, Any]  # SIZES, stationary, FGMRES, settings
 
@@ -124,14 +122,10 @@ def setup_of(bench: Workbench, net: InterfaceNet) -> Setup:
     return set_up(bench.problem, bench.owner(bench.subdomain), **net.options)
 
 
-def start(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
+def start(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) -> Counts:
     """The classical method that the network corrects, with its subdomains."""
-    return counted(setup_of(bench, net).classical(net.theta), maxiter)
-
-
-def start_enriched(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-    """The same, enriched."""
-    return counted(enriched(setup_of(bench, net).classical(net.theta), ENRICH), maxiter)
+    method = setup_of(bench, net).classical(net.theta)
+    return counted(enriched(method, enrich) if enrich else method, maxiter)
 
 
 @lru_cache(maxsize=2)
@@ -143,44 +137,42 @@ def searched(
     linear: bool,
     maxiter: int,
 ) -> Search:
-    """The best classical method, with or without slow errors, which are tried with the best."""
+    """The best classical method, for the rows that share it."""
     return best_classical(
         bench,
         objective=objective,
         reference_overlap=reference_overlap,
         overlaps=overlaps,
         linear=linear,
-        enrich=(ENRICH,),
         rtol=RTOL,
         maxiter=maxiter,
     )
 
 
 def best(
-    same: bool = False, linear: bool = True, enrich: bool = False
-) -> Callable[[Workbench, InterfaceNet, int], Counts]:
+    bench: Workbench,
+    net: InterfaceNet,
+    maxiter: int,
+    enrich: int = 0,
+    same: bool = False,
+    linear: bool = True,
+) -> Counts:
     """The fewest stationary iterations, and the fewest of FGMRES, of all classical methods.
 
-    `same` takes only those with the network's subdomains, `enrich` those with slow errors, too.
+    `same` takes only those with the network's subdomains.
     """
-
-    def find(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-        overlap = net.options["overlap"]
-        overlaps = (overlap,) if same else (1, 2)
-        alone, inside = (
-            searched(bench, objective, overlap, overlaps, linear, maxiter).best
-            for objective in ("stationary", "krylov")
-        )
-        if not enrich:
-            alone, inside = replace(alone, enrich=0), replace(inside, enrich=0)
-        method = alone(bench)
-        return sizes(method) | {
-            "stationary": stationary(method, maxiter),
-            "FGMRES": krylov(inside(bench), maxiter),
-            "settings": f"stationary: {alone}; FGMRES: {inside}",
-        }
-
-    return find
+    overlap = net.options["overlap"]
+    overlaps = (overlap,) if same else (1, 2)
+    alone, inside = (
+        replace(searched(bench, what, overlap, overlaps, linear, maxiter).best, enrich=enrich)
+        for what in ("stationary", "krylov")
+    )
+    method = alone(bench)
+    return sizes(method) | {
+        "stationary": stationary(method, maxiter),
+        "FGMRES": krylov(inside(bench), maxiter),
+        "settings": f"stationary: {alone}; FGMRES: {inside}",
+    }
 
 
 def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) -> Counts:
@@ -191,34 +183,46 @@ def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) ->
     return counted(verdict.method, maxiter, settings)
 
 
-def mggnn_enriched(bench: Workbench, net: InterfaceNet, maxiter: int) -> Counts:
-    """The same, enriched."""
-    return mggnn(bench, net, maxiter, ENRICH)
-
-
-METHODS: dict[str, Callable[[Workbench, InterfaceNet, int], Counts]] = {
+Way = Callable[..., Counts]  # of a workbench, a network, a limit, and what the function adds
+METHODS: dict[str, Way] = {
     "RAS": ras,
     "start": start,
-    BEST: best(),
-    "best, same subdomains": best(same=True),
-    "best without linear": best(linear=False),
+    BEST: best,
+    "best, same subdomains": partial(best, same=True),
+    "best without linear": partial(best, linear=False),
     "MG-GNN": mggnn,
-    "start, enriched": start_enriched,
-    BEST_ENRICHED: best(enrich=True),
-    "MG-GNN, enriched": mggnn_enriched,
 }
-OURS = ("MG-GNN", "MG-GNN, enriched")
+CLASSICAL = (BEST, "best, same subdomains", "best without linear")
 
 
-def run_all(cases: Sequence[Case], nets: Mapping[str, InterfaceNet], path: Path) -> Table:
+def with_errors(name: str, count: int) -> str:
+    """The name of a method with slow errors in its coarse space."""
+    return f"{name}, {count} slow errors"
+
+
+def methods(enrich: Sequence[int]) -> dict[str, Way]:
+    """All methods, those with slow errors last."""
+    wider = {
+        with_errors(name, count): partial(METHODS[name], enrich=count)
+        for count in enrich
+        for name in ("start", BEST, "MG-GNN")
+    }
+    return METHODS | wider
+
+
+def run_all(
+    cases: Sequence[Case], nets: Mapping[str, InterfaceNet], enrich: Sequence[int], path: Path
+) -> Table:
     """Run what the CSV lacks, keep it up to date after each problem, and return its table.
 
     Classical methods run once, with the options of the first network.
     """
     done = kept_rows(path, COLUMNS, SETTINGS)
     first, *others = nets
-    runs = [(name, first) for name in METHODS]
-    runs += [(name, network) for network in others for name in OURS]
+    ways = methods(enrich)
+    learned = [name for name in ways if name.startswith("MG-GNN")]
+    runs = [(name, first) for name in ways]
+    runs += [(name, network) for network in others for name in learned]
     for case in tqdm(cases, unit="problem"):
         missing = [run for run in runs if case.key(*run) not in done]
         if not missing:
@@ -228,7 +232,7 @@ def run_all(cases: Sequence[Case], nets: Mapping[str, InterfaceNet], path: Path)
         for name, network in missing:
             key = case.key(name, network)
             with torch.no_grad():
-                found = METHODS[name](bench, nets[network], case.maxiter)
+                found = ways[name](bench, nets[network], case.maxiter)
             done[key] = dict(zip(SETTINGS, key)) | {"unknowns": len(problem.b)} | found
         written(done.values()).to_csv(path)
     return written([done[case.key(*run)] for case in cases for run in runs])
@@ -249,7 +253,7 @@ def summary(table: Table) -> Table:
     for kind, size in groups(table):
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
         best = [r for r in here if r["method"] == BEST]
-        for name in METHODS:
+        for name in dict.fromkeys(r["method"] for r in here):
             ours = [r for r in here if r["method"] == name]
             cells = {what: mean_and_spread([r[what] for r in ours]) for what in WANTED}
             ratios = {f"{what}, of best": ratio(ours, best, what) for what in WANTED}
@@ -267,20 +271,20 @@ def summary(table: Table) -> Table:
 
 def against(table: Table) -> Table:
     """What MG-GNN needs of each of some classical methods, means of the quotients."""
-    classical = (BEST, BEST_ENRICHED, "best, same subdomains", "best without linear")
-    columns = (f"{what}, of {name}" for name in classical for what in WANTED)
+    columns = (f"{what}, of {name}" for name in CLASSICAL for what in WANTED)
     found = Table(("kind", "unknowns", "method", *columns))
     for kind, size in groups(table):
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
-        by_method = {name: [r for r in here if r["method"] == name] for name in METHODS}
-        for ours in OURS:
+        names = dict.fromkeys(r["method"] for r in here)
+        by_method = {name: [r for r in here if r["method"] == name] for name in names}
+        for ours in (name for name in names if name.startswith("MG-GNN")):
             found.add(
                 kind=kind,
                 unknowns=round(np.mean([int(r["unknowns"]) for r in here])),
                 method=ours,
                 **{
                     f"{what}, of {name}": ratio(by_method[ours], by_method[name], what)
-                    for name in classical
+                    for name in CLASSICAL
                     for what in WANTED
                 },
             )
@@ -338,6 +342,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--problems", type=int, default=10, help="of each kind and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--enrich", type=int, nargs="*", default=[8, 16], help="slow errors")
     parser.add_argument("--subdomain", type=int, help="unknowns; default: what the network is for")
     parser.add_argument("--maxiter", type=int, default=1_000)
     parser.add_argument("--out", type=Path, default=Path("runs/heldout_mggnn"))
@@ -345,6 +350,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.short:
         args.problems, args.sizes, args.subdomain, args.maxiter = 2, [150], 30, 200
+        args.enrich = [2]
     nets = {
         hashlib.sha256(path.read_bytes()).hexdigest()[:12]: InterfaceNet.load(path)
         for path in args.checkpoint
@@ -360,7 +366,7 @@ def main() -> None:
         for i in range(args.problems)
     ]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = report(run_all(cases, nets, args.out.with_suffix(".csv")), args)
+    text = report(run_all(cases, nets, args.enrich, args.out.with_suffix(".csv")), args)
     print(text)
     write_whole(args.out.with_suffix(".md"), text)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddm.coarse.nicolaides import local_modes, prolongation_of
 from ddm.counts import check_count
+from ddm.local import SingularError
 from ddm.partition import Decomposition
 from ddm.rates import random_errors
 from ddm.schwarz import Schwarz, largest_eigenvalue
@@ -30,7 +31,7 @@ SEED = 1  # not that of the errors by which `ddm.safeguard` measures rates
 
 
 @torch.no_grad()
-def slow_errors(
+def slow_subspace(
     method: Schwarz, vectors: int, *, iterations: int | None = None, seed: int = SEED
 ) -> Tensor:
     """Orthonormal errors that a method is slow to reduce, (n, vectors), by subspace iteration.
@@ -74,30 +75,35 @@ def enriched(
     Args:
         method: of one level or two. Its local factors are shared.
         vectors: errors, and columns for each subdomain.
-        iterations, seed: see `slow_errors`.
+        iterations, seed: see `slow_subspace`.
 
     Differentiable in what `method` is, but for the new columns.
 
     Raises:
         TypeError: no `Schwarz` method.
-        TypeError, ValueError: see `slow_errors` and `Schwarz.with_coarse_space`.
-        ValueError: more columns than unknowns.
+        TypeError, ValueError: see `slow_subspace` and `Schwarz.with_coarse_space`.
+        SingularError: so many columns are dependent; a ValueError, too.
     """
     if not isinstance(method, Schwarz):
         raise TypeError(f"method: expected a ddm.Schwarz, got {type(method).__name__}")
-    E = slow_errors(method, vectors, iterations=iterations, seed=seed)
+    E = slow_subspace(method, vectors, iterations=iterations, seed=seed)
     pieces = _pieces(method.decomposition, E)
     P = pieces if method.P is None else hstack([method.P, pieces])
-    if P.shape[1] > P.shape[0]:
-        raise ValueError(
-            f"vectors: expected fewer, {vectors} for each of {method.decomposition.n_subdomains} "
-            f"subdomains make {P.shape[1]} columns of P for {P.shape[0]} unknowns"
-        )
-    return method.with_coarse_space(P)
+    cause = None
+    if P.shape[1] <= P.shape[0]:
+        try:
+            return method.with_coarse_space(P)
+        except SingularError as error:
+            cause = error
+    raise SingularError(
+        f"vectors: expected fewer, or larger subdomains: with {vectors} for each of "
+        f"{method.decomposition.n_subdomains} the columns of P, {P.shape[1]} for {P.shape[0]} "
+        "unknowns, are dependent"
+    ) from cause
 
 
 def _pieces(d: Decomposition, E: Tensor) -> CSRTensor:
-    """`R_i^T D_i E_i`, orthonormal in each subdomain; none where the errors vanish."""
+    """`R_i^T D_i E_i`, orthonormal in each subdomain; none where the errors (n, k) vanish."""
     host = E.cpu().to(torch.complex128 if E.is_complex() else torch.float64)
     local, keep, rows = local_modes(d, host.numpy(), weights="owned")
     squares = torch.zeros(d.n_subdomains, dtype=torch.float64)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.choice import prepared
+from ddm.counts import check_count
 from ddm.definite import is_definite
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
@@ -59,6 +60,7 @@ def finetune(
     seconds: float = 60.0,
     steps: int | None = None,
     lr: float = 0.1,
+    enrich: int = 0,
     progress: bool = False,
     seed: int = 0,
     **options: Any,
@@ -79,6 +81,9 @@ def finetune(
         seconds: of optimisation, measuring included.
         steps: at most so many; None leaves it to `seconds`.
         lr: largest learning rate of Adam; half a cosine over the time.
+        enrich: errors that the start is slow to reduce, whose pieces the coarse space gets before
+            anything is optimised, see `ddm.enriched`: fewer iterations than without, and than the
+            result would need if it was enriched, for so many more coarse unknowns a subdomain.
         progress: whether to show a progress bar.
         seed: of the random vectors.
         options: coords, near_nullspace, block_size, elements, subdomain, owner and options of
@@ -87,7 +92,8 @@ def finetune(
     Raises:
         TypeError, ValueError: see `ddm.learned_schwarz`; `seconds` is not positive; options beside
             a `Setup`; a matrix that is complex, not symmetric, or indefinite.
-        SingularError: local matrices or the coarse matrix of the start are singular.
+        SingularError: local matrices or the coarse matrix of the start are singular; with `enrich`,
+            it is too many for subdomains of this size.
 
     Warns:
         LearnedRefusedWarning: the given network has not seen such matrices, or what was found
@@ -95,13 +101,14 @@ def finetune(
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
+    check_count("enrich", enrich, "slow errors", least=0)
     setup, net, unseen = _ready(A, net, options)
     _check_definite(setup)
     if unseen:
         said = f"the network's values are not used: {unseen}; fine-tuning starts from the method "
         said += "that it would have corrected"
         warnings.warn(said, LearnedRefusedWarning, stacklevel=2)
-    run = _Run(setup, net, seed, learned=not unseen)
+    run = _Run(setup, net, seed, learned=not unseen, enrich=enrich)
     optimizer = torch.optim.Adam(run.raw, lr=lr, betas=(0.9, 0.99))
     begun, count = time.perf_counter(), 0
     run.check(0.0)
@@ -130,7 +137,7 @@ def finetune(
     rates = [rate for _, rate in run.history]
     method, rate = run.best(), min(rates)
     if rate >= 1:
-        method, rate = _or_ras(method, rate, setup)
+        method, rate = _or_ras(method, rate, run.setup)
     return FineTuned(method, rate, rates[0], count, run.history)
 
 
@@ -182,12 +189,22 @@ def _or_ras(method: Schwarz, rate: float, setup: Setup) -> tuple[Schwarz, float]
 class _Run:
     """Parameters, the errors that fall slowest so far, and the best that was measured."""
 
-    def __init__(self, setup: Setup, net: InterfaceNet, seed: int, *, learned: bool = True) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        net: InterfaceNet,
+        seed: int,
+        *,
+        learned: bool = True,
+        enrich: int = 0,
+    ) -> None:
         self.setup, self.net = setup, net
-        # Gradients are good enough in float32, and twice as fast.
-        self.working = setup.in_precision(torch.float32)
-        self.generator = torch.Generator().manual_seed(seed)
         self.raw = self._start(learned)
+        if enrich:
+            self.setup = setup.enriched(self._fixed(self.raw), enrich)
+        # Gradients are good enough in float32, and twice as fast.
+        self.working = self.setup.in_precision(torch.float32)
+        self.generator = torch.Generator().manual_seed(seed)
         for x in self.raw:
             x.requires_grad_()
         self.errors = self._random(VECTORS)
@@ -209,7 +226,7 @@ class _Run:
         if not all(bool(torch.isfinite(x).all()) for x in raw):
             return math.inf
         try:
-            return convergence_rate(self._method(self.setup, raw), iterations=20)
+            return convergence_rate(self._fixed(raw), iterations=20)
         except SingularError:
             return math.inf
 
@@ -266,9 +283,12 @@ class _Run:
             self.kept = [x.detach().clone() for x in self.raw]
         self.history.append((seconds, rate))
 
-    @torch.no_grad()
     def best(self) -> Schwarz:
-        return self._method(self.setup, self.kept)
+        return self._fixed(self.kept)
+
+    @torch.no_grad()
+    def _fixed(self, raw: list[Tensor]) -> Schwarz:
+        return self._method(self.setup, raw)
 
 
 def _bar(seconds: float, progress: bool) -> Any:

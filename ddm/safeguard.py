@@ -146,15 +146,20 @@ def _is_slower(learned: _Measured, classical: _Measured) -> bool:
 
 
 def _enriched(found: _Measured, enrich: int | None) -> _Measured:
-    """The method with slow errors in its coarse space: those asked for, or where it is slow."""
+    """The method with slow errors in its coarse space: those asked for, or where it is slow.
+
+    Unasked they are there only if they can be, and make the method faster.
+    """
     if enrich == 0 or (enrich is None and found.rate <= SLOW):
         return found
     try:
         method = enriched(found.method, enrich or VECTORS_ADDED)
     except ValueError:  # more columns than unknowns
-        return found
+        if enrich is None:
+            return found
+        raise
     other = _Measured(method, convergence_rate(method))
-    return other if other.rate < found.rate else found
+    return found if enrich is None and other.rate >= found.rate else other
 
 
 def _classical(setup: Setup, net: InterfaceNet) -> _Measured:
@@ -232,8 +237,6 @@ def learned_schwarz(
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
         enrich: errors that the method is slow to reduce, whose pieces its coarse space gets, see
-            `ddm.enriched`; None is 4 where its convergence factor is above 0.8, or it diverges.
-            They are left out again where they do not make it faster.
         options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype,
             factor_dtype), instead of the network's; for complex A the first three, local and
             factor_dtype.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -16,6 +16,7 @@ from ddm.coarse import constants, modes_of, nowhere_zero, with_linear
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
 from ddm.coarse.smoothing import jacobi_step
 from ddm.counts import check_count
+from ddm.enrichment import enriched
 from ddm.exterior import exterior
 from ddm.features import SchwarzGraph, schwarz_graph
 from ddm.given import check_not_beside
@@ -25,7 +26,7 @@ from ddm.matrix_properties import is_z_matrix
 from ddm.partition import Decomposition, decompose, find_local
 from ddm.problems.problem import Elements, Problem
 from ddm.schwarz import Schwarz, check_factor_dtype
-from sparsetorch import CSRTensor
+from sparsetorch import CSRTensor, hstack
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Setup:
         symmetric: whether methods are symmetric ones, for CG: SORAS with both levels balanced
             instead of ORAS with the coarse level after the fine one.
         factor_dtype: of the local factors, see `Schwarz`.
+        pieces: further columns of the coarse space of every method, see `enriched`.
         key: of the matrix; set-ups of one matrix with several decompositions may share it.
     """
 
@@ -57,6 +59,7 @@ class Setup:
     local: DenseBlocks | SparseBlocks
     symmetric: bool = False
     factor_dtype: torch.dtype | None = None
+    pieces: CSRTensor | None = None
     key: Hashable = field(default_factory=object, compare=False)
 
     @cached_property
@@ -96,20 +99,45 @@ class Setup:
         """This setup on a device; the decomposition stays on the host."""
         if self.A.device == torch.device(device):
             return self
-        names = ("A", "unity", "unity_node", "smoother", "exterior", "local")
-        moved = replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("A", "unity", "unity_node", "smoother", "exterior", "local", "pieces")
         # The features are worked out on the host, once.
-        moved.__dict__["inputs"] = self.inputs.to(device)
-        return moved
+        return self._with(self.inputs.to(device), **self._moved(names, device))
 
     def in_precision(self, dtype: torch.dtype) -> Self:
         """This setup in another precision."""
         if self.A.dtype == dtype:
             return self
-        names = ("A", "unity", "smoother", "exterior")
-        cast = replace(self, **{name: getattr(self, name).to(dtype) for name in names})
-        cast.__dict__["inputs"] = self.inputs
-        return cast
+        names = ("A", "unity", "smoother", "exterior", "pieces")
+        return self._with(self.inputs, **self._moved(names, dtype))
+
+    def enriched(self, method: Schwarz, vectors: int) -> Self:
+        """This setup with pieces of a method's slow errors in the coarse spaces of all methods.
+
+        `ddm.enriched` does it for the one method.
+
+        Args:
+            method: one of this setup's.
+            vectors: number of errors.
+
+        Raises:
+            TypeError, ValueError: see `ddm.enriched`.
+        """
+        known, wider = method.P, enriched(method, vectors).P
+        assert known is not None
+        assert wider is not None
+        pieces = wider.detach()[:, known.shape[1] :]
+        assert isinstance(pieces, CSRTensor)
+        return self._with(self.inputs, pieces=pieces)
+
+    def _moved(self, names: Sequence[str], to: torch.device | str | torch.dtype) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in names}
+        return {name: part.to(to) for name, part in parts.items() if part is not None}
+
+    def _with(self, inputs: SchwarzGraph, **parts: Any) -> Self:
+        """This setup with other parts, and features that are known."""
+        other = replace(self, **parts)
+        other.__dict__["inputs"] = inputs
+        return other
 
     def classical(self, theta: float = 1.0) -> Schwarz:
         """Two-level ORAS with one Robin weight; RAS with the default.
@@ -142,6 +170,8 @@ class Setup:
         return self._method((weight - 1) * self.exterior, P)
 
     def _method(self, interface: Tensor | None, P: CSRTensor) -> Schwarz:
+        if self.pieces is not None:
+            P = hstack([P, self.pieces])
         options: dict[str, Any] = {"local": self.local, "factor_dtype": self.factor_dtype}
         if self.symmetric:
             options |= {"form": "symmetric", "levels": "balanced"}

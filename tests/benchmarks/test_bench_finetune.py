@@ -23,6 +23,8 @@ def test_a_row_for_each_kind(monkeypatch, tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()[-2:]]
     assert [row[1] for row in rows] == ["elasticity", "poisson"]
     for row in rows:
-        start, tuned = (int(row[k].split("/")[0]) for k in (6, 7))
+        start, tuned = (int(row[k].split("/")[0]) for k in (7, 8))
         assert tuned <= start  # the best is kept
-        assert int(row[8]) == 12
+        assert int(row[9]) == 12
+        assert int(row[11].split("/")[0]) < tuned
+        assert int(row[13]) > int(row[6]) > 0

@@ -42,21 +42,23 @@ def test_the_best_is_best_and_an_untrained_network_its_start(tmp_path, monkeypat
     kinds = ("diffusion", "anisotropic")
     text = run(monkeypatch, tmp_path / "whole", checkpoint, "--kinds", *kinds)
     found = rows(tmp_path / "whole")
-    assert len(found) == 2 * 2 * len(heldout_mggnn.METHODS)
-    for first in range(0, len(found), len(heldout_mggnn.METHODS)):
-        ours = {row["method"]: row for row in found[first : first + len(heldout_mggnn.METHODS)]}
-        assert list(ours) == list(heldout_mggnn.METHODS)
+    names = list(heldout_mggnn.methods([2]))
+    assert len(found) == 2 * 2 * len(names)
+    for first in range(0, len(found), len(names)):
+        ours = {row["method"]: row for row in found[first : first + len(names)]}
+        assert list(ours) == names
         for what in ("stationary", "FGMRES"):
             ras = int(ours["RAS"][what] or 10**9)
             assert int(ours["best classical"][what]) <= ras
             assert int(ours["best without linear"][what]) <= ras
-            assert int(ours["best classical, enriched"][what]) <= int(ours["best classical"][what])
+            for name in ("start", "best classical", "MG-GNN"):
+                wider = ours[f"{name}, 2 slow errors"]
+                assert int(wider[what]) <= int(ours[name][what])
+                assert int(wider["coarse"]) > int(ours[name]["coarse"])
             assert ours["MG-GNN"][what] == ours["start"][what]
-            assert int(ours["start, enriched"][what]) < int(ours["start"][what])
-            assert int(ours["MG-GNN, enriched"][what]) < int(ours["MG-GNN"][what])
         assert ours["best classical"]["settings"].startswith("stationary: ")
     for kind in kinds:
-        assert text.count(f"| {kind} ") == len(heldout_mggnn.METHODS) + 2  # rows of quotients
+        assert text.count(f"| {kind} ") == len(names) + 2  # rows of quotients
     assert "stationary, of best without linear" in text
 
 
@@ -66,22 +68,25 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, checkpoint):
     path = tmp_path / "out.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
     made: list[str] = []
-    original = dict(heldout_mggnn.METHODS)
+    original = heldout_mggnn.methods
 
-    def recorded(name):
-        return lambda *args: made.append(name) or original[name](*args)
+    def recorded(enrich):
+        def way(name, found):
+            return lambda *args: made.append(name) or found(*args)
 
-    for name in original:
-        monkeypatch.setitem(heldout_mggnn.METHODS, name, recorded(name))
+        return {name: way(name, found) for name, found in original(enrich).items()}
+
+    monkeypatch.setattr(heldout_mggnn, "methods", recorded)
     assert run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson") == text
-    assert made == [*list(original)[5:], *original]
+    names = list(original([2]))
+    assert made == [*names[5:], *names]
     assert rows(tmp_path / "out") == whole
 
     made.clear()  # other weights: what does not ask for them is kept
     metadata = {"kinds": '["poisson"]', "dimension": "2", "block_size": "1"}
     InterfaceNet(width=8, layers=1).save(checkpoint, **metadata)
     run(monkeypatch, tmp_path / "out", checkpoint, "--kinds", "poisson")
-    assert made == ["start", "MG-GNN", "start, enriched", "MG-GNN, enriched"] * 2
+    assert made == ["start", "MG-GNN", "start, 2 slow errors", "MG-GNN, 2 slow errors"] * 2
 
 
 def test_a_csv_of_something_else_is_not_overwritten(tmp_path, monkeypatch, checkpoint):

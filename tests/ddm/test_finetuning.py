@@ -265,3 +265,25 @@ def test_a_result_that_diverges_is_warned_of(monkeypatch):
     with pytest.warns(LearnedRefusedWarning, match="the method diverges on its own .*factor 1.5"):
         found = finetune(small_setup(), seconds=60, steps=1)
     assert found.rate == 1.5
+
+
+def test_slow_errors_in_the_coarse_space_are_gone_on_from():
+    setup = small_setup(20, 10)
+    plain = ddm.finetune(setup, steps=10, seconds=1000)
+    found = ddm.finetune(setup, steps=10, seconds=1000, enrich=2)
+    assert found.method.P is not None
+    assert plain.method.P is not None
+    assert found.method.P.shape[1] == plain.method.P.shape[1] + 2 * 10
+    wider = ddm.enriched(setup.classical(0.5), 2)
+    assert found.start_rate == pytest.approx(convergence_rate(wider, iterations=20))
+    assert found.rate < found.start_rate
+    assert found.rate < plain.rate
+    assert convergence_rate(found.method, iterations=20) == pytest.approx(found.rate)
+
+
+def test_numbers_of_slow_errors_that_do_not_fit_are_refused():
+    setup = small_setup(10, 5)
+    with pytest.raises(ValueError, match="enrich: expected at least 0 slow errors, got -1"):
+        ddm.finetune(setup, steps=1, enrich=-1)
+    with pytest.raises(ValueError, match=r"vectors: expected fewer, .* 20 for each of 5"):
+        ddm.finetune(setup, steps=1, enrich=20)

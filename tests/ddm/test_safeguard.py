@@ -137,13 +137,18 @@ def test_a_refused_network_is_compared_with_slow_errors_on_both_sides():
     assert convergence_rate(verdict.method) < without.classical_rate
 
 
-def test_slow_errors_that_do_not_help_or_do_not_fit_are_left_out(monkeypatch):
+def test_unasked_slow_errors_must_fit_and_help(monkeypatch):
     setup = small_setup(14, 7)
     net = InterfaceNet(width=8, layers=1)
     plain = setup.learned(net)
-    assert columns(safeguarded(setup, net, enrich=30).method) == columns(plain)  # too many
+    monkeypatch.setattr(ddm.safeguard, "SLOW", 0.0)
+    assert columns(safeguarded(setup, net).method) == columns(plain) + 4 * 7
+    monkeypatch.setattr(ddm.safeguard, "VECTORS_ADDED", 30)
+    assert columns(safeguarded(setup, net).method) == columns(plain)
+    with pytest.raises(ValueError, match=r"vectors: expected fewer, .* 30 for each of 7 the"):
+        safeguarded(setup, net, enrich=30)
     monkeypatch.setattr(ddm.safeguard, "enriched", lambda method, _: setup.classical(0.01))
-    assert columns(safeguarded(setup, net, enrich=2).method) == columns(plain)  # slower
+    assert safeguarded(setup, net).rate == pytest.approx(convergence_rate(plain, iterations=40))
 
 
 @pytest.mark.parametrize(
