@@ -179,8 +179,7 @@ def mggnn(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) ->
     """The learned method, or its start where the safeguard refuses it."""
     unseen = chosen_net(bench.problem, net)[1]
     verdict = safeguarded(setup_of(bench, net), net, unseen=unseen, enrich=enrich)
-    settings = "learned" if verdict.learned else f"classical: {verdict.reason}"
-    return counted(verdict.method, maxiter, settings)
+    return counted(verdict.method, maxiter, str(verdict))
 
 
 Way = Callable[..., Counts]  # of a workbench, a network, a limit, and what the function adds

@@ -6,11 +6,12 @@
 Poisson's equation, rotated anisotropy in cells whose coefficients jump, and elasticity, on random
 plane domains; each solved from zero until the residual has fallen by 1e-6. Two-level Schwarz
 methods in FGMRES, PyAMG's cycles in CG. "MG-GNN" partitions, sets up, evaluates the network and
-factorizes, in single precision; "MG-GNN, measured" measures its rate and that of its start as well,
-as `ddm.learned_schwarz` does; where it refuses the network, which the remark tells, the classical
-method runs in its place. "classical" is what `ddm.best_classical` found to be fastest on a problem
-of the same kind of a tenth of the size, with other random numbers; the search is not counted.
-Methods take turns, `--repeat` times, and the fastest of each counts.
+factorizes, in single precision, and has slow errors in its coarse space (`ddm.enriched`) where the
+name says so; "MG-GNN, measured" measures its rate and that of its start as well, as
+`ddm.learned_schwarz` does; the remark tells whether it refuses the network, or adds slow errors.
+"classical" is what `ddm.best_classical` found to be fastest on a problem of the same kind of a
+tenth of the size, with other random numbers; the search is not counted. Methods take turns,
+`--repeat` times, and the fastest of each counts.
 
 With `--device cuda` the network, factorizations and solves run on a GPU; partitions, layouts and
 features are still made on the CPU, where PyAMG runs. The classical method, which is searched for on
@@ -36,6 +37,7 @@ from scipy.sparse.linalg import cg as scipy_cg
 
 import ddm
 from ddm.choice import prepared
+from ddm.enrichment import enriched
 from ddm.mesh import random_mesh
 from ddm.problems import Problem, checkerboard, diffusion, rotated_anisotropy
 from ddm.safeguard import safeguarded
@@ -47,6 +49,7 @@ from sparsetorch.linalg import fgmres
 
 RTOL = 1e-6
 MAXITER = 300
+ENRICH = 4  # slow errors
 
 
 class Result(NamedTuple):
@@ -96,9 +99,15 @@ def in_fgmres(problem: Problem, make: Callable[[], Schwarz], device: torch.devic
     return Result(made - start, now(device) - made, found.iterations, x)
 
 
-def learned(problem: Problem, measured: bool, device: torch.device) -> Result:
-    """MG-GNN, with or without the safeguard's measurements, which may refuse the network."""
-    refusal = ""
+def learned(
+    problem: Problem, device: torch.device, *, measured: bool = False, enrich: int = 0
+) -> Result:
+    """MG-GNN, with slow errors in its coarse space if asked for.
+
+    `measured` is what `ddm.learned_schwarz` does: the safeguard measures, and may refuse the
+    network, or add slow errors.
+    """
+    remark = ""
 
     def make() -> Schwarz:
         setup, net, unseen = prepared(problem, factor_dtype=torch.float32)
@@ -106,13 +115,14 @@ def learned(problem: Problem, measured: bool, device: torch.device) -> Result:
             raise ValueError(unseen)
         setup, net = setup.to(device), net.to(device)
         if not measured:
-            return setup.learned(net)
+            method = setup.learned(net)
+            return enriched(method, enrich) if enrich else method
         verdict = safeguarded(setup, net)
-        nonlocal refusal
-        refusal = "" if verdict.learned else f"network refused: {verdict.reason}"
+        nonlocal remark
+        remark = str(verdict)
         return verdict.method
 
-    return in_fgmres(problem, make, device)._replace(remark=refusal)
+    return in_fgmres(problem, make, device)._replace(remark=remark)
 
 
 def multigrid(problem: Problem, kind: str) -> Result:
@@ -145,7 +155,8 @@ def multigrid(problem: Problem, kind: str) -> Result:
 def classical(name: str, problem: Problem, seed: int, size: int) -> tuple[str, Way]:
     """The method that is fastest on a smaller problem of the same kind, on the CPU."""
     small = PROBLEMS[name](seed + 1, max(size // 10, 150))
-    best = best_classical(Workbench(small, subdomain=128), objective="time", rtol=RTOL).best
+    bench = Workbench(small, subdomain=128)
+    best = best_classical(bench, objective="time", enrich=(ENRICH,), rtol=RTOL).best
     on = torch.device("cpu")
     return f"classical: {best}", lambda: in_fgmres(problem, lambda: best(Workbench(problem)), on)
 
@@ -153,8 +164,9 @@ def classical(name: str, problem: Problem, seed: int, size: int) -> tuple[str, W
 def ways(name: str, problem: Problem, seed: int, size: int, device: torch.device) -> dict[str, Way]:
     """The methods of a problem."""
     found: dict[str, Way] = {
-        "MG-GNN": lambda: learned(problem, False, device),
-        "MG-GNN, measured": lambda: learned(problem, True, device),
+        "MG-GNN": lambda: learned(problem, device),
+        f"MG-GNN, {ENRICH} slow errors": lambda: learned(problem, device, enrich=ENRICH),
+        "MG-GNN, measured": lambda: learned(problem, device, measured=True),
     }
     if device.type == "cpu":
         found |= [classical(name, problem, seed, size)]

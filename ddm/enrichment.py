@@ -7,8 +7,9 @@ that subdomains own, they become columns of the coarse space,
 
 so that each subdomain corrects its own share of them. Adaptive smoothed aggregation finds near-null
 vectors in the same way: Brezina, Falgout, MacLachlan, Manteuffel, McCormick and Ruge (2005), SIAM
-Review 47. As pieces of the partition of unity, or smoothed, the columns help less: such errors are
-rough at interfaces, where each subdomain's solve ends.
+Review 47. Vectors are cut into subdomains by Frank and Vuik (2001), SIAM J. Sci. Comput. 23.
+Weighted by a partition of unity, or smoothed, the columns help less: such errors are rough at the
+interfaces, where each subdomain's solve ends.
 """
 
 from __future__ import annotations

@@ -117,8 +117,7 @@ def learned(bench: Workbench, subdomain: int) -> Made:
 
     verdict, setup_s = bench.timed(make)
     warn_refused(verdict)
-    settings = "learned" if verdict.learned else f"classical: {verdict.reason}"
-    return Made(verdict.method, settings, setup_s)
+    return Made(verdict.method, str(verdict), setup_s)
 
 
 def amg(bench: Workbench) -> Made:

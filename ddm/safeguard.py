@@ -50,6 +50,7 @@ class Verdict:
         reason: why not; empty if it is.
         rate: measured convergence factor of the learned method; None if it was not measured.
         classical_rate: the same of the classical one.
+        errors: slow errors that its coarse space has got.
     """
 
     method: Schwarz
@@ -57,6 +58,11 @@ class Verdict:
     reason: str
     rate: float | None = None
     classical_rate: float | None = None
+    errors: int = 0
+
+    def __str__(self) -> str:
+        said = "learned" if self.learned else f"classical: {self.reason}"
+        return f"{said}, {self.errors} slow errors" if self.errors else said
 
 
 @torch.no_grad()
@@ -76,10 +82,11 @@ def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A method and its convergence rate."""
+    """A method, its convergence rate, and how many slow errors its coarse space has got."""
 
     method: Schwarz
     rate: float
+    errors: int = 0
 
 
 @torch.no_grad()
@@ -124,7 +131,7 @@ def safeguarded(
             f"{classical.rate:.3g}"
         )
         return _refused(reason, classical, learned.rate)
-    return Verdict(learned.method, True, "", learned.rate, classical.rate)
+    return Verdict(learned.method, True, "", learned.rate, classical.rate, learned.errors)
 
 
 def check_enrich(enrich: int | None) -> None:
@@ -138,7 +145,7 @@ def check_enrich(enrich: int | None) -> None:
 
 
 def _refused(reason: str, classical: _Measured, rate: float | None = None) -> Verdict:
-    return Verdict(classical.method, False, reason, rate, classical.rate)
+    return Verdict(classical.method, False, reason, rate, classical.rate, classical.errors)
 
 
 def _is_slower(learned: _Measured, classical: _Measured) -> bool:
@@ -152,13 +159,14 @@ def _enriched(found: _Measured, enrich: int | None) -> _Measured:
     """
     if enrich == 0 or (enrich is None and found.rate <= SLOW):
         return found
+    errors = enrich or VECTORS_ADDED
     try:
-        method = enriched(found.method, enrich or VECTORS_ADDED)
+        method = enriched(found.method, errors)
     except ValueError:  # more columns than unknowns
         if enrich is None:
             return found
         raise
-    other = _Measured(method, convergence_rate(method))
+    other = _Measured(method, convergence_rate(method), errors)
     return found if enrich is None and other.rate >= found.rate else other
 
 

@@ -142,9 +142,14 @@ def test_unasked_slow_errors_must_fit_and_help(monkeypatch):
     net = InterfaceNet(width=8, layers=1)
     plain = setup.learned(net)
     monkeypatch.setattr(ddm.safeguard, "SLOW", 0.0)
-    assert columns(safeguarded(setup, net).method) == columns(plain) + 4 * 7
+    verdict = safeguarded(setup, net)
+    assert columns(verdict.method) == columns(plain) + 4 * 7
+    assert verdict.errors == 4
+    assert str(verdict) == "learned, 4 slow errors"
     monkeypatch.setattr(ddm.safeguard, "VECTORS_ADDED", 30)
-    assert columns(safeguarded(setup, net).method) == columns(plain)
+    verdict = safeguarded(setup, net)
+    assert columns(verdict.method) == columns(plain)
+    assert str(verdict) == "learned"
     with pytest.raises(ValueError, match=r"vectors: expected fewer, .* 30 for each of 7 the"):
         safeguarded(setup, net, enrich=30)
     monkeypatch.setattr(ddm.safeguard, "enriched", lambda method, _: setup.classical(0.01))
