@@ -82,7 +82,7 @@ class Case:
 
     def key(self, method: str, network: str) -> tuple[str, ...]:
         """What names a run's row in the CSV; classical methods do not ask for the network."""
-        own = network if method.split(",")[0] in ("start", "MG-GNN") else ""
+        own = network if starts(method) in RIVALS else ""
         return tuple(str(value) for value in (*vars(self).values(), method, own))
 
 
@@ -191,6 +191,7 @@ METHODS: dict[str, Way] = {
     "best without linear": partial(best, linear=False),
     "MG-GNN": mggnn,
 }
+RIVALS = ("start", "MG-GNN")
 CLASSICAL = (BEST, "best, same subdomains", "best without linear")
 
 
@@ -268,6 +269,42 @@ def summary(table: Table) -> Table:
     return found
 
 
+def overview(table: Table) -> Table:
+    """A row for each kind and size: what the start and MG-GNN need of the best classical method.
+
+    "stationary / FGMRES (coarse unknowns)": iterations of the best classical method, and means of
+    quotients of the others, over all networks.
+    """
+    names = [n for n in dict.fromkeys(r["method"] for r in table.rows) if starts(n) in RIVALS]
+    found = Table(("kind", "unknowns", BEST, *names))
+    for kind, size in groups(table):
+        here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
+        best = [r for r in here if r["method"] == BEST]
+        counts = (mean_and_spread([r[what] for r in best]).split(" ")[0] for what in WANTED)
+        cells = {BEST: " / ".join(counts) + coarse_of(best)}
+        for name in names:
+            ours = [r for r in here if r["method"] == name]
+            parts = (str(ratio(ours, best, what) or "-").split(" ")[0] for what in WANTED)
+            cells[name] = " / ".join(parts) + coarse_of(ours)
+        found.add(kind=kind, unknowns=unknowns_of(here), **cells)
+    return found
+
+
+def starts(name: str) -> str:
+    """The method, without its slow errors."""
+    return name.split(",")[0]
+
+
+def coarse_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The mean size of coarse problems, in brackets."""
+    return f" ({round(np.mean([int(row['coarse']) for row in rows]))})"
+
+
+def unknowns_of(rows: Sequence[dict[str, Any]]) -> int:
+    """The mean number of unknowns."""
+    return round(np.mean([int(row["unknowns"]) for row in rows]))
+
+
 def against(table: Table) -> Table:
     """What MG-GNN needs of each of some classical methods, means of the quotients."""
     columns = (f"{what}, of {name}" for name in CLASSICAL for what in WANTED)
@@ -279,7 +316,7 @@ def against(table: Table) -> Table:
         for ours in (name for name in names if name.startswith("MG-GNN")):
             found.add(
                 kind=kind,
-                unknowns=round(np.mean([int(r["unknowns"]) for r in here])),
+                unknowns=unknowns_of(here),
                 method=ours,
                 **{
                     f"{what}, of {name}": ratio(by_method[ours], by_method[name], what)
@@ -326,6 +363,9 @@ def report(table: Table, args: argparse.Namespace) -> str:
         f'subdomains of {args.subdomain} unknowns. "of best" is the mean over the problems of what '
         "a method needs over what the best classical method needs; subdomains and coarse unknowns "
         "are those of the stationary method.",
+        overview(table).to_markdown(),
+        "These are stationary / FGMRES (coarse unknowns): iterations of the best classical method, "
+        "and what the others need of them. In full:",
         summary(table).to_markdown(),
         "What MG-GNN needs of the classical methods, each the best of its kind on the very "
         "problem, means of the quotients:",

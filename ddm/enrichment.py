@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ddm.coarse.nicolaides import local_modes, prolongation_of
 from ddm.counts import check_count
-from ddm.local import SingularError
 from ddm.partition import Decomposition
 from ddm.rates import random_errors
 from ddm.schwarz import Schwarz, largest_eigenvalue
@@ -70,7 +69,8 @@ def enriched(
 
     It needs fewer iterations, above all where a few coarse functions a subdomain do not tell what
     the coefficients do: jumps, anisotropy, elasticity. The coarse problem, solved directly whatever
-    solved the one before, gets `vectors` more unknowns a subdomain; the set-up costs as much as
+    solved the one before, gets `vectors` more unknowns a subdomain (none of those that own no more
+    than twice as many); the set-up costs as much as
     `iterations` iterations with so many right-hand sides, and the new coarse matrix.
 
     Args:
@@ -83,31 +83,33 @@ def enriched(
     Raises:
         TypeError: no `Schwarz` method.
         TypeError, ValueError: see `slow_subspace` and `Schwarz.with_coarse_space`.
-        SingularError: so many columns are dependent; a ValueError, too.
+        ValueError: no subdomain owns more than twice as many unknowns as there are vectors.
     """
     if not isinstance(method, Schwarz):
         raise TypeError(f"method: expected a ddm.Schwarz, got {type(method).__name__}")
     E = slow_subspace(method, vectors, iterations=iterations, seed=seed)
     pieces = _pieces(method.decomposition, E)
     P = pieces if method.P is None else hstack([method.P, pieces])
-    cause = None
-    if P.shape[1] <= P.shape[0]:
-        try:
-            return method.with_coarse_space(P)
-        except SingularError as error:
-            cause = error
-    raise SingularError(
-        f"vectors: expected fewer, or larger subdomains: with {vectors} for each of "
-        f"{method.decomposition.n_subdomains} the columns of P, {P.shape[1]} for {P.shape[0]} "
-        "unknowns, are dependent"
-    ) from cause
+    return method.with_coarse_space(P)
 
 
 def _pieces(d: Decomposition, E: Tensor) -> CSRTensor:
-    """`R_i^T D_i E_i`, orthonormal in each subdomain; none where the errors (n, k) vanish."""
+    """`R_i^T D_i E_i` of errors (n, k), orthonormal in each subdomain.
+
+    None where the errors vanish, nor where a subdomain owns no more than 2 k unknowns, as what is
+    left of a partition does: its own columns of P may say all that these would.
+    """
+    k = E.shape[1]
     host = E.cpu().to(torch.complex128 if E.is_complex() else torch.float64)
     local, keep, rows = local_modes(d, host.numpy(), weights="owned")
+    owner = torch.from_numpy(d.owner)
+    sizes = torch.bincount(owner, minlength=d.n_subdomains)
+    if not (sizes > 2 * k).any():
+        raise ValueError(
+            f"vectors: expected fewer, or larger subdomains: none of {d.n_subdomains} owns more "
+            f"than {2 * k} unknowns, twice the {k} columns that each would get"
+        )
     squares = torch.zeros(d.n_subdomains, dtype=torch.float64)
-    squares.index_add_(0, torch.from_numpy(d.owner), (host.abs() ** 2).sum(1))
-    some = squares > NEGLIGIBLE**2 * squares.max()
+    squares.index_add_(0, owner, (host.abs() ** 2).sum(1))
+    some = (squares > NEGLIGIBLE**2 * squares.max()) & (sizes > 2 * k)
     return prolongation_of(d, local, keep & some[:, None], rows).to(E.device, E.dtype)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
+from ddm.enrichment import enriched
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
@@ -41,6 +42,8 @@ class SchwarzModule(L.LightningModule):
         sharpness: of the softmax.
         krylov: weight of the logarithm of `krylov_reduction`; that of the stochastic norm's is 1.
         right_hand_sides: of `krylov_reduction`.
+        enrich: slow errors in the coarse spaces of methods as they are trained, and validated
+            beside their start, see `ddm.enriched`: the network then learns what these leave.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SchwarzModule(L.LightningModule):
         sharpness: float = 5.0,
         krylov: float = 1.0,
         right_hand_sides: int = 6,
+        enrich: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -83,7 +87,7 @@ class SchwarzModule(L.LightningModule):
     def loss(self, setup: Setup) -> Tensor:
         """The loss of one sample: a scalar, the logarithm of factors, zero where nothing falls."""
         h = self.hparams
-        method = setup.learned(self.net)
+        method = self._enriched(setup.learned(self.net))
         norm = stochastic_norm(
             method.propagate,
             self._slow_errors(setup, method),
@@ -96,6 +100,10 @@ class SchwarzModule(L.LightningModule):
             reduction = krylov_reduction(setup.A, method.apply, b, steps=h["steps"])
             loss = loss + h["krylov"] * reduction.log()
         return loss
+
+    def _enriched(self, method: Schwarz) -> Schwarz:
+        enrich = self.hparams["enrich"]
+        return enriched(method, enrich) if enrich else method
 
     def _slow_errors(self, setup: Setup, method: Schwarz) -> Tensor:
         """Errors that fall slowly, (n, vectors): the last ones of this matrix, iterated."""
@@ -138,10 +146,9 @@ class SchwarzModule(L.LightningModule):
 
     def score(self, setup: Setup) -> tuple[int, int]:
         """Stationary iterations to 1e-8: the learned method's, and those of its starting point."""
-        return (
-            iterations_to_reduce(setup.learned(self.net), 1e-8),
-            iterations_to_reduce(setup.classical(self.net.theta), 1e-8),
-        )
+        methods = (setup.learned(self.net), setup.classical(self.net.theta))
+        learned, start = (iterations_to_reduce(self._enriched(m), 1e-8) for m in methods)
+        return learned, start
 
     def validation_step(self, setup: Setup, batch_idx: int) -> None:
         """Iterations to 1e-8, their ratio to the classical method's, and the convergence factor."""
@@ -149,7 +156,8 @@ class SchwarzModule(L.LightningModule):
         several: dict[str, Any] = {"batch_size": 1, "sync_dist": True}  # means over all processes
         self.log("val/iterations", float(learned), prog_bar=True, **several)
         self.log("val/ratio", learned / classical, prog_bar=True, **several)
-        self.log("val/factor", convergence_factor(setup.learned(self.net)), **several)
+        factor = convergence_factor(self._enriched(setup.learned(self.net)))
+        self.log("val/factor", factor, **several)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine."""

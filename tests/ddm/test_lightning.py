@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from small_problems import small_setup
 
+import ddm
 import ddm.coarse.solver
 from ddm.lightning import MeshDataModule, SchwarzModule
 from ddm.local import SingularError, SparseBlocks
@@ -122,6 +123,30 @@ def test_the_loss_is_the_sum_of_two_logarithms(data):
     torch.testing.assert_close(once, expected, rtol=1e-3, atol=1e-5)
     assert norm < 0
     assert once < 0
+
+
+def test_methods_with_slow_errors_are_trained(tmp_path, data):
+    data.prepare_data()
+    setup = next(iter(data.train_dataloader()))
+    net, plain = module(enrich=2, krylov=0.0), module(krylov=0.0)
+
+    def loss(module: SchwarzModule) -> torch.Tensor:
+        torch.manual_seed(1)
+        return module.loss(setup)
+
+    wider = ddm.enriched(setup.classical(0.5), 2)  # of what the untrained network is
+    torch.manual_seed(1)
+    e = net._slow_errors(setup, wider)
+    expected = stochastic_norm(wider.propagate, e, steps=5, sharpness=5.0).log()
+    # Eight iterations in single precision: errors that rounding tells apart.
+    torch.testing.assert_close(loss(net), expected, rtol=2e-2, atol=0.0)
+    assert loss(net) < loss(plain) - 0.1
+    (metrics,) = trainer(tmp_path, 1).validate(net, datamodule=data, verbose=False)
+    assert metrics["val/ratio"] == 1.0  # both have them
+    (without,) = trainer(tmp_path, 1).validate(plain, datamodule=data, verbose=False)
+    assert metrics["val/factor"] < without["val/factor"]
+    trainer(tmp_path, 3, limit_val_batches=0).fit(net, datamodule=data)
+    assert net.net.head[-1].weight.abs().max() > 0  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
