@@ -136,7 +136,7 @@ def test_methods_with_slow_errors_are_trained(tmp_path, data):
 
     wider = ddm.enriched(setup.learned(net.net), 2)
     torch.manual_seed(1)
-    e = net._slow_errors(setup, wider)
+    e = module()._slow_errors(setup, wider)
     expected = stochastic_norm(wider.propagate, e, steps=5, sharpness=5.0).log()
     torch.testing.assert_close(loss(net), expected, rtol=1e-3, atol=1e-5)
     assert loss(net) < loss(plain) - 0.1
