@@ -49,7 +49,7 @@ class Verdict:
         learned: whether it is the learned one.
         reason: why not; empty if it is.
         rate: measured convergence factor of the learned method; None if it was not measured.
-        classical_rate: the same of the classical one.
+        classical_rate: the same of the classical one; None if it was not measured.
         errors: slow errors that its coarse space has got.
     """
 
@@ -95,8 +95,8 @@ def safeguarded(
 ) -> Verdict:
     """The learned method if its measured rate is below 1 and no worse than its classical start's.
 
-    If the start itself diverges, RAS takes its place where that is faster. What is slow gets its
-    slow errors into its coarse space.
+    What is slow gets its slow errors into its coarse space. Where the start itself diverges, and
+    the learned method is not fast, RAS takes the start's place if that is faster.
 
     Args:
         setup: of the matrix.
@@ -105,24 +105,29 @@ def safeguarded(
         enrich: see `learned_schwarz`.
     """
     check_enrich(enrich)
-    classical = _classical(setup, net)
+    start = _start(setup, net)
     if unseen:
-        return _refused(unseen, _enriched(classical, enrich))
+        return _refused(unseen, _enriched(_or_ras(setup, start), enrich))
     try:
         method = setup.learned(net)
         if is_exact(method):  # as with one subdomain, where rounding would tell the two apart
-            return Verdict(method, True, "", 0.0, classical.rate)
+            return Verdict(method, True, "", 0.0, start and start.rate)
         learned = _Measured(method, convergence_rate(method))
-        if abs(learned.rate - classical.rate) <= CLOSE * classical.rate:
-            learned, classical = (
+        if start is not None and _undecided(learned.rate, start.rate, enrich):
+            learned, start = (
                 _Measured(m.method, convergence_rate(m.method, iterations=LONG))
-                for m in (learned, classical)
+                for m in (learned, start)
             )
     except (ValueError, RuntimeError) as error:
-        return _refused(f"it cannot be used: {error}", _enriched(classical, enrich))
-    slower = _is_slower(learned, classical)
+        classical = _enriched(_or_ras(setup, start), enrich)
+        return _refused(f"it cannot be used: {error}", classical)
+    slower = start is not None and _is_slower(learned, start)
     learned = _enriched(learned, enrich)
-    if slower or learned.rate >= 1:
+    converges = start is not None and start.rate < 1
+    if not slower and learned.rate < 1 and (converges or learned.rate <= SLOW):
+        return _accepted(learned, start)
+    classical = _or_ras(setup, start)
+    if slower or _is_slower(learned, classical) or learned.rate >= 1:
         classical = _enriched(classical, enrich)
     if _is_slower(learned, classical) or learned.rate >= 1:
         said = "it diverges: its" if learned.rate >= 1 else "its"
@@ -131,7 +136,7 @@ def safeguarded(
             f"{classical.rate:.3g}"
         )
         return _refused(reason, classical, learned.rate)
-    return Verdict(learned.method, True, "", learned.rate, classical.rate, learned.errors)
+    return _accepted(learned, classical)
 
 
 def check_enrich(enrich: int | None) -> None:
@@ -144,8 +149,19 @@ def check_enrich(enrich: int | None) -> None:
         check_count("enrich", enrich, "slow errors", least=0)
 
 
+def _accepted(learned: _Measured, classical: _Measured | None) -> Verdict:
+    rate = None if classical is None else classical.rate
+    return Verdict(learned.method, True, "", learned.rate, rate, learned.errors)
+
+
 def _refused(reason: str, classical: _Measured, rate: float | None = None) -> Verdict:
     return Verdict(classical.method, False, reason, rate, classical.rate, classical.errors)
+
+
+def _undecided(rate: float, other: float, enrich: int | None) -> bool:
+    """Whether rates are too close to be told apart, of methods that are to stay as they are."""
+    stays = enrich is not None or min(rate, other) <= SLOW
+    return stays and abs(rate - other) <= CLOSE * other
 
 
 def _is_slower(learned: _Measured, classical: _Measured) -> bool:
@@ -170,14 +186,21 @@ def _enriched(found: _Measured, enrich: int | None) -> _Measured:
     return found if enrich is None and other.rate >= found.rate else other
 
 
-def _classical(setup: Setup, net: InterfaceNet) -> _Measured:
-    """The method that the network corrects, or RAS where that one diverges."""
-    start = None
+def _start(setup: Setup, net: InterfaceNet) -> _Measured | None:
+    """The method that the network corrects; None where a local matrix is singular."""
     try:
         method = setup.classical(net.theta)
-        start = _Measured(method, convergence_rate(method))
-    except ValueError:  # a singular local matrix
-        pass
+        return _Measured(method, convergence_rate(method))
+    except ValueError:
+        return None
+
+
+def _or_ras(setup: Setup, start: _Measured | None) -> _Measured:
+    """The start; where it diverges, or there is none, RAS if that is faster.
+
+    Raises:
+        ValueError: neither can be made.
+    """
     if start is not None and start.rate < 1:
         return start
     try:

@@ -5,7 +5,8 @@
 Draws the pictures of docs/coarse_spaces.md: the basis function of one subdomain (partition of
 unity and what smoothing makes of it, classical and learned), its interface values (constant Robin
 weight, Schur complement, learned), GenEO's vectors where channels of a high coefficient cross a
-subdomain, and rigid-body modes. Prints what each choice needs in iterations.
+subdomain, the errors that a learned method is slow at where coefficients jump, and rigid-body
+modes. Prints what each choice needs in iterations.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from skfem import MeshTri
 
 import ddm
 from ddm.coarse import assembled_neumann, geneo, nicolaides, smooth
+from ddm.enrichment import slow_subspace
 from ddm.interface import schur
 from ddm.losses import coarse_energy
 from ddm.partition import Decomposition, decompose, partition
-from ddm.plot import plot_coarse, plot_interface, plot_overlap
-from ddm.problems import Problem
+from ddm.plot import plot_coarse, plot_convergence, plot_interface, plot_overlap
+from ddm.problems import Problem, checkerboard
 from ddm.rates import iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
@@ -188,6 +190,43 @@ def columns_of(P: CSRTensor, parts: Decomposition, subdomain: int) -> list[int]:
     return [int(k) for k in np.flatnonzero(inside)]
 
 
+def slow_error_pictures(n_nodes: int, folder: Path) -> None:
+    """What a learned method is slow at where coefficients jump, and what it gains by that."""
+    mesh = ddm.random_mesh(seed=77_000_000, n_nodes=n_nodes)
+    coefficient = checkerboard(mesh, 0, contrast=1e6)
+    problem = ddm.diffusion(mesh, coefficient)
+    net = ddm.load_pretrained("diffusion_2d")
+    owner = partition(problem.A, max(3, len(problem.b) // net.unknowns))
+    setup = ddm.set_up(problem, owner, **net.options)
+    with torch.no_grad():
+        method = setup.learned(net)
+        wider = {f"{k} slow errors": ddm.enriched(method, k) for k in (2, 4, 8)}
+    E = slow_subspace(method, 2)
+    E = E * E.gather(0, E.abs().argmax(0, keepdim=True)).sign()  # they have no sign of their own
+    figure, axes = row_of_axes(4)
+    drawn = axes[0].tripcolor(*mesh.p, mesh.t.T, facecolors=np.log10(coefficient), cmap="viridis")
+    figure.colorbar(drawn, ax=axes[0], shrink=0.7)
+    axes[0].set_aspect("equal")
+    axes[0].set_axis_off()
+    for k, ax in zip((0, 1), axes[1:]):
+        plot_coarse(problem, E, k, ax, colorbar=True)
+    x = torch.from_numpy(problem.b)  # any start will do: the solution is zero
+    errors = {"learned": method, **wider}
+    plot_convergence({name: reductions(M, x) for name, M in errors.items()}, axes[3])
+    axes[3].set_ylabel("error")
+    titles = ["coefficient, log10", "slow error, the first", "the second", "the method alone"]
+    save(figure, axes, titles, folder / "coarse_slow_errors.png")
+
+
+def reductions(method: Schwarz, error: torch.Tensor, iterations: int = 15) -> list[float]:
+    """The 2-norms of an error (n,) from one stationary iteration to the next."""
+    norms = [float(error.norm())]
+    for _ in range(iterations):
+        error = method.propagate(error)
+        norms.append(float(error.norm()))
+    return norms
+
+
 def rigid_body_pictures(n_nodes: int, folder: Path) -> None:
     """The three motions of a plane subdomain, and one of them after a Jacobi step."""
     problem = ddm.elasticity(ddm.random_mesh(5, n_nodes), 1.0, 0.3)
@@ -245,6 +284,7 @@ def main() -> None:
     problem = ddm.poisson(ddm.random_mesh(seed=77_000_000, n_nodes=args.nodes))
     learned_pictures(problem, args.out, table)
     geneo_pictures(args.nodes, args.out)
+    slow_error_pictures(2 * args.nodes, args.out)
     rigid_body_pictures(args.nodes, args.out)
     solid_pictures(2 * args.nodes, args.out)
     print(table.to_markdown())
