@@ -3,7 +3,7 @@
 Random errors are, after some iterations, made of what the method is slow at. Cut into the parts
 that subdomains own, they become columns of the coarse space,
 
-    P' = [P, R_i^T D_i E_i],   D_i one on owned unknowns, else zero,
+    P' = [P, R_i^T D_i R_i E],   D_i one on owned unknowns, else zero,
 
 so that each subdomain corrects its own share of them. Adaptive smoothed aggregation finds near-null
 vectors in the same way: Brezina, Falgout, MacLachlan, Manteuffel, McCormick and Ruge (2005), SIAM
@@ -69,9 +69,9 @@ def enriched(
 
     It needs fewer iterations, above all where a few coarse functions a subdomain do not tell what
     the coefficients do: jumps, anisotropy, elasticity. The coarse problem, solved directly whatever
-    solved the one before, gets `vectors` more unknowns a subdomain (none of those that own no more
-    than twice as many); the set-up costs as much as
-    `iterations` iterations with so many right-hand sides, and the new coarse matrix.
+    solved the one before, gets `vectors` more unknowns for each subdomain that owns more than twice
+    as many. The set-up costs as much as `iterations` iterations with so many right-hand sides, and
+    the new coarse matrix.
 
     Args:
         method: of one level or two. Its local factors are shared.
@@ -87,29 +87,29 @@ def enriched(
     """
     if not isinstance(method, Schwarz):
         raise TypeError(f"method: expected a ddm.Schwarz, got {type(method).__name__}")
+    check_count("vectors", vectors, "error")
+    d = method.decomposition
+    large = torch.bincount(torch.from_numpy(d.owner), minlength=d.n_subdomains) > 2 * vectors
+    if not large.any():
+        raise ValueError(
+            f"vectors: expected fewer, or larger subdomains: none of {d.n_subdomains} owns more "
+            f"than {2 * vectors} unknowns, twice the {vectors} columns that each would get"
+        )
     E = slow_subspace(method, vectors, iterations=iterations, seed=seed)
-    pieces = _pieces(method.decomposition, E)
+    pieces = _pieces(d, E, large)
     P = pieces if method.P is None else hstack([method.P, pieces])
     return method.with_coarse_space(P)
 
 
-def _pieces(d: Decomposition, E: Tensor) -> CSRTensor:
-    """`R_i^T D_i E_i` of errors (n, k), orthonormal in each subdomain.
+def _pieces(d: Decomposition, E: Tensor, large: Tensor) -> CSRTensor:
+    """`R_i^T D_i R_i E` of errors (n, k), orthonormal in each subdomain.
 
-    None where the errors vanish, nor where a subdomain owns no more than 2 k unknowns, as what is
-    left of a partition does: its own columns of P may say all that these would.
+    None where the errors vanish, and none but in `large` subdomains, (S,): what is left of a
+    partition is small, and its own columns of P may say all that these would.
     """
-    k = E.shape[1]
     host = E.cpu().to(torch.complex128 if E.is_complex() else torch.float64)
     local, keep, rows = local_modes(d, host.numpy(), weights="owned")
-    owner = torch.from_numpy(d.owner)
-    sizes = torch.bincount(owner, minlength=d.n_subdomains)
-    if not (sizes > 2 * k).any():
-        raise ValueError(
-            f"vectors: expected fewer, or larger subdomains: none of {d.n_subdomains} owns more "
-            f"than {2 * k} unknowns, twice the {k} columns that each would get"
-        )
     squares = torch.zeros(d.n_subdomains, dtype=torch.float64)
-    squares.index_add_(0, owner, (host.abs() ** 2).sum(1))
-    some = (squares > NEGLIGIBLE**2 * squares.max()) & (sizes > 2 * k)
+    squares.index_add_(0, torch.from_numpy(d.owner), (host.abs() ** 2).sum(1))
+    some = large & (squares > NEGLIGIBLE**2 * squares.max())
     return prolongation_of(d, local, keep & some[:, None], rows).to(E.device, E.dtype)

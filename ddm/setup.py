@@ -113,7 +113,7 @@ class Setup:
     def enriched(self, method: Schwarz, vectors: int) -> Self:
         """This setup with pieces of a method's slow errors in the coarse spaces of all methods.
 
-        `ddm.enriched` does it for the one method.
+        `ddm.enriched` does it for the one method. Done again, it adds to the pieces.
 
         Args:
             method: one of this setup's.
@@ -122,10 +122,9 @@ class Setup:
         Raises:
             TypeError, ValueError: see `ddm.enriched`.
         """
-        known, wider = method.P, enriched(method, vectors).P
-        assert known is not None
-        assert wider is not None
-        pieces = wider.detach()[:, known.shape[1] :]
+        P = enriched(method, vectors).P
+        assert P is not None
+        pieces = P.detach()[:, self.unity.shape[1] :]
         assert isinstance(pieces, CSRTensor)
         return self._with(self.inputs, pieces=pieces)
 

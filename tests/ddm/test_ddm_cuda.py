@@ -13,6 +13,7 @@ from test_published import small
 from test_schwarz import A, arbitrary
 
 from ddm.coarse import partition_of_unity, smooth
+from ddm.enrichment import enriched
 from ddm.lightning import MeshDataModule
 from ddm.partition import decompose, partition
 from ddm.problems import convection_diffusion, elasticity, helmholtz, poisson
@@ -76,6 +77,21 @@ def test_solves_of_problems(name):
         xs.append(solve(matrix, b, method="gmres", preconditioner=method, rtol=1e-11))
         assert (matrix @ xs[-1] - b).norm() <= 1e-10 * b.norm()
     torch.testing.assert_close(xs[1].cpu(), xs[0], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["restricted", "additive"])
+def test_slow_errors_are_those_of_the_cpu(form):
+    found = []
+    for device in ("cpu", "cuda"):
+        matrix = CSRTensor.from_scipy(A).to(device)
+        d = decompose(A, partition(A, 5), 1)
+        P = smooth(partition_of_unity(d).to(device), matrix)
+        levels = "multiplicative" if form == "restricted" else "balanced"
+        method = enriched(Schwarz(matrix, d, P=P, form=form, levels=levels), 2)
+        assert method.P is not None
+        assert method.P.device.type == device
+        found.append(method.apply(random_matrix(d.n, 3).to(device)).cpu())
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-9)
 
 
 def test_float32_factors_of_a_float64_method():

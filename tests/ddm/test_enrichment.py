@@ -228,7 +228,7 @@ def test_gradients_reach_the_method_through_its_own_columns():
         ((0,), ValueError, "vectors: expected at least 1 error, got 0"),
         ((2.5,), ValueError, "vectors: expected at least 1 error, got 2.5"),
         (("2",), TypeError, "vectors: expected a whole number, got str"),
-        ((65,), ValueError, "vectors: expected at most 64, the unknowns, got 65"),
+        ((8,), ValueError, "larger subdomains: none of 5 owns more than 16 unknowns, twice the 8"),
     ],
     ids=["none", "fraction", "text", "many"],
 )
@@ -244,6 +244,22 @@ def test_other_arguments_are_refused():
         enriched(method, 2, iterations=0)
     with pytest.raises(TypeError, match=r"method: expected a ddm\.Schwarz, got CSRTensor"):
         enriched(method.A, 2)  # pyright: ignore[reportArgumentType]
-    said = "vectors: expected fewer, or larger subdomains: none of 5 owns more than 16 unknowns"
-    with pytest.raises(ValueError, match=said):
-        enriched(method, 8)
+    with pytest.raises(ValueError, match="vectors: expected at most 64, the unknowns, got 65"):
+        slow_subspace(method, 65)
+
+
+def test_a_setup_gives_them_to_all_its_methods():
+    setup = small_setup(16, 8)
+    method = setup.classical(0.5)
+    first = setup.enriched(method, 2)
+    assert iterations_to_reduce(first.classical(0.5), 1e-8) == iterations_to_reduce(
+        enriched(method, 2), 1e-8
+    )
+    second = first.enriched(first.classical(0.5), 1)
+    for made, added in ((setup, 0), (first, 2), (second, 3)):
+        for other in (made, made.in_precision(torch.float32)):
+            P = other.classical().P
+            assert P is not None
+            assert P.shape[1] == 8 * (1 + added)
+            assert P.dtype == other.A.dtype
+    assert convergence_factor(second.classical(0.5)) < convergence_factor(first.classical(0.5))
