@@ -6,9 +6,8 @@ One problem of each kind, never trained on, in METIS subdomains of the size and 
 network that ships is for. "start" is what fine-tuning starts from: the network's method, or the
 classical one that it corrects. "best classical" is what `ddm.best_classical` finds on the very
 matrix at equal local work, for each count; the search has as many seconds. "with 16 slow errors"
-is `ddm.finetune(..., enrich=16)`, as long. Iterations are those
-until two random errors, or the residual of a random right-hand side by FGMRES, have fallen by
-1e-12.
+is `ddm.finetune(..., enrich=16)`, as long. Iterations are those until two random errors, or the
+residual of a random right-hand side by FGMRES, have fallen by 1e-12.
 """
 
 from __future__ import annotations
@@ -31,9 +30,10 @@ from ddm.workbench import Workbench
 KINDS = ("poisson", "diffusion", "anisotropic", "diffusion_3d", "elasticity")
 SEED, MAXITER, RTOL = 90_001, 1000, 1e-12
 ENRICH = 16
+WIDER = f"with {ENRICH} slow errors"
 COLUMNS = (
     "kind", "unknowns", "subdomains", "overlap", "best classical", "coarse", "start", "fine-tuned",
-    "steps", "of the best", "with 16 slow errors", "of the best, so", "coarse, so"
+    "steps", "of the best", WIDER, "of the best, so", "coarse, so"
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def row(kind: str, unknowns: int, seconds: float, steps: int | None) -> dict[str
         "fine-tuned": counts(tuned.method),
         "steps": tuned.steps,
         "of the best": share(tuned.method),
-        "with 16 slow errors": counts(wider),
+        WIDER: counts(wider),
         "of the best, so": share(wider),
         "coarse, so": sizes(wider)["coarse"],
     }

@@ -128,7 +128,7 @@ def start(bench: Workbench, net: InterfaceNet, maxiter: int, enrich: int = 0) ->
     return counted(enriched(method, enrich) if enrich else method, maxiter)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=6)  # of one problem: three spaces, two objectives
 def searched(
     bench: Workbench,
     objective: Objective,
@@ -220,7 +220,7 @@ def run_all(
     done = kept_rows(path, COLUMNS, SETTINGS)
     first, *others = nets
     ways = methods(enrich)
-    learned = [name for name in ways if name.startswith("MG-GNN")]
+    learned = [name for name in ways if starts(name) == "MG-GNN"]
     runs = [(name, first) for name in ways]
     runs += [(name, network) for network in others for name in learned]
     for case in tqdm(cases, unit="problem"):
@@ -313,7 +313,7 @@ def against(table: Table) -> Table:
         here = [r for r in table.rows if (r["kind"], int(r["size"])) == (kind, size)]
         names = dict.fromkeys(r["method"] for r in here)
         by_method = {name: [r for r in here if r["method"] == name] for name in names}
-        for ours in (name for name in names if name.startswith("MG-GNN")):
+        for ours in (name for name in names if starts(name) == "MG-GNN"):
             found.add(
                 kind=kind,
                 unknowns=unknowns_of(here),

@@ -268,6 +268,8 @@ def learned_schwarz(
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
         enrich: errors that the method is slow to reduce, whose pieces its coarse space gets, see
+            `ddm.enriched`; None is 4 where its convergence factor is above 0.8, or it diverges,
+            if they make it faster; 0 is none.
         options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype,
             factor_dtype), instead of the network's; for complex A the first three, local and
             factor_dtype.

@@ -143,6 +143,10 @@ class Schwarz(ScipyOperator):
     def with_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory = "auto") -> Schwarz:
         """The same method, local factors and all, with another coarse space.
 
+        Args:
+            P: (n, S) prolongation.
+            coarse: how the new coarse problem is solved, see `Schwarz`.
+
         Raises:
             ValueError: P does not fit, or the coarse matrix is singular; a method of one level
                 whose `levels` would need a damping.
