@@ -18,7 +18,7 @@ from ddm.partition import decompose, partition
 from ddm.schwarz import Levels, Schwarz
 from ddm.transfer import Form
 from sparsetorch import CSRTensor
-from sparsetorch.linalg import cg, fgmres, richardson
+from sparsetorch.linalg import block_cg, cg, fgmres, gmres, richardson
 
 FORMS, LEVELS = get_args(Form), get_args(Levels)
 PROBLEMS = {"diffusion": diffusion(7), "elasticity": elasticity(6), "helmholtz": helmholtz(7)}
@@ -133,12 +133,27 @@ def test_the_damping_of_the_v_cycle_is_the_inverse_of_the_largest_eigenvalue(for
     assert largest > (1.5 if form == "additive" else 0.5)
 
 
+@pytest.mark.parametrize("form", ["additive", "symmetric"])
+def test_columns_share_their_space_in_block_cg(form):
+    A, d, P = parts(diffusion(12), 6)
+    got = method(A, d, P, form, "balanced")
+    b = random_matrix(d.n, 5)
+    alone = cg(A, b, preconditioner=got, rtol=1e-10)
+    together = block_cg(A, b, preconditioner=got, rtol=1e-10)
+    assert alone.converged
+    assert together.converged
+    torch.testing.assert_close(together.x, alone.x, rtol=1e-7, atol=1e-8)
+    assert together.iterations < 0.8 * alone.iterations
+
+
+@pytest.mark.parametrize("solver", [gmres, fgmres])
 @pytest.mark.parametrize(("form", "levels"), [(f, v) for f, v in COMBINATIONS if v])
-def test_every_combination_serves_fgmres(form, levels):
+def test_every_combination_serves_gmres(form, levels, solver):
     A, d, P = parts(PROBLEMS["helmholtz"], overlap=2)
-    b = random_matrix(d.n, 1)[:, 0].to(A.dtype)
-    solution = fgmres(A, b, preconditioner=method(A, d, P, form, levels), rtol=1e-10, maxiter=100)
+    b = random_matrix(d.n, 2).to(A.dtype)
+    solution = solver(A, b, preconditioner=method(A, d, P, form, levels), rtol=1e-10, maxiter=100)
     assert solution.converged
+    torch.testing.assert_close(A @ solution.x, b, rtol=0, atol=1e-8 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize(
