@@ -1,6 +1,6 @@
 """Local solves of a Schwarz method: padded dense inverses against one block-diagonal sparse LU.
 
-    python benchmarks/bench_local.py [--nodes 30000] [--out FILE]
+    python benchmarks/bench_local.py [--nodes 30000] [--owned 8 16 32 64 128] [--out FILE]
 
 Both are first checked against each other. Set-up is `factor`, application is one vector; medians of
 `repeat` runs in turns, as a ratio dense / sparse. What `local="auto"` picks follows from it.
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from resumable import machine
 from side_by_side import times, to_best_peer
 
 from ddm.local import DenseBlocks, SparseBlocks
@@ -32,6 +33,7 @@ def ratio(dense: Callable[[], object], sparse: Callable[[], object], repeat: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nodes", type=int, default=30_000)
+    parser.add_argument("--owned", type=int, nargs="+", default=[8, 16, 32, 64, 128])
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -40,7 +42,7 @@ def main() -> None:
         ("partitioner", "owned", "largest", "factor, dense/sparse", "apply, dense/sparse")
     )
     for method in ("metis", "lloyd"):
-        for owned in (8, 16, 32, 64, 128):
+        for owned in args.owned:
             d = decompose(A, partition(A, A.shape[0] // owned, method=method))
             values = torch.from_numpy(A.data)[torch.from_numpy(d.block_source)]
             r = torch.rand(len(d.node), 1, dtype=torch.float64)
@@ -62,7 +64,7 @@ def main() -> None:
                     "apply, dense/sparse": apply,
                 },
             )
-    text = f"{A.shape[0]:,} unknowns, float64, {torch.get_num_threads()} threads\n\n"
+    text = f"{A.shape[0]:,} unknowns, float64; {machine()}\n\n"
     text += table.to_markdown()
     print(text)
     if args.out:

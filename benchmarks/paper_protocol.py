@@ -1,6 +1,6 @@
 """The comparison of the MG-GNN paper: iterations by size of RAS, ORAS, MG-GNN and Graph U-Net.
 
-    python benchmarks/paper_protocol.py --out DIR [--config full|hour|short] [--seeds 3]
+    python benchmarks/paper_protocol.py --out DIR [--config full|hour|changed|short] [--seeds 3]
 
 Trains what the configuration names (benchmarks/paper_protocol.yaml), each with every seed, then
 counts iterations to 1e-12 on grids that training has not seen: of the stationary method until every

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import paper_protocol
 from paper_tables import method_table, overview
 
+from ddm.published.counts import stationary_iterations
 from ddm.published.lightning import GridDataModule, PassSampler, PublishedModule, fit
 from ddm.published.weights import load_network
 
@@ -168,13 +169,43 @@ def test_a_loss_can_be_changed_and_an_unknown_one_is_named():
         PublishedModule(loss="square")
 
 
-@pytest.mark.parametrize("name", ["full", "hour", "short"])
-def test_every_training_of_the_configurations_can_begin(name):
+PUBLISHED = ["MG-GNN", "Graph U-Net", "MG-GNN, older loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("full", PUBLISHED),
+        ("hour", PUBLISHED),
+        ("changed", ["MG-GNN, changed", "Graph U-Net, changed"]),
+        ("short", PUBLISHED),
+    ],
+)
+def test_every_training_of_the_configurations_can_begin(name, first):
     models = paper_protocol.read_configuration(name)["models"]
-    assert list(models)[:3] == ["MG-GNN", "Graph U-Net", "MG-GNN, older loss"]
+    assert list(models)[: len(first)] == first
     for options in models.values():
         PublishedModule(**options.get("model", {}), parts=options["parts"])
         GridDataModule(**options["data"], parts=options["parts"])
+
+
+@pytest.mark.parametrize("name", ["MG-GNN, changed", "Graph U-Net, changed"])
+@pytest.mark.usefixtures("gmsh")
+def test_the_changed_training_runs_and_gives_a_method(name, tmp_path):
+    options = paper_protocol.read_configuration("changed")["models"][name]
+    small = {"count": 4, "nodes": (150, 200), "subdomain": (15.0, 20.0), "folder": str(tmp_path)}
+    changed = {
+        "passes": 1,
+        "parts": 2,
+        "model": options["model"] | {"width": 16, "layers": 2},
+        "data": options["data"] | small,
+    }
+    trained = load_network(fit(tmp_path / "training", **(options | changed), **QUIET))
+    assert trained.record["left_out"] == 0
+    setup = GridDataModule(**changed["data"]).training[0]
+    method = paper_protocol.learned(trained, setup)
+    assert method is not None
+    assert stationary_iterations(method, 1e-8) < stationary_iterations(setup.classical(), 1e-8)
 
 
 def test_the_full_configuration_trains_as_published():
