@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,12 +16,14 @@ import scipy.sparse as sp
 import torch
 from torch.utils.data import Dataset
 
+from ddm.counts import check_count
 from ddm.mesh import distort, load_mesh, random_mesh
 from ddm.partition import partition
 from ddm.partitioners import PARTITIONERS
 from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.problems.samples import log_uniform
 from ddm.setup import Setup, set_up
+from sparsetorch.whole_files import replacing
 
 FORMAT = 4  # raised when what a seed gives changes, so that old files are not mistaken for new ones
 STREAM = 1  # of random numbers: another one gives other meshes
@@ -59,8 +60,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse ranges that are empty or too small."""
-        if self.count < 1:
-            raise ValueError(f"count: expected at least 1 mesh, got {self.count}")
+        object.__setattr__(self, "count", check_count("count", self.count, "mesh"))
         for name, low in (("nodes", 50), ("subdomain", 4)):
             a, b = getattr(self, name)
             if not low <= a <= b:
@@ -122,15 +122,14 @@ def generate(recipe: Recipe, folder: str | Path) -> Iterator[int]:
     """
     target = Path(folder) / recipe.key
     target.mkdir(parents=True, exist_ok=True)
-    (target / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    with replacing(target / "recipe.json") as temporary:
+        temporary.write_text(json.dumps(asdict(recipe), indent=2))
     for index in range(recipe.count):
         path = target / f"{index:06d}.npz"
         if not path.exists():
             arrays = _arrays(*recipe.draw(index))
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            with partial.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-            partial.replace(path)
         yield index + 1
 
 

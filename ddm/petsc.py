@@ -1,12 +1,25 @@
-"""Tuned Schwarz methods in PETSc, over MPI: interface values in PCASM, interpolation in PCMG.
+"""Tuned Schwarz methods in PETSc, over MPI: interface values in PCASM, a coarse space around it.
 
 `export` writes a method to one file; `install` sets it up in a PETSc preconditioner. This module
 needs NumPy and petsc4py alone, so that a cluster's own Python can run it without PyTorch.
 
-PCASM, restricted, has `sum_i Rt_i^T (R_i A R_i^T + L_i)^-1 R_i`: the values `L_i` are added to its
-local matrices once it has extracted them. With a coarse space, PCMG with two levels applies this
-first and `P A0^-1 P^T` after it, as `ddm.Schwarz` does. (Smith, Bjørstad and Gropp, Domain
-Decomposition, 1996.)
+The fine level F is PCASM. The values L_i are added to its local matrices A_i once it has extracted
+them, and the forms of `ddm.Schwarz` are
+
+    restricted   type RESTRICT    sum_i Rt_i^T (A_i + L_i)^-1 R_i, Rt_i the owned unknowns
+    additive     type BASIC       sum_i R_i^T (A_i + L_i)^-1 R_i
+    symmetric    type BASIC       sum_i R_i^T (D_i^-1 (A_i + L_i) D_i^-1)^-1 R_i
+
+where D_i is the partition of unity, 1 / multiplicity: the last is SORAS, whose local solves D_i
+weights on both sides. With a coarse space and `Q = P (P^T A P)^-1 P^T`, levels are sweeps
+`z <- z + S (r - A z)` from z = 0 with the following S in turn:
+
+    multiplicative   F, Q         PCMG with two levels
+    adef1            Q, F
+    balanced         Q, F, Q      (I - Q A) F (I - A Q) + Q, since Q A Q = Q
+    symmetric        w F, Q, w F  a V-cycle with damping w
+
+and additive is F + Q. (Smith, Bjørstad and Gropp, Domain Decomposition, 1996.)
 """
 
 from __future__ import annotations
@@ -20,11 +33,22 @@ import numpy as np
 if TYPE_CHECKING:
     from ddm.schwarz import Schwarz
 
-FORMAT = "sparsetorch Schwarz operator 1"
-INTEGERS = ("n", "n_coarse")
+FORMAT = "sparsetorch Schwarz operator 2"
+FORMS = ("restricted", "additive", "symmetric")
+SWEEPS = {
+    "multiplicative": "FQ",
+    "adef1": "QF",
+    "additive": "FQ",
+    "balanced": "QFQ",
+    "symmetric": "FQF",
+}
+"""The fine level F and the coarse one Q, in turn, of each kind of two levels."""
+SCALARS = {"n": int, "n_coarse": int, "form": str, "levels": str, "damping": float}
+ROUNDING = 1e-10
+"""Of the largest values of two rows: by so much interface values that are symmetric may differ."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operator:
     """A Schwarz method as arrays: what is added to PETSc's own matrices.
 
@@ -41,6 +65,10 @@ class Operator:
         value: (m,) what is added there.
         P_indptr, P_indices, P_data: the (n, S') interpolation as CSR; all empty for one level.
         n_coarse: S', 0 for one level.
+        form: "restricted", "additive" or "symmetric", see above.
+        levels: "multiplicative", "adef1", "additive", "balanced" or "symmetric", see above; None
+            for one level.
+        damping: w of levels="symmetric", 1 for the others.
     """
 
     n: int
@@ -55,11 +83,41 @@ class Operator:
     P_indices: np.ndarray
     P_data: np.ndarray
     n_coarse: int
+    form: str
+    levels: str | None
+    damping: float
 
     @property
     def n_subdomains(self) -> int:
         """S."""
         return len(self.start) - 1
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the method is symmetric for a symmetric matrix, so that CG may be used."""
+        return (
+            self.form != "restricted"
+            and self.levels in (None, "additive", "balanced", "symmetric")
+            and self._symmetric_values()
+        )
+
+    def _symmetric_values(self) -> bool:
+        """Whether what is added to each subdomain's matrix is symmetric, up to rounding."""
+        first = np.repeat(self.start[:-1], np.diff(self.entries))
+        row, col, N = first + self.row, first + self.col, len(self.node)
+        size = np.zeros(N)
+        np.maximum.at(size, row, abs(self.value))
+        pairs, place = np.unique(
+            np.concatenate([row * N + col, col * N + row]), return_inverse=True
+        )
+        difference = np.bincount(place, np.concatenate([self.value, -self.value]))
+        allowed = ROUNDING * np.sqrt(size[pairs // N]) * np.sqrt(size[pairs % N])
+        return bool((abs(difference) <= allowed).all())
+
+    @property
+    def multiplicity(self) -> np.ndarray:
+        """(n,) number of subdomains that hold each unknown."""
+        return np.bincount(self.node, minlength=self.n)
 
     def shares(self, processes: int) -> list[np.ndarray]:
         """The subdomains of each process: as many for each, in the order of their unknowns."""
@@ -78,14 +136,17 @@ class Operator:
 
 
 def export(method: Schwarz, path: str | Path) -> None:
-    """Write a restricted Schwarz method, one- or two-level, to a file of NumPy (.npz) for `load`.
+    """Write a Schwarz method, one- or two-level, of any form, to a file of NumPy (.npz) for `load`.
+
+    An older file of that name stays whole until the new one is.
 
     Raises:
         TypeError: not a `ddm.Schwarz`.
-        ValueError: another form of Schwarz method, a coarse problem solved by a method of its own,
-            complex values, or some that are not finite.
+        ValueError: a coarse problem solved by a method of its own, complex values, a null space, or
+            values that are not finite.
     """
     from ddm.schwarz import Schwarz  # not above: reading needs no PyTorch
+    from sparsetorch.whole_files import replacing
 
     if not isinstance(method, Schwarz):
         raise TypeError(
@@ -93,15 +154,9 @@ def export(method: Schwarz, path: str | Path) -> None:
             "multigrid and factorizations"
         )
     d, P = method.decomposition, method.P
-    two_levels = P is not None
-    if method.form != "restricted" or (two_levels and method.levels != "multiplicative"):
-        raise ValueError(
-            "method: expected form='restricted' and levels='multiplicative', got "
-            f"{method.form!r} and {method.levels!r}"
-        )
     if method.A.dtype.is_complex or method.null is not None:
         raise ValueError("method: expected a real matrix without null space")
-    if two_levels and method.coarse.method is not None:
+    if P is not None and method.coarse.method is not None:
         raise ValueError(
             "method: its coarse problem is solved by a method of its own, and PETSc would solve it "
             "exactly; make it with coarse='auto'"
@@ -126,6 +181,9 @@ def export(method: Schwarz, path: str | Path) -> None:
         "P_indices": np.zeros(0, dtype=np.int64),
         "P_data": np.zeros(0),
         "n_coarse": 0,
+        "form": method.form,
+        "levels": "" if P is None else method.levels,
+        "damping": float(method.damping),
     }
     if P is not None:
         arrays["P_indptr"] = P.pattern.crow.cpu().numpy()
@@ -135,7 +193,8 @@ def export(method: Schwarz, path: str | Path) -> None:
     for name in ("value", "P_data"):
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    with Path(path).open("wb") as file:  # given a name, NumPy would add a suffix to it
+    # Given a name, NumPy would add a suffix to it.
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
         np.savez_compressed(file, format=FORMAT, **arrays)
 
 
@@ -144,39 +203,54 @@ def load(path: str | Path) -> Operator:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another kind of file, or one whose arrays do not fit together.
+        ValueError: another kind of file, one of another version of this library, or one whose
+            arrays do not fit together.
     """
     Path(path).open("rb").close()  # what the system says of a file that cannot be read
     try:
         with np.load(path, allow_pickle=False) as file:
-            if "format" not in file or str(file["format"]) != FORMAT:
-                raise ValueError("ddm.petsc.export did not write it")
+            _check_format(str(file["format"]) if "format" in file else "")
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Operator)}
     except Exception as error:  # the readers raise whatever they meet in a damaged file
         raise ValueError(f"path: {path} is damaged or of another kind ({error})") from error
-    if not (_numbers(arrays) and _fit(operator := Operator(**_with_integers(arrays)))):
+    if not (_right_kinds(arrays) and _fit(operator := Operator(**_with_scalars(arrays)))):
         raise ValueError(f"path: the arrays of {path} do not fit together")
     return operator
 
 
-def _numbers(arrays: dict[str, Any]) -> bool:
-    """Whether all are flat arrays of the right kind of numbers, or integers."""
+def _check_format(found: str) -> None:
+    if found == FORMAT:
+        return
+    if found.startswith(FORMAT.rstrip("0123456789")):
+        raise ValueError("another version of ddm.petsc.export wrote it: export the method anew")
+    raise ValueError("ddm.petsc.export did not write it")
+
+
+def _right_kinds(arrays: dict[str, Any]) -> bool:
+    """Whether all are flat arrays of the right kind of numbers, or one number or name."""
     kinds = dict.fromkeys(arrays, "iu") | {"own": "b", "value": "f", "P_data": "f"}
+    kinds |= {"form": "U", "levels": "U", "damping": "f"}
     return all(
-        array.dtype.kind in kinds[name] and array.ndim == (name not in INTEGERS)
+        array.dtype.kind in kinds[name] and array.ndim == (name not in SCALARS)
         for name, array in arrays.items()
     )
 
 
-def _with_integers(arrays: dict[str, Any]) -> dict[str, Any]:
-    return arrays | {name: int(arrays[name]) for name in INTEGERS}
+def _with_scalars(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays, with numbers and names as Python's own."""
+    scalars = {name: kind(arrays[name]) for name, kind in SCALARS.items()}
+    return arrays | scalars | {"levels": scalars["levels"] or None}
 
 
 def _fit(o: Operator) -> bool:
-    """Whether indices are in range, which PETSc would take on trust."""
+    """Whether indices are in range, which PETSc would take on trust, and names are known."""
     sizes = np.diff(o.start)
     good = (
-        len(o.start) > 1
+        o.form in FORMS
+        and (o.levels in SWEEPS if o.n_coarse else o.levels is None)
+        and not (o.form == "restricted" and o.levels == "symmetric")
+        and 0 < o.damping < np.inf
+        and len(o.start) > 1
         and o.start[0] == 0
         and (sizes > 0).all()
         and o.start[-1] == len(o.node) == len(o.own)
@@ -209,8 +283,9 @@ def install(pc: Any, operator: Operator) -> None:
 
     pc: of a KSP or PC whose operator is an assembled AIJ matrix over any number of processes. Its
     rows are dealt out anew, so that each process has whole subdomains; unknowns that are numbered
-    subdomain by subdomain stay where they are. Set up again when the matrix has new values. The
-    method is not symmetric: use FGMRES, or GMRES with preconditioning from the right.
+    subdomain by subdomain stay where they are. Set up again when the matrix has new values. Use CG
+    where `operator.is_symmetric` and the matrix is symmetric and positive definite; otherwise
+    FGMRES, or GMRES with preconditioning from the right.
 
     When it is set up it raises ValueError for a matrix of another size, and for more processes than
     subdomains.
@@ -226,7 +301,7 @@ class Preconditioner:
         self.operator = operator
 
     def setUp(self, pc: Any) -> None:
-        """Deal out the rows, and build PCASM or PCMG on them."""
+        """Deal out the rows, and build the levels on them."""
         from petsc4py import PETSc
 
         self.destroy(pc)
@@ -250,11 +325,12 @@ class Preconditioner:
         self.scatter = PETSc.Scatter().create(given, mine, self.r, None)
         self.inner = PETSc.PC().create(A.getComm())
         self.inner.setOperators(matrix, matrix)
-        if o.n_coarse:
-            P = _interpolation(matrix, o, rows[rank])
-            _two_levels(self.inner, matrix, P, o, shares[rank], number)
-        else:
+        if o.levels is None:
             _one_level(self.inner, matrix, o, shares[rank], number)
+        else:
+            build = _multigrid if o.levels == "multiplicative" else _sweeps
+            build(self.inner, matrix, o, shares[rank], number)
+        self.inner.setUp()
 
     def apply(self, pc: Any, x: Any, y: Any) -> None:
         """y = M x."""
@@ -276,10 +352,11 @@ class Preconditioner:
         self.inner.view(viewer)
 
 
-def _interpolation(matrix: Any, o: Operator, rows: np.ndarray) -> Any:
+def _interpolation(matrix: Any, o: Operator, subdomains: np.ndarray) -> Any:
     """P as a PETSc matrix, with this process's rows in their new order."""
     from petsc4py import PETSc
 
+    rows = o.own_unknowns(subdomains)
     lengths = np.diff(o.P_indptr)[rows]
     pointers = np.concatenate([[0], np.cumsum(lengths)])
     places = np.repeat(o.P_indptr[rows] - pointers[:-1], lengths) + np.arange(pointers[-1])
@@ -294,9 +371,9 @@ def _interpolation(matrix: Any, o: Operator, rows: np.ndarray) -> Any:
     )
 
 
-def _two_levels(
-    pc: Any, A: Any, P: Any, o: Operator, subdomains: np.ndarray, number: np.ndarray
-) -> None:
+def _multigrid(pc: Any, A: Any, o: Operator, subdomains: np.ndarray, number: np.ndarray) -> None:
+    """PCMG: one fine sweep before the coarse correction, and none after it."""
+    P = _interpolation(A, o, subdomains)
     pc.setType("mg")
     pc.setMGLevels(2)
     pc.setMGInterpolation(1, P)
@@ -313,46 +390,116 @@ def _two_levels(
     _one_level(before.getPC(), A, o, subdomains, number)
 
 
-def _one_level(pc: Any, A: Any, o: Operator, subdomains: np.ndarray, number: np.ndarray) -> None:
-    """PCASM, with the interface values added to its local matrices.
+def _sweeps(pc: Any, A: Any, o: Operator, subdomains: np.ndarray, number: np.ndarray) -> None:
+    """The other kinds of two levels: sweeps in Python, of PCASM and a coarse LU."""
+    from petsc4py import PETSc
 
-    It keeps of each solution what its process owns: hence rows in the order of `number`.
+    fine = PETSc.PC().create(A.getComm())
+    _one_level(fine, A, o, subdomains, number)
+    pc.setType("python")
+    pc.setPythonContext(TwoLevels(A, fine, _interpolation(A, o, subdomains), o))
+
+
+class TwoLevels:
+    """The context of a PETSc PC of type "python": sweeps of both levels, see above."""
+
+    def __init__(self, A: Any, fine: Any, P: Any, operator: Operator):
+        from petsc4py import PETSc
+
+        self.A, self.fine, self.P, self.operator = A, fine, P, operator
+        coarse_matrix = A.ptap(P)
+        self.coarse = PETSc.PC().create(A.getComm())
+        self.coarse.setOperators(coarse_matrix, coarse_matrix)
+        self.coarse.setType("redundant")  # LU on every process
+        self.coarse.setUp()
+        self.left, self.step = A.createVecs()
+        self.coarse_r, self.coarse_z = coarse_matrix.createVecs()
+
+    def apply(self, pc: Any, r: Any, z: Any) -> None:
+        """z = M r."""
+        levels = self.operator.levels
+        assert levels is not None
+        z.set(0.0)
+        left = r
+        for count, level in enumerate(SWEEPS[levels]):
+            if count and levels != "additive":
+                left = self.left
+                self.A.mult(z, left)
+                left.aypx(-1.0, r)  # r - A z
+            if level == "F":
+                self.fine.apply(left, self.step)
+                z.axpy(self.operator.damping, self.step)
+            else:
+                self.P.multTranspose(left, self.coarse_r)
+                self.coarse.apply(self.coarse_r, self.coarse_z)
+                self.P.multAdd(self.coarse_z, z, z)
+
+    def destroy(self, pc: Any) -> None:
+        """Free PETSc's objects with the PC, on all processes at once."""
+        for name in ("fine", "coarse", "P", "left", "step", "coarse_r", "coarse_z"):
+            getattr(self, name).destroy()
+
+    def view(self, pc: Any, viewer: Any) -> None:
+        """Show the PCs behind it."""
+        self.fine.view(viewer)
+        self.coarse.view(viewer)
+
+
+def _one_level(pc: Any, A: Any, o: Operator, subdomains: np.ndarray, number: np.ndarray) -> None:
+    """PCASM, with its local matrices made those of the method.
+
+    Where it is restricted it keeps of each solution what its process owns: hence rows in the order
+    of `number`.
     """
     from petsc4py import PETSc
 
     def index_set(nodes: np.ndarray) -> Any:
         return PETSc.IS().createGeneral(np.sort(number[nodes]), comm=PETSc.COMM_SELF)
 
+    restricted = o.form == "restricted"
     pc.setType("asm")
     pc.setOperators(A, A)
-    pc.setASMType(PETSc.PC.ASMType.RESTRICT)
+    pc.setASMType(PETSc.PC.ASMType.RESTRICT if restricted else PETSc.PC.ASMType.BASIC)
     pc.setASMOverlap(0)  # the subdomains have it already
     pc.setASMLocalSubdomains(
         len(subdomains),
         [index_set(o.unknowns(s)) for s in subdomains],
-        [index_set(o.own_unknowns(np.array([s]))) for s in subdomains],
+        [index_set(o.own_unknowns(np.array([s]))) for s in subdomains] if restricted else None,
     )
     pc.setUp()
+    multiplicity = o.multiplicity
     for s, ksp in zip(subdomains, pc.getASMSubKSP()):
-        matrix = ksp.getOperators()[1]
-        part = slice(o.entries[s], o.entries[s + 1])
-        if part.start < part.stop:
-            place = np.argsort(np.argsort(number[o.unknowns(s)]))  # of each unknown, in PETSc's
-            row, col = place[o.row[part]], place[o.col[part]]
-            by_rows = np.argsort(row, kind="stable")
-            pointers = np.searchsorted(row[by_rows], np.arange(len(place) + 1))
-            # Where couplings of elements cancel, A may lack entries that the ring has.
-            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATIONS, True)
-            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, False)
-            matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
-            matrix.setValuesIJV(
-                pointers.astype(PETSc.IntType),
-                col[by_rows].astype(PETSc.IntType),
-                o.value[part][by_rows],
-                addv=True,
-            )
-            matrix.assemble()
+        matrix, nodes = ksp.getOperators()[1], o.unknowns(s)
+        place = np.argsort(np.argsort(number[nodes]))  # of each unknown, in PETSc's
+        _add_values(matrix, o, s, place)
+        if o.form == "symmetric":
+            inverse = matrix.createVecLeft()  # of D_i
+            inverse.array[place] = multiplicity[nodes]
+            matrix.diagonalScale(inverse, inverse)
         ksp.setOperators(matrix, matrix)
         ksp.setType("preonly")
         ksp.getPC().setType("lu")
         ksp.setUp()
+
+
+def _add_values(matrix: Any, o: Operator, subdomain: int, place: np.ndarray) -> None:
+    """Add the interface values of a subdomain to its matrix, whose order `place` gives."""
+    from petsc4py import PETSc
+
+    part = slice(o.entries[subdomain], o.entries[subdomain + 1])
+    if part.start == part.stop:
+        return
+    row, col = place[o.row[part]], place[o.col[part]]
+    by_rows = np.argsort(row, kind="stable")
+    pointers = np.searchsorted(row[by_rows], np.arange(len(place) + 1))
+    # Where couplings of elements cancel, A may lack entries that the ring has.
+    matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATIONS, True)
+    matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_LOCATION_ERR, False)
+    matrix.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
+    matrix.setValuesIJV(
+        pointers.astype(PETSc.IntType),
+        col[by_rows].astype(PETSc.IntType),
+        o.value[part][by_rows],
+        addv=True,
+    )
+    matrix.assemble()

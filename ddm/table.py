@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsetorch.whole_files import replacing
+
 
 class Table:
     """Rows with the same columns; None is a value that is missing, and prints as nothing.
@@ -44,13 +46,10 @@ class Table:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV, floats in full; the file appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        with replacing(Path(path)) as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(self.columns)
             writer.writerows([row[c] for c in self.columns] for row in self.rows)
-        partial.replace(path)
 
 
 def _text(value: object) -> str:

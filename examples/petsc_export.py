@@ -7,13 +7,15 @@ Then, with the Python that has petsc4py (it needs no PyTorch, only this reposito
     PYTHONPATH=. mpirun -n 2 python3 examples/petsc_solve.py petsc/system.npz petsc/mggnn.npz
 
 The system is Poisson's equation on a random smooth domain, in METIS subdomains of 64 unknowns.
-`ras.npz` and `oras.npz` are the classical methods beside the learned one; the iterations of FGMRES
+`ras.npz` and `oras.npz` are the classical methods beside the learned one, and `as.npz` is a
+symmetric one, for CG: additive Schwarz with both levels balanced. The iterations of FGMRES and CG
 that this script prints for all of them are those that PETSc needs, on any number of processes.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,11 @@ import torch
 import ddm
 from ddm.partition import partition
 from ddm.petsc import export
-from sparsetorch.linalg import fgmres
+from sparsetorch.linalg import cg, fgmres
 
 
 def main() -> None:
-    """Write the system and three methods."""
+    """Write the system and four methods."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nodes", type=int, default=20_000, help="nodes of the mesh")
     parser.add_argument("--theta", type=float, default=0.5, help="Robin weight of oras.npz")
@@ -47,17 +49,26 @@ def main() -> None:
             "ras": setup.classical(),
             "oras": setup.classical(options.theta),
             "mggnn": setup.learned(net),
+            "as": ddm.Schwarz(
+                setup.A,
+                setup.decomposition,
+                P=setup.P,
+                form="additive",
+                levels="balanced",
+                local=setup.local,
+            ),
         }
     options.folder.mkdir(parents=True, exist_ok=True)
     np.savez(options.folder / "system.npz", indptr=A.indptr, indices=A.indices, data=A.data, b=b)
     print(f"{A.shape[0]} unknowns, {owner.max() + 1} subdomains, relative residual {options.rtol}")
     for name, method in methods.items():
         export(method, options.folder / f"{name}.npz")
-        solution = fgmres(
-            setup.A, torch.from_numpy(b), preconditioner=method, rtol=options.rtol, restart=500
+        krylov = cg if method.is_symmetric else partial(fgmres, restart=500)
+        solution = krylov(
+            setup.A, torch.from_numpy(b), preconditioner=method, rtol=options.rtol
         ).checked()
-        norm = float(solution.x.norm())
-        print(f"{name}: {solution.iterations} iterations of FGMRES, |x| = {norm:.10e}")
+        norm, krylov_name = float(solution.x.norm()), "CG" if method.is_symmetric else "FGMRES"
+        print(f"{name}: {solution.iterations} iterations of {krylov_name}, |x| = {norm:.10e}")
 
 
 if __name__ == "__main__":

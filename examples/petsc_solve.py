@@ -1,16 +1,19 @@
 """Solve a system in PETSc by a method that was tuned in PyTorch: needs NumPy and petsc4py alone.
 
-    PYTHONPATH=. mpirun -n 2 python3 examples/petsc_solve.py SYSTEM METHOD [METHOD ...]
+    PYTHONPATH=. mpirun -n 2 python3 examples/petsc_solve.py SYSTEM METHOD [METHOD ...] [OPTIONS]
 
 SYSTEM and METHOD are the files of examples/petsc_export.py, or your own: `ddm.petsc.export` writes
 a METHOD. A METHOD may also be the name of one of PETSc's own preconditioners, such as asm, gamg or
-hypre. PETSc's options apply, with the prefix of the method's name: -mggnn_ksp_monitor.
+hypre. Symmetric methods are solved with by CG, the others by FGMRES, both to a residual of 1e-8
+relative to the right-hand side. PETSc's options come last, with the prefix of the method's name:
+-mggnn_ksp_monitor -mggnn_ksp_rtol 1e-6.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +45,14 @@ def read(path: str) -> tuple[Any, Any]:
     return A, b
 
 
+def is_symmetric(A: Any) -> bool:
+    """Whether A equals its transpose, up to rounding."""
+    return A.isSymmetric(1e-10 * A.norm(PETSc.NormType.INFINITY))
+
+
 def main() -> None:
     """Solve with each method and print what it took."""
-    names = [name for name in sys.argv[1:] if not name.startswith("-")]
+    names = list(takewhile(lambda name: not name.startswith("-"), sys.argv[1:]))
     if len(names) < 2:
         raise SystemExit(__doc__)
     A, b = read(names[0])
@@ -58,7 +66,11 @@ def main() -> None:
         PETSc.Options().setValue(f"{prefix}_ksp_gmres_restart", 500)
         ksp.setOptionsPrefix(f"{prefix}_")
         if Path(method).suffix == ".npz":
-            install(ksp.getPC(), load(method))
+            operator = load(method)
+            install(ksp.getPC(), operator)
+            if operator.is_symmetric and is_symmetric(A):
+                ksp.setType("cg")
+                ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)  # as FGMRES has it
         else:
             ksp.getPC().setType(method)
         ksp.setFromOptions()
@@ -68,7 +80,8 @@ def main() -> None:
         ksp.solve(b, x)
         done = time.perf_counter()
         PETSc.Sys.Print(
-            f"{prefix}: {ksp.getIterationNumber()} iterations of FGMRES, |x| = {x.norm():.10e}, "
+            f"{prefix}: {ksp.getIterationNumber()} iterations of {ksp.getType().upper()}, "
+            f"|x| = {x.norm():.10e}, "
             f"set up in {ready - start:.2f} s, solved in {done - ready:.2f} s"
         )
         if ksp.getConvergedReason() <= 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from nemotron_blocks.extras import extra
+from sparsetorch.whole_files import replacing
 
 SPECIAL = ("<end>", "<think>", "</think>")
 """Tokens that no text has: the end of a document, and around thoughts."""
@@ -137,9 +138,8 @@ class BPETokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write it to a JSON file, whole or not at all."""
-        partial = Path(path).with_name(Path(path).name + ".partial")
-        self._tokenizer.save(str(partial))
-        partial.replace(path)
+        with replacing(Path(path)) as partial:
+            self._tokenizer.save(str(partial))
 
     @property
     def vocab_size(self) -> int:

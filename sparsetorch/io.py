@@ -6,10 +6,7 @@ earlier file as it was.
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.foreign import check_scipy
+from sparsetorch.whole_files import replacing
 
 
 def load(path: str | Path, dtype: torch.dtype | None = None) -> CSRTensor:
@@ -66,7 +64,7 @@ def save(A: CSRTensor, path: str | Path) -> None:
     if ending not in (".mtx", ".npz"):
         raise ValueError(f"path: expected a name that ends in .mtx or .npz, got {path.name!r}")
     matrix = A.to_scipy()
-    with _replacing(path, ending) as temporary:
+    with replacing(path, ending) as temporary:
         if ending == ".npz":
             sp.save_npz(temporary, matrix)
         else:
@@ -94,16 +92,3 @@ def _load_npz(path: Path) -> object:
             if arrays[name].dtype.kind not in "iu":  # which SciPy would cut to integers
                 raise ValueError(f"{name} is {arrays[name].dtype}, not integer")
     return sp.load_npz(path)
-
-
-@contextmanager
-def _replacing(path: Path, ending: str) -> Iterator[str]:
-    """A temporary name beside `path` that takes its place at the end, or is removed."""
-    temporary = f"{path}.{secrets.token_hex(8)}{ending}"
-    # As `open` would: with the permissions that the user wants for new files.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

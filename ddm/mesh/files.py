@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,8 @@ def _sets(mesh: Any, blocks: list[int], names: Any) -> dict[str, np.ndarray]:
 def save_mesh(mesh: Any, path: str | Path) -> None:
     """Write a mesh to a file whose suffix names the format; gmsh's .msh is written as text.
 
+    The file appears whole or not at all.
+
     Only .msh (physical groups) and .vtu (arrays of zeros and ones on cells) keep the names of
     boundaries and subdomains.
 
@@ -160,7 +164,11 @@ def save_mesh(mesh: Any, path: str | Path) -> None:
         data = _indicators(mesh, named, groups)
     options = {"file_format": "gmsh22", "binary": False} if path.suffix == ".msh" else {}
     found = meshio.Mesh(points, cells, cell_data=data, field_data=fields)
-    found.write(path, **options)
+    # A folder, since some formats write a second file and name it in the first.
+    with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        found.write(Path(folder) / path.name, **options)
+        for file in Path(folder).iterdir():
+            os.replace(file, path.with_name(file.name))
 
 
 def _physical(

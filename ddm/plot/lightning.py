@@ -9,6 +9,7 @@ import lightning as L
 from matplotlib.figure import Figure
 
 from ddm.plot.curves import plot_loss, plot_validation
+from sparsetorch.whole_files import replacing
 
 
 class LivePlot(L.Callback):
@@ -67,9 +68,8 @@ class LivePlot(L.Callback):
                 [int(s) for s in curves["step"]], curves["factor"], curves["ratio"], right
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
-        figure.savefig(partial, dpi=120)
-        partial.replace(self.path)
+        with replacing(self.path, self.path.suffix) as partial:
+            figure.savefig(partial, dpi=120)
 
     def state_dict(self) -> dict[str, Any]:
         """The curves."""

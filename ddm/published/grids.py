@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +15,7 @@ import scipy.sparse as sp
 from torch.utils.data import Dataset
 
 from ddm.partition import partition
+from sparsetorch.whole_files import replacing
 
 if TYPE_CHECKING:
     from ddm.published.setup import PublishedSetup
@@ -24,7 +24,7 @@ FORMAT = 1  # raised when what a seed gives changes, so that old files are not m
 STREAM = 2  # of random numbers: another one gives other grids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """A matrix, who owns its unknowns, and the entries that the network is shown, if others.
 
@@ -178,14 +178,12 @@ class GridDataset(Dataset["PublishedSetup"]):
 
 
 def _write(path: Path, grid: Grid) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     A = grid.A
     arrays = {"data": A.data, "indices": A.indices, "indptr": A.indptr, "owner": grid.owner}
     if grid.seen is not None:
         arrays["seen"] = grid.seen
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
+    with replacing(path, ".npz") as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 def _read(path: Path) -> Grid:

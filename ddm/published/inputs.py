@@ -33,7 +33,7 @@ from sparsetorch import CSRTensor, Pattern
 Interpolation = Literal["neighbours", "smoothed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedGraph:
     """A network's input, and where its outputs go.
 

@@ -21,7 +21,7 @@ from graphnets.published import TwoLevelNet
 from sparsetorch import CSRTensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedSetup:
     """A matrix with overlapping subdomains, and what the network sees of it.
 

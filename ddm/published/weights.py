@@ -10,6 +10,7 @@ import torch
 
 from ddm.extras import extra
 from graphnets.published import TwoLevelNet, graph_unet, mggnn
+from sparsetorch.whole_files import replacing
 
 NETWORKS = {"mggnn": mggnn, "graph_unet": graph_unet}
 
@@ -36,9 +37,8 @@ def save_network(net: TwoLevelNet, config: dict[str, Any], path: Path, record: A
     """Write weights, the arguments of `make_network` and a record to one file, atomically."""
     save = extra("safetensors.torch").save
     header = {"published": json.dumps(config), "record": json.dumps(record)}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(net.state_dict(), header))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(save(net.state_dict(), header))
 
 
 def load_network(path: str | Path) -> Trained:

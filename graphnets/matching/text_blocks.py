@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 import numpy as np
+
+from sparsetorch.whole_files import replacing
 
 Progress = Callable[[str, int, int], None]
 BLOCK = 1 << 22  # bytes: enough for NumPy's speed, little beside the arrays that are made of it
@@ -87,16 +88,11 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
     It is gzipped if its name ends in .gz.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as raw:
-            # no time and no name in the file: the same text is the same file
-            packed = gzip.GzipFile("", "wb", 6, raw, 0) if path.suffix == ".gz" else raw
-            with io.TextIOWrapper(cast(IO[bytes], packed), "utf-8", newline="\n") as file:
-                yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as raw:
+        # no time and no name in the file: the same text is the same file
+        packed = gzip.GzipFile("", "wb", 6, raw, 0) if path.suffix == ".gz" else raw
+        with io.TextIOWrapper(cast(IO[bytes], packed), "utf-8", newline="\n") as file:
+            yield file
 
 
 def _read(path: Path, file: IO[bytes], size: int) -> bytes:

@@ -52,6 +52,32 @@ def test_a_kill_while_a_file_is_written_leaves_no_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("gmsh")
+def test_a_kill_while_the_recipe_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    assert len(list(generate(TINY, tmp_path))) == 4
+    path = tmp_path / TINY.key / "recipe.json"
+    before = path.read_text()
+
+    def killed(self, text):
+        with self.open("w") as file:
+            file.write(text[:9])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(generate(replace(TINY, count=5), tmp_path))
+    assert path.read_text() == before
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_a_count_is_a_whole_number():
+    assert type(replace(TINY, count=np.int64(4)).count) is int
+    assert replace(TINY, count=4.0) == TINY  # pyright: ignore[reportArgumentType]
+    for count in (0, 2.5, float("nan")):
+        with pytest.raises(ValueError, match=f"count: expected at least 1 mesh, got {count}"):
+            replace(TINY, count=count)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("gmsh")
 def test_setups_have_the_recipe_s_sizes_and_finite_features(tmp_path):
     list(generate(TINY, tmp_path))
     dataset = MeshDataset(TINY, tmp_path)

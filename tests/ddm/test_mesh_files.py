@@ -5,6 +5,7 @@ import importlib
 import meshio
 import numpy as np
 import pytest
+from skfem import MeshTet
 from small_problems import delaunay, unit_square
 
 from ddm.mesh import GmshUnavailableError, build_mesh, load_mesh, random_mesh, save_mesh
@@ -19,6 +20,28 @@ def test_a_saved_mesh_is_read_back(tmp_path, name):
     again = load_mesh(tmp_path / name)
     assert np.array_equal(again.t, mesh.t)
     assert np.allclose(again.p, mesh.p, rtol=1e-15, atol=1e-15)
+
+
+def test_a_kill_while_a_mesh_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "mesh.msh"
+    save_mesh(unit_square(1), path)
+
+    def killed(self, path, **options):
+        path.write_text("half a mesh")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meshio.Mesh.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_mesh(delaunay(8), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_mesh(path).nelements == 8
+
+
+def test_a_format_of_two_files_keeps_both(tmp_path):
+    path = tmp_path / "mesh.node"
+    save_mesh(unit_cube := MeshTet().refined(1), path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mesh.ele", "mesh.node"]
+    assert load_mesh(path).nelements == unit_cube.nelements
 
 
 def test_reading_says_nothing_on_the_terminal(tmp_path, capfd):
