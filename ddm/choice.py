@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from ddm.checkpoints import load_pretrained, pretrained_names, resolve_net
 from ddm.given import as_problem
 from ddm.learned import InterfaceNet
 from ddm.partition import partition
 from ddm.problems.problem import Elements, Problem
-from ddm.scope import Scope
+from ddm.scope import Scope, matrix_kind
 from ddm.setup import Setup, set_up
+from sparsetorch import CSRTensor
 
 
 class NoNetworkError(ValueError):
@@ -71,7 +73,19 @@ def chosen_net(problem: Problem, net: InterfaceNet | None) -> tuple[InterfaceNet
     return net, "" if scope is None else scope.unseen(Scope.of_problem(problem))
 
 
-@dataclass(frozen=True)
+def unseen_matrix(net: InterfaceNet, A: CSRTensor, block_size: int) -> str:
+    """Why a network has not seen matrices like A, of which no more is known; empty if it has.
+
+    A net without metadata is believed to fit.
+    """
+    scope = Scope.of_net(net)
+    if scope is None:
+        return ""
+    kind = matrix_kind(sp.csr_array(A.to_scipy()), "symmetric", scope.dimension, block_size)
+    return scope.unseen(Scope(frozenset({kind}), scope.dimension, block_size, coordinates=True))
+
+
+@dataclass(frozen=True, eq=False)
 class Choice:
     """A problem, the network for it, and its subdomains.
 
@@ -117,6 +131,8 @@ def choose(
     """
     if subdomain is not None and not 1 <= subdomain < math.inf:
         raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+    if subdomain is not None and owner is not None:
+        raise ValueError("subdomain: owner says what subdomains own; give one of the two")
     if "coordinates" in options:
         raise TypeError("coordinates: give them as coords=, as for ddm.compare and ddm.tune")
     problem = as_problem(
@@ -128,7 +144,8 @@ def choose(
     except NoNetworkError as error:
         net, unseen = InterfaceNet(width=8, layers=1).eval(), str(error)
     if owner is None:
-        n_parts = max(1, round(len(problem.b) / (subdomain or net.unknowns)))
+        owned = max(subdomain or net.unknowns, problem.block_size)  # a node at least
+        n_parts = max(1, round(len(problem.b) / owned))
         owner = partition(
             problem.A, n_parts, block_size=problem.block_size, coordinates=problem.positions
         )

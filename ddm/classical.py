@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddm.coarse import constants, nicolaides, nowhere_zero, smooth, with_linear
+from ddm.coarse import coarse_vectors, nicolaides, smooth
 from ddm.enrichment import enriched
 from ddm.interface import robin
 from ddm.partition import decompose
@@ -36,6 +36,9 @@ class Classical:
         single: whether local factors are in single precision, which halves what an application
             reads.
         enrich: slow errors of the method itself in its coarse space, see `ddm.enriched`.
+
+    Raises:
+        ValueError: theta is negative or not finite.
     """
 
     theta: float = 1.0
@@ -48,6 +51,10 @@ class Classical:
     levels: Levels = "multiplicative"
     single: bool = False
     enrich: int = 0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.theta) and np.real(self.theta) >= 0):
+            raise ValueError(f"theta: expected a weight of at least 0, got {self.theta}")
 
     def __call__(self, bench: Workbench) -> Schwarz:
         """The method for a problem.
@@ -78,12 +85,14 @@ class Classical:
     def __str__(self) -> str:
         weight = "" if self.theta == 1 else f"theta {self.theta:g}, "
         weight += "Neumann matrices, " if self.between and weight else ""
+        form = "" if self.form == "restricted" else f"{self.form} form, "
+        form += "" if self.levels == "multiplicative" else f"{self.levels} levels, "
         size = "" if self.subdomain is None else f", {self.subdomain} unknowns a subdomain"
         vectors = ", linear functions" if self.vectors == "linear" else ""
         single = ", single precision" if self.single else ""
         errors = f", {self.enrich} slow errors" if self.enrich else ""
-        settings = f"{weight}overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"
-        return settings + single + errors
+        settings = f"overlap {self.overlap}, smoothing {self.smoothing}{vectors}{size}"
+        return weight + form + settings + single + errors
 
 
 def _single(dtype: torch.dtype) -> torch.dtype:
@@ -112,12 +121,9 @@ def complex_ras(
         TypeError: another `factor_dtype`.
         ValueError: a local or the coarse matrix is singular.
     """
-    size, B = problem.block_size, problem.near_nullspace
-    B = constants(len(problem.b), size) if B is None else B
-    if linear and problem.positions is not None:
-        B = with_linear(B, problem.positions, size)
     matrix = CSRTensor.from_scipy(problem.A)
-    d = decompose(problem.A, owner, overlap, block_size=size)
-    P = nicolaides(d, nowhere_zero(B, d)).to(matrix.dtype)
-    P = smooth(P, matrix, smoothing, block_size=size)
+    d = decompose(problem.A, owner, overlap, block_size=problem.block_size)
+    B = coarse_vectors(d, problem.near_nullspace, problem.positions if linear else None)
+    P = nicolaides(d, B).to(matrix.dtype)
+    P = smooth(P, matrix, smoothing, block_size=problem.block_size)
     return Schwarz(matrix, d, P=P, local=local, factor_dtype=factor_dtype)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ddm.counts import check_count
 from ddm.given import as_problem
 from ddm.learned import InterfaceNet
+from ddm.limits import check_limits
 from ddm.methods import Maker, makers
 from ddm.problems.problem import Elements
 from ddm.runs import COLUMNS, Run, run, warm_up
@@ -105,7 +105,7 @@ def compare(
     problem = as_problem(
         A, b, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements
     )
-    check_limits(rtol, maxiter)
+    maxiter = check_limits(rtol, maxiter)
     bench = Workbench(
         problem, subdomain=subdomain, partitioner=partitioner, net=net, search_s=search_s
     )
@@ -114,23 +114,3 @@ def compare(
     return Comparison(
         run(name, maker, bench, rtol=rtol, maxiter=maxiter) for name, maker in chosen.items()
     )
-
-
-def check_limits(rtol: float, maxiter: int) -> None:
-    """Refuse a tolerance or a number of iterations that no solve can have.
-
-    Raises:
-        ValueError: naming it.
-    """
-    check_rtol(rtol)
-    check_count("maxiter", maxiter, "iteration")
-
-
-def check_rtol(rtol: float) -> None:
-    """Refuse a tolerance that no solve can have.
-
-    Raises:
-        ValueError: it is not between 0 and 1.
-    """
-    if not 0 < rtol < 1:
-        raise ValueError(f"rtol: expected a number between 0 and 1, got {rtol}")

@@ -14,7 +14,7 @@ from ddm.partition import Decomposition
 from sparsetorch import CSRTensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condensed:
     """Traces and Frobenius norms of the blocks of A, and the decomposition's local nodes.
 

@@ -50,8 +50,8 @@ def slow_subspace(
     """
     if iterations is None:
         iterations = ITERATIONS["symmetric" if method.is_symmetric else "restricted"]
-    check_count("vectors", vectors, "error")
-    check_count("iterations", iterations, "iteration")
+    vectors = check_count("vectors", vectors, "error")
+    iterations = check_count("iterations", iterations, "iteration")
     n = method.shape[0]
     if vectors > n:
         raise ValueError(f"vectors: expected at most {n}, the unknowns, got {vectors}")
@@ -74,7 +74,8 @@ def enriched(
     the new coarse matrix.
 
     Args:
-        method: of one level or two. Its local factors are shared.
+        method: of one level or two. Its local factors are shared. One level gets a second, in
+            the way of its `levels`; "balanced" where that would make a method for CG unsymmetric.
         vectors: errors, and columns for each subdomain.
         iterations, seed: see `slow_subspace`.
 
@@ -87,7 +88,7 @@ def enriched(
     """
     if not isinstance(method, Schwarz):
         raise TypeError(f"method: expected a ddm.Schwarz, got {type(method).__name__}")
-    check_count("vectors", vectors, "error")
+    vectors = check_count("vectors", vectors, "error")
     d = method.decomposition
     large = torch.bincount(torch.from_numpy(d.owner), minlength=d.n_subdomains) > 2 * vectors
     if not large.any():
@@ -97,8 +98,11 @@ def enriched(
         )
     E = slow_subspace(method, vectors, iterations=iterations, seed=seed)
     pieces = _pieces(d, E, large)
-    P = pieces if method.P is None else hstack([method.P, pieces])
-    return method.with_coarse_space(P)
+    if method.P is not None:
+        return method.with_coarse_space(hstack([method.P, pieces]))
+    unsymmetric = method.levels in ("multiplicative", "adef1")
+    levels = "balanced" if method.is_symmetric and unsymmetric else None  # for CG it stays
+    return method.with_coarse_space(pieces, levels=levels)
 
 
 def _pieces(d: Decomposition, E: Tensor, large: Tensor) -> CSRTensor:

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse.neumann import check_elements, local_entries
-from ddm.given import SUMS, rounding
+from ddm.coarse.neumann import local_entries
+from ddm.given import check_sum
 from ddm.partition import Decomposition, find_local
 from ddm.problems.problem import Elements
 from sparsetorch import CSRTensor, Pattern
@@ -34,8 +34,8 @@ def exterior(
             of the algebraic Neumann matrices.
 
     Raises:
-        TypeError, ValueError: `elements` that fail `check_elements`, or are complex for a real A.
-        ValueError: they do not sum to A, or A does not store some coupling of theirs.
+        TypeError, ValueError: `elements` that fail `ddm.given.check_sum`.
+        ValueError: A does not store some coupling of theirs.
     """
     if elements is not None:
         return _of_elements(A, decomposition, elements).to(A.device)
@@ -67,8 +67,7 @@ def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
     """
     d.check_pattern(A.pattern)
     dofs, matrices = elements.dofs, elements.matrices
-    check_elements(dofs, matrices, d.n)
-    _check_sum(A, elements)
+    check_sum(elements, A.detach().to("cpu").to_scipy())
     element, subdomain = _outermost(d, dofs)
     unknowns = dofs[element]
     local = find_local(d.first, d.node, subdomain[:, None], np.maximum(unknowns, 0))
@@ -101,19 +100,3 @@ def _outermost(d: Decomposition, dofs: np.ndarray) -> tuple[np.ndarray, np.ndarr
     held = sp.csr_array((ones, (dofs[element, place], element)), shape=(d.n, len(dofs)))
     touched = sp.csr_array(layer @ held)
     return touched.indices, np.repeat(np.arange(d.n_subdomains), np.diff(touched.indptr))
-
-
-def _check_sum(A: CSRTensor, elements: Elements) -> None:
-    """Refuse elements that do not sum to A; products with a random vector tell."""
-    A, dofs, matrices = A.detach().to("cpu"), elements.dofs, elements.matrices
-    if np.iscomplexobj(matrices) and not A.dtype.is_complex:
-        raise TypeError("elements: complex, but A is real")
-    present = dofs >= 0
-    x = np.random.default_rng(0).standard_normal(A.shape[0])
-    summed = np.einsum("mij,mj->mi", matrices, np.where(present, x[dofs], 0.0))[present]
-    at, summed = torch.from_numpy(dofs[present]), torch.from_numpy(summed).to(A.dtype)
-    y = (A @ torch.from_numpy(x).to(A.dtype)).index_add(0, at, -summed)
-    allowed = max(SUMS, 100 * rounding(A.values.numpy()), 100 * rounding(matrices))
-    # In the mean its norm is that of the difference of both matrices.
-    if not float(y.norm()) <= allowed * float(A.values.norm()):
-        raise ValueError("elements: they do not sum to A; problem.elements.assemble(n) does")

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import Factorization, factorized, solve
+from sparsetorch.structure import outside_transforms, plain
+from sparsetorch_kernels import watched
 
 
 @dataclass(frozen=True)
 class KeptFactors:
-    """A matrix and its factors: `solve` is differentiable in the matrix's values and in r."""
+    """A matrix and its factors: `solve` has derivatives in the matrix's values and in r.
+
+    Backward and forward, and under `torch.vmap` of r.
+    """
 
     matrix: CSRTensor
     factors: Factorization
@@ -26,12 +30,14 @@ class KeptFactors:
         Raises:
             SolveError: it is singular.
         """
-        return cls(matrix, factorized(matrix.detach()))
+        with outside_transforms():
+            factors = factorized(CSRTensor(matrix.pattern, plain(matrix.values).detach()))
+        return cls(matrix, factors)
 
     def solve(self, r: Tensor, transpose: bool = False) -> Tensor:
         """`A^-1 r`, or `A^-T r`, for r (n,) or (n, k)."""
-        if torch.is_grad_enabled() and (r.requires_grad or self.matrix.values.requires_grad):
-            if transpose:
-                return solve(self.matrix.T, r, self.factors.T)
-            return solve(self.matrix, r, self.factors)
-        return self.factors.solve(r, transpose=transpose)
+        if not watched(r, self.matrix.values):
+            return self.factors.solve(r, transpose=transpose)
+        if transpose:
+            return solve(self.matrix.T, r, self.factors.T)
+        return solve(self.matrix, r, self.factors)

@@ -35,7 +35,7 @@ TOUCHING = 0.02
 """Of the diagonal: smaller row sums, as of weak Robin conditions, are as good as zero."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SchwarzGraph:
     """The network's input for one matrix, and how its outputs are ordered.
 

@@ -8,6 +8,7 @@ serves for this matrix alone.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ddm.checkpoints import resolve_net
-from ddm.choice import prepared
+from ddm.choice import prepared, unseen_matrix
 from ddm.counts import check_count
 from ddm.definite import is_definite
+from ddm.extras import extra
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
@@ -75,9 +77,9 @@ def finetune(
 
     Args:
         A: (n, n) real symmetric SciPy matrix or CSRTensor, a problem, or a `Setup` of one.
-        net: a network, or the name of one that ships. None takes one that has seen such matrices.
-            Where there is none, or the given one has not, the start is the classical method with
-            its Robin weight and options.
+        net: a network, or the name of one that ships. None takes one that has seen such matrices;
+            beside a `Setup` none. Where there is none, or the given one has not seen such, the
+            start is the classical method with its Robin weight and options.
         seconds: of optimisation, measuring included.
         steps: at most so many; None leaves it to `seconds`.
         lr: largest learning rate of Adam; half a cosine over the time.
@@ -101,7 +103,7 @@ def finetune(
     """
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
-    check_count("enrich", enrich, "slow errors", least=0)
+    enrich = check_count("enrich", enrich, "slow errors", least=0)
     setup, net, unseen = _ready(A, net, options)
     _check_definite(setup)
     if unseen:
@@ -150,7 +152,11 @@ def _ready(
         return setup, chosen, unseen if net is not None else ""
     if options:
         raise ValueError(f"options: a Setup has its own, got {sorted(options)}")
-    return A, resolve_net(net) or InterfaceNet(width=8, layers=1), ""
+    chosen = resolve_net(net)
+    unseen = "" if chosen is None else unseen_matrix(chosen, A.A, A.decomposition.block_size)
+    # Untrained, it is the classical method.
+    chosen = InterfaceNet(width=8, layers=1) if chosen is None else copy.deepcopy(chosen)
+    return A, chosen.to(A.A.device), unseen
 
 
 def _check_definite(setup: Setup) -> None:
@@ -201,7 +207,10 @@ class _Run:
         self.setup, self.net = setup, net
         self.raw = self._start(learned)
         if enrich:
-            self.setup = setup.enriched(self._fixed(self.raw), enrich)
+            try:
+                self.setup = setup.enriched(self._fixed(self.raw), enrich)
+            except ValueError as error:  # a SingularError says the same without errors
+                raise ValueError(f"enrich={enrich}: {error}") from error
         # Gradients are good enough in float32, and twice as fast.
         self.working = self.setup.in_precision(torch.float32)
         self.generator = torch.Generator().manual_seed(seed)
@@ -227,7 +236,7 @@ class _Run:
             return math.inf
         try:
             return convergence_rate(self._fixed(raw), iterations=20)
-        except SingularError:
+        except ValueError:  # a SingularError, or infinities that a solve is given
             return math.inf
 
     def _method(self, setup: Setup, raw: list[Tensor]) -> Schwarz:
@@ -292,8 +301,6 @@ class _Run:
 
 
 def _bar(seconds: float, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
+    return extra("tqdm").tqdm(
         total=seconds, disable=not progress, desc="fine-tuning", unit="s", bar_format="{l_bar}{bar}"
     )

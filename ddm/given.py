@@ -10,13 +10,15 @@ import scipy.sparse as sp
 import torch
 
 from ddm.coarse.neumann import check_elements
+from ddm.matrix_properties import largest, rounding
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Elements, Problem
+from ddm.problems.singular import with_part_in_range
 from sparsetorch import CSRTensor
 
 SUMS = 1e-8
-"""Element matrices sum to A up to so much of its largest entry, or of its norm: files hold fewer
-digits. Or up to 100 times the rounding of the types that both come in, where that is more."""
+"""Element matrices sum to A up to so much of the entries of each row: files hold fewer digits. Or
+up to 100 units of rounding of either, where that is more."""
 
 
 def check_not_beside(**given: object) -> None:
@@ -54,7 +56,8 @@ def as_problem(
     Raises:
         TypeError: A is something else.
         ValueError: what a problem brings is given beside it, even if it is the same; arrays that do
-            not fit; a matrix that `from_matrix` refuses: not square, NaN, zero rows, singular.
+            not fit; a matrix that `from_matrix` refuses: not square, NaN, zero rows, singular;
+            elements that do not sum to A.
     """
     if isinstance(b, torch.Tensor):
         b = b.detach().cpu().numpy()
@@ -72,14 +75,8 @@ def as_problem(
     )
     if elements is None:
         return problem
-    check_sum(elements, problem.A, max(rounding(A), rounding(elements.matrices)))
+    check_sum(elements, problem.A, rounding(A.tocsr().data) if sp.issparse(A) else 0.0)
     return replace(problem, elements=elements)
-
-
-def rounding(given: Any) -> float:
-    """The relative rounding of what a user gives: 0 for whole numbers and for files."""
-    kind = getattr(getattr(given, "dtype", None), "kind", "")
-    return float(np.finfo(given.dtype).eps) if kind in ("f", "c") else 0.0
 
 
 def with_load(problem: Problem) -> Problem:
@@ -89,24 +86,49 @@ def with_load(problem: Problem) -> Problem:
     return with_right_hand_side(problem, np.random.default_rng(0).standard_normal(len(problem.b)))
 
 
-def check_sum(elements: Elements, A: sp.csr_array, relative: float) -> None:
-    """Refuse element matrices that do not sum to A (n, n).
+def check_sum(elements: Elements, A: sp.csr_array, relative: float = 0.0) -> None:
+    """Refuse element matrices that do not sum to A (n, n), row by row.
+
+    Products with a random vector tell, at the cost of one with A. The vector is scaled so that no
+    large entry, such as a penalty, hides what is wrong in other rows.
 
     Args:
-        relative: the coarsest rounding of both, see `rounding`.
+        elements: the element matrices.
+        A: (n, n).
+        relative: unit of rounding that A came with, where its values do not show it.
 
     Raises:
-        TypeError, ValueError: see `check_elements`; they do not.
+        TypeError: they are no `Elements`, or complex for a real A.
+        TypeError, ValueError: see `check_elements`.
+        ValueError: they do not sum to A.
     """
-    check_elements(elements.dofs, elements.matrices, A.shape[0])
-    summed = elements.assemble(A.shape[0])
-    difference, size = abs(summed - A), abs(A.data).max()
-    if difference.nnz and not difference.data.max() <= max(SUMS, 100 * relative) * size:
-        worst = sp.coo_array(difference)
-        at = worst.data.argmax()
+    if not isinstance(elements, Elements):
+        raise TypeError(
+            f"elements: expected ddm.problems.Elements, got {type(elements).__name__}; "
+            "Elements(dofs, matrices) makes them"
+        )
+    n, dofs, matrices = A.shape[0], elements.dofs, elements.matrices
+    check_elements(dofs, matrices, n)
+    if np.iscomplexobj(matrices) and not np.iscomplexobj(A.data):
+        raise TypeError("elements: complex, but A is real")
+    random, size = np.random.default_rng(0), largest(A)
+    x = random.choice([-1.0, 1.0], n) * random.uniform(1, 2, n)  # away from zero: all entries count
+    scale = np.sqrt(np.where(size > 0, size, 1))
+    x /= scale
+    present = dofs >= 0
+    difference = A @ x
+    summed = np.einsum("mij,mj->mi", matrices, np.where(present, x[dofs], 0.0))
+    np.subtract.at(difference, dofs[present], summed[present])
+    allowed = max(SUMS, 100 * max(relative, rounding(A.data), rounding(matrices)))
+    excess = (abs(difference) - allowed * (abs(A) @ abs(x))) / scale
+    row = int(excess.argmax())
+    if not excess[row] <= 0:
+        found = sp.coo_array(elements.assemble(n)[[row]] - A[[row]])
+        at = abs(found.data * x[found.col]).argmax()
         raise ValueError(
-            f"elements: expected matrices that sum to A, got a difference of {worst.data[at]:.3g} "
-            f"in entry ({worst.row[at]}, {worst.col[at]}), where A's largest is {size:.3g}"
+            f"elements: expected matrices that sum to A, got a difference of {found.data[at]:.3g} "
+            f"in entry ({row}, {found.col[at]}), where A's largest of the row is {size[row]:.3g}; "
+            "problem.elements.assemble(n) is what they sum to"
         )
 
 
@@ -124,8 +146,4 @@ def with_right_hand_side(problem: Problem, b: Any) -> Problem:
         raise ValueError("b: some entries are not finite")
     if np.iscomplexobj(b) and not np.iscomplexobj(problem.b):
         raise TypeError("b: complex, but A is real")
-    b = b.astype(problem.b.dtype)
-    if problem.nullspace is not None:
-        left = problem.nullspace
-        b = b - left @ (left.conj().T @ b)
-    return replace(problem, b=b)
+    return with_part_in_range(problem, b.astype(problem.b.dtype))

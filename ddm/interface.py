@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ddm.counts import check_count
 from ddm.partition import Decomposition, decompose
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.linalg import SolveError, factorized
@@ -97,21 +98,18 @@ def schur(
         lump: row sums on the diagonal instead of the entries.
 
     Raises:
-        ValueError: `layers` below 1; the matrix of a patch is singular.
+        TypeError, ValueError: `layers` is no whole number of at least 1.
+        ValueError: the matrix of a patch is singular.
     """
-    if layers != int(layers) or layers < 1:
-        raise ValueError(f"layers: expected at least 1 layer, got {layers}")
+    layers = check_count("layers", layers, "layer")
     d = decomposition
     d.check_pattern(A.pattern)
     matrix = A.detach().to("cpu")
-    wide = decompose(_stored(matrix), d.owner, d.overlap + int(layers), block_size=d.block_size)
+    wide = decompose(matrix.to_scipy(), d.owner, d.overlap + layers, block_size=d.block_size)
     inner = wide.layer <= d.overlap  # in order, the local unknowns of d
     number = np.where(inner, np.cumsum(inner), np.cumsum(~inner)) - 1
     row, col = wide.block_row, wide.block_col
     values = matrix.values[torch.from_numpy(wide.block_source)].numpy()
-    L = torch.zeros(len(d.interface), dtype=A.dtype)
-    if inner.all():
-        return L.to(A.device)
 
     def part(rows: np.ndarray, cols: np.ndarray) -> sp.csr_array:
         at = rows[row] & cols[col]
@@ -121,6 +119,9 @@ def schur(
     # Columns of A_EI, those of one subdomain side by side: the subdomains are solved for together.
     A_EI = sp.coo_array(part(~inner, inner))
     boundary = np.unique(A_EI.col)
+    L = torch.zeros(len(d.interface), dtype=A.dtype)
+    if len(boundary) == 0:  # nothing is outside, or it does not depend on what is inside
+        return L.to(A.device)
     rank, width = _ranks(d.subdomain, boundary)
     right = np.zeros((A_EI.shape[0], width), dtype=values.dtype)
     right[A_EI.row, rank[A_EI.col]] = A_EI.data
@@ -146,12 +147,6 @@ def _ranks(subdomain: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, int]:
     rank = np.full(len(subdomain), -1)
     rank[chosen] = np.arange(len(chosen)) - starts[subdomain[chosen]]
     return rank, int(counts.max())
-
-
-def _stored(A: CSRTensor) -> sp.csr_array:
-    """A as SciPy's, explicit zeros and all."""
-    crow, col = A.pattern.crow.numpy(), A.pattern.col.numpy()
-    return sp.csr_array((A.values.numpy(), col, crow), shape=tuple(A.shape))
 
 
 def _check_theta(theta: complex) -> None:

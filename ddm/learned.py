@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,7 @@ from ddm.extras import extra
 from ddm.features import N_FEATURES, SchwarzGraph
 from graphnets.mggnn import MGGNN, CrossEdges, mlp
 from graphnets.two_level import mean_edges
+from sparsetorch.whole_files import replacing
 
 SCALE = 0.3  # of the last layer's output for phi: learning rates then suit both outputs
 
@@ -65,17 +67,15 @@ class InterfaceNet(nn.Module):
         coordinates: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, unit, least in (
-            ("width", width, "feature", 1),
-            ("layers", layers, "layer", 1),
-            ("hops", hops, "hop", 0),
-            ("overlap", overlap, "layer", 1),
-            ("smoothing", smoothing, "Jacobi steps", 0),
-            ("unknowns", unknowns, "unknown", 1),
-        ):
-            check_count(name, value, unit, least)
-        if not (isinstance(theta, int | float) and 0 < theta < math.inf):
+        width = check_count("width", width, "feature")
+        layers = check_count("layers", layers, "layer")
+        hops = check_count("hops", hops, "hop", least=0)
+        overlap = check_count("overlap", overlap, "layer")
+        smoothing = check_count("smoothing", smoothing, "Jacobi steps", least=0)
+        unknowns = check_count("unknowns", unknowns, "unknown")
+        if not (isinstance(theta, Real) and 0 < theta < math.inf):
             raise ValueError(f"theta: expected a positive Robin weight, got {theta}")
+        theta, coordinates = float(theta), bool(coordinates)
         self.config = {
             "width": width,
             "layers": layers,
@@ -124,13 +124,16 @@ class InterfaceNet(nn.Module):
         """Write weights and configuration to one safetensors file, atomically.
 
         `metadata` (strings) is kept beside the configuration: seed, data, training time.
+
+        Raises:
+            ValueError: it is to be kept under "config" or "architecture", which `load` needs.
         """
         save = extra("safetensors.torch").save
-        path = Path(path)
-        temporary = path.with_name(path.name + ".partial")
         header = {"config": json.dumps(self.config), "architecture": type(self).__name__}
-        temporary.write_bytes(save(self.state_dict(), header | metadata))
-        temporary.replace(path)
+        for name in header.keys() & metadata.keys():
+            raise ValueError(f"{name}: the file's own entry has this name; give yours another one")
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(save(self.state_dict(), header | metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -153,14 +156,14 @@ class InterfaceNet(nn.Module):
             raise ValueError(
                 f"path: {path} is not a complete safetensors file ({error})"
             ) from error
-        found = header.get("architecture")
+        found = header.pop("architecture", None)
         if found != cls.__name__:
             raise ValueError(
                 f"path: {path} holds architecture {found!r}, expected {cls.__name__!r}; "
                 "train one with examples/train_mggnn.py"
             )
         try:
-            net = cls(**json.loads(header["config"]))
+            net = cls(**json.loads(header.pop("config")))
             net.load_state_dict(weights)
             bad = [name for name, values in weights.items() if not values.isfinite().all()]
             if bad:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from ddm.balance import BalancedSampler, stored_costs
 from ddm.data import MeshDataset, Recipe, generate
 from ddm.enrichment import enriched
+from ddm.extras import extra
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
 from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
@@ -243,11 +244,10 @@ class MeshDataModule(ResumableDataModule):
 
     def prepare_data(self) -> None:
         """Generate what is missing, with a progress bar."""
-        from tqdm import tqdm
-
+        bar = extra("tqdm").tqdm
         for name, recipe in self.recipes.items():
             meshes = generate(recipe, self.folder)
-            for _ in tqdm(meshes, total=recipe.count, desc=f"{name} meshes", leave=False):
+            for _ in bar(meshes, total=recipe.count, desc=f"{name} meshes", leave=False):
                 pass
 
     def train_dataloader(self) -> ResumableLoader[Setup]:

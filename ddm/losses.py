@@ -100,8 +100,9 @@ def krylov_reduction(
 ) -> Tensor:
     """Mean reduction a step of the residual by `steps` steps of GMRES, preconditioned from right.
 
-    The geometric mean over the vectors of `min_x ||b - A M K x||^(1/steps)`, with K a basis of the
-    Krylov space. Unlike the spectral radius it counts how all errors fall together. Differentiable.
+    The geometric mean over the vectors, real or complex, of `min_x ||b - A M K x||^(1/steps)`, with
+    K a basis of the Krylov space. Unlike the spectral radius it counts how all errors fall
+    together. Differentiable.
 
     Args:
         A: (n, n).
@@ -118,7 +119,7 @@ def krylov_reduction(
         r = r / size.where(size > 0, 1)  # zero where the space holds the solution
     basis, _ = torch.linalg.qr(torch.stack(images, -1).transpose(0, 1))  # (m, n, steps)
     b = vectors.T.unsqueeze(-1)
-    residual = b - basis @ (basis.mT @ b)
+    residual = b - basis @ (basis.mH @ b)
     return (residual.norm(dim=1).log().mean() / steps).exp()
 
 

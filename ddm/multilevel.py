@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from ddm.coarse.nicolaides import nicolaides
 from ddm.coarse.smoothing import smooth
 from ddm.coarse.solver import CoarseFactory, CoarseMethod, CoarseSolver
 from ddm.coarse.vectors import modes_of
+from ddm.counts import check_count
 from ddm.nullspace import represented
 from ddm.partition import decompose, partition
 from ddm.schwarz import Form, Levels, Schwarz
@@ -24,7 +27,7 @@ def recursive(
     P: CSRTensor,
     near_nullspace: np.ndarray | None = None,
     *,
-    direct_up_to: int = DIRECT_UP_TO,
+    direct_up_to: float = DIRECT_UP_TO,
     subdomain: int = 64,
     overlap: int = 1,
     smoothing: int = 1,
@@ -45,7 +48,7 @@ def recursive(
     Args:
         P: the prolongation that is given to `Schwarz`.
         near_nullspace: (n, k) that of the fine matrix; None is the constant.
-        direct_up_to: size of a matrix that is factorized.
+        direct_up_to: size of a matrix that is factorized; math.inf factorizes the first.
         subdomain: coarse unknowns that a subdomain owns.
         overlap: of these subdomains.
         smoothing: Jacobi steps on the coarse prolongation.
@@ -55,15 +58,15 @@ def recursive(
     The null space of a singular fine matrix, see `Schwarz`, is passed down.
 
     Raises:
+        TypeError: no number where one is expected; a complex `near_nullspace` for a real P.
         ValueError: an argument out of its range; a `near_nullspace` that does not fit.
     """
-    for name, value in (
-        ("subdomain", subdomain),
-        ("sweeps", sweeps),
-        ("direct_up_to", direct_up_to),
-    ):
-        if value != int(value) or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value}")
+    if direct_up_to != math.inf:
+        direct_up_to = check_count("direct_up_to", direct_up_to, "coarse unknown")
+    subdomain = check_count("subdomain", subdomain, "coarse unknown")
+    overlap = check_count("overlap", overlap, "layer")
+    smoothing = check_count("smoothing", smoothing, "Jacobi steps", least=0)
+    sweeps = check_count("sweeps", sweeps, "iteration")
     if form not in WEIGHTS:
         raise ValueError(f"form: expected one of {sorted(WEIGHTS)}, got {form!r}")
     if near_nullspace is None:
@@ -118,5 +121,5 @@ class Repeated:
         """The transposed operator's image of r (n, k)."""
         z = self.method.apply_transposed(r)
         for _ in range(self.times - 1):
-            z = z + self.method.apply_transposed(r - self.method.A.T @ z)
+            z = z + self.method.apply_transposed(r - self.method.transposed_matrix() @ z)
         return z

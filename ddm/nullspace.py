@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddm.matrix_properties import rounding
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import SolveError, factorized
 
 TOLERANCE = 1e-3
-"""Residuals of null vectors may be this many times the square root of eps, against |A|."""
+"""Residuals of null vectors may be this many times the root of the unit of A's rounding."""
 
 
 class NullSpace:
@@ -38,10 +39,11 @@ class NullSpace:
         if not (pivots > eps**0.5 * basis.norm(dim=0).max()).all():
             raise ValueError("nullspace: expected independent columns, finite and not zero")
         matrix = A.detach()
+        unit = rounding(matrix.values.cpu().numpy())  # of float32, too, where A came in it
         size = matrix.map(torch.abs).sum(-1).max()
         for name, operator in (("A", matrix), ("A^H", matrix.H)):
             residual = float((operator @ self.basis).abs().max() / size)
-            if not residual <= TOLERANCE * eps**0.5:
+            if not residual <= TOLERANCE * unit**0.5:
                 raise ValueError(
                     f"nullspace: {name} does not annihilate it, the residual is {residual:.1e} of "
                     f"|A|; a matrix whose left null space is another one must be made regular, by "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from ddm.counts import check_count
 from ddm.partitioners import PARTITIONERS, n_wrong, rcb
 from ddm.pieces import (
     SMALLEST,
@@ -66,8 +68,10 @@ def partition(
             finite positions (n, d), or none for "rcb".
     """
     check_entries(A)
-    n_nodes = check_block_size(block_size, A.shape[0])
-    if n_parts != int(n_parts) or not 1 <= n_parts <= n_nodes:
+    block_size = check_block_size(block_size, A.shape[0])
+    n_nodes = A.shape[0] // block_size
+    n_parts = check_count("n_parts", n_parts, "part")
+    if n_parts > n_nodes:
         what = "unknowns" if block_size == 1 else "nodes"
         raise ValueError(
             f"n_parts: expected an integer from 1 to {n_nodes}, the number of {what}, got {n_parts}"
@@ -76,7 +80,7 @@ def partition(
     if coordinates is not None:
         points = check_positions(coordinates, A.shape[0])[::block_size]
     graph = node_graph(A, block_size)
-    owner, piece = _split(graph, int(n_parts), method, seed, points)
+    owner, piece = _split(graph, n_parts, method, seed, points)
     mean = n_nodes / n_parts
     repaired = repaired_parts(graph, piece, SMALLEST * mean, mean, stays=in_one_piece(owner, piece))
     return np.repeat(repaired, block_size)
@@ -99,7 +103,7 @@ def _split(
     return owner, pieces(graph, owner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decomposition:
     """Overlapping subdomains of a matrix graph, as flat arrays: no lists of subdomains.
 
@@ -143,6 +147,10 @@ class Decomposition:
     @cached_property
     def _checked(self) -> weakref.WeakSet[Pattern]:
         return weakref.WeakSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the patterns that were checked: weak references cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_checked"}
 
     def check_pattern(self, pattern: Pattern) -> None:
         """Refuse a matrix that these subdomains were not made from; once for each pattern.
@@ -207,30 +215,32 @@ def decompose(
 
     Args:
         A: (n, n) SciPy CSR array, real or complex.
-        owner: (n,) part of each unknown, by `partition` or your own.
+        owner: (n,) part of each unknown, by `partition` or your own, in any integer dtype; it is
+            copied.
         overlap: layers of the graph of nodes.
         block_size: unknowns at a node, numbered node by node.
 
     Raises:
-        TypeError, ValueError: `A` fails `check_entries`.
+        TypeError, ValueError: `A` fails `check_entries`; `overlap` or `block_size` is no whole
+            number of at least 1.
         ValueError: `owner` is not (n,) integers with parts 0 .. S-1 all present, or splits a node;
-            `overlap` is not an integer of at least 1.
+            `block_size` does not divide n.
     """
     check_entries(A)
     A = sp.csr_array(A, copy=True)
     A.sum_duplicates()
     n = A.shape[0]
-    check_block_size(block_size, n)
+    block_size = check_block_size(block_size, n)
+    overlap = check_count("overlap", overlap, "layer")
     node_owner = check_owner(owner, n, block_size)
-    empty = np.flatnonzero(np.bincount(node_owner) == 0)
+    # Counted up to n: where a part has a larger number, one of those below is empty.
+    empty = np.flatnonzero(np.bincount(np.minimum(node_owner, n)) == 0)
     if len(empty):
         raise ValueError(
             "owner: expected parts 0 .. S-1, each with at least one unknown; part "
             f"{empty[0]} is empty, np.unique(owner, return_inverse=True)[1] numbers them anew"
         )
-    if overlap != int(overlap) or overlap < 1:
-        raise ValueError(f"overlap: expected at least 1 layer, got {overlap}")
-    subdomain, node, layer = _grown(node_graph(A, block_size), node_owner, int(overlap))
+    subdomain, node, layer = _grown(node_graph(A, block_size), node_owner, overlap)
     if block_size > 1:
         subdomain, layer = np.repeat(subdomain, block_size), np.repeat(layer, block_size)
         node = (node[:, None] * block_size + np.arange(block_size)).ravel()
@@ -240,8 +250,8 @@ def decompose(
     blocks, source = pattern.principal_blocks(torch.from_numpy(first), torch.from_numpy(node))
     crow = blocks.crow.numpy()
     return Decomposition(
-        owner=np.asarray(owner),
-        overlap=int(overlap),
+        owner=np.repeat(node_owner, block_size),
+        overlap=overlap,
         subdomain=subdomain,
         node=node,
         own=layer == 0,
@@ -252,7 +262,7 @@ def decompose(
         outside=_outside(A, first, subdomain, node, np.diff(crow)),
         indptr=A.indptr,
         indices=A.indices,
-        block_size=int(block_size),
+        block_size=block_size,
     )
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ddm.extras import extra
+from ddm.factors import KeptFactors
 from ddm.matrix_properties import is_symmetric, positive_share
 from ddm.nullspace import NullSpace
 from ddm.scipy_operator import ScipyOperator
 from sparsetorch import CSRTensor
-from sparsetorch.linalg import factorized
 
 POSITIVE = 0.13
 """Up to this share of positive couplings Ruge and Stueben's method is taken; Poisson's equation on
@@ -128,13 +128,15 @@ def _symmetry(A: sp.csr_matrix, symmetric: bool) -> str:
 class Direct(_Peer):
     """A factorization of the whole matrix, see `sparsetorch.linalg.factorized`.
 
+    With derivatives in the values of A and in what it is applied to.
+
     Raises:
         SolveError: A is singular.
     """
 
     def __init__(self, A: CSRTensor) -> None:
         super().__init__(A)
-        self.factors = factorized(A)
+        self.factors = KeptFactors.of(A)
 
     def apply(self, r: Tensor) -> Tensor:
         """`A^-1 r` for r (n,) or (n, k)."""

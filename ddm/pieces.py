@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.counts import check_count
 from ddm.entries import some_entries
 
 SMALLEST = 0.25
@@ -17,7 +18,8 @@ def check_entries(A: sp.csr_array) -> None:
 
     Raises:
         TypeError: `A` is not a SciPy CSR array or matrix.
-        ValueError: `A` is not square, holds NaN or infinity, or has an empty row.
+        ValueError: `A` is not square, its arrays make no CSR matrix, it holds NaN or infinity, or
+            it has an empty row.
     """
     if not (sp.issparse(A) and A.format == "csr"):
         what = f"format {A.format}" if sp.issparse(A) else type(A).__name__
@@ -28,9 +30,17 @@ def check_entries(A: sp.csr_array) -> None:
         raise ValueError(f"A: expected a square matrix, got shape {A.shape}")
     if A.shape[0] == 0:
         raise ValueError("A: it has no rows")
+    try:  # SciPy writes wherever indices point; its own check, which may move arrays, of a view
+        sp.csr_array((A.data, A.indices, A.indptr), shape=A.shape).check_format()
+    except ValueError as error:
+        raise ValueError(
+            f"A: its arrays make no CSR matrix ({error}); scipy.sparse.coo_array checks the rows "
+            "and columns that it is made from"
+        ) from error
     if not np.isfinite(A.data).all():
         raise ValueError("A: some entries are NaN or infinite")
-    empty = np.flatnonzero(np.diff(A.indptr) == 0)
+    # Below empty, too: SciPy does not look at an indptr that ends with zero.
+    empty = np.flatnonzero(A.indptr[1:] <= A.indptr[:-1])
     if len(empty):
         raise ValueError(
             f"A: {len(empty)} empty rows, the first is row {empty[0]}; remove these unknowns "
@@ -39,16 +49,18 @@ def check_entries(A: sp.csr_array) -> None:
 
 
 def check_block_size(block_size: int, n: int) -> int:
-    """The number of nodes of n unknowns, `block_size` of them at each node.
+    """The number of unknowns at each node, of n in all, as an int.
 
     Raises:
-        ValueError: `block_size` is not a positive integer that divides n.
+        TypeError: `block_size` is no number.
+        ValueError: it is no whole number of at least 1, or does not divide n.
     """
-    if block_size != int(block_size) or block_size < 1 or n % int(block_size):
+    size = check_count("block_size", block_size, "unknown at a node")
+    if n % size:
         raise ValueError(
-            f"block_size: expected a divisor of {n}, the number of unknowns, got {block_size}"
+            f"block_size: expected a divisor of {n}, the number of unknowns, got {size}"
         )
-    return n // int(block_size)
+    return size
 
 
 def node_graph(A: sp.csr_array, block_size: int = 1) -> sp.csr_array:
@@ -110,9 +122,9 @@ def repair(
         TypeError, ValueError: see `check_entries`; an argument does not fit.
     """
     check_entries(A)
-    n_nodes = check_block_size(block_size, A.shape[0])
+    block_size = check_block_size(block_size, A.shape[0])
     node_owner = check_owner(owner, A.shape[0], block_size)
-    mean = n_nodes / len(np.unique(node_owner))
+    mean = len(node_owner) / len(np.unique(node_owner))
     limit = SMALLEST * mean if smallest is None else smallest
     graph = node_graph(A, block_size)
     repaired = repaired_parts(graph, pieces(graph, node_owner), limit, mean)
@@ -120,7 +132,7 @@ def repair(
 
 
 def check_owner(owner: np.ndarray, n: int, block_size: int) -> np.ndarray:
-    """The part of each node, (n / block_size,), of a partition of unknowns.
+    """The part of each node, (n / block_size,) int64, of a partition of unknowns.
 
     Raises:
         ValueError: not (n,) integers of at least 0, or unknowns of one node in different parts.
@@ -128,11 +140,11 @@ def check_owner(owner: np.ndarray, n: int, block_size: int) -> np.ndarray:
     owner = np.asarray(owner)
     if owner.shape != (n,) or owner.dtype.kind not in "iu":
         raise ValueError(f"owner: expected ({n},) integers, got {owner.shape} {owner.dtype}")
-    if owner.min() < 0:
-        raise ValueError(
-            f"owner: expected parts 0 .. S-1, got {owner.min()} for unknown {owner.argmin()}"
-        )
-    by_node = owner.reshape(-1, block_size)
+    parts = owner.astype(np.int64)
+    if parts.min() < 0:  # what is too large for int64, too
+        first = parts.argmin()
+        raise ValueError(f"owner: expected parts 0 .. S-1, got {owner[first]} for unknown {first}")
+    by_node = parts.reshape(-1, block_size)
     split = np.flatnonzero((by_node != by_node[:, :1]).any(axis=1))
     if len(split):
         raise ValueError(

@@ -94,13 +94,12 @@ def sizes(operator: Operator | None) -> dict[str, int | None]:
     """Number of subdomains, their work and the coarse problem's: stored entries of matrices."""
     if isinstance(operator, Schwarz):
         d, P = operator.decomposition, operator.P
-        coarse = None if P is None else (P.detach().H @ (operator.A.detach() @ P.detach()))
         return {
             "subdomains": d.n_subdomains,
             "overlap": d.overlap,
             "local_nnz": len(d.block_source),
             "coarse": None if P is None else P.shape[1],
-            "coarse_nnz": None if coarse is None else coarse.nnz,
+            "coarse_nnz": None if P is None else operator.coarse.nnz,
         }
     work = operator.nnz if isinstance(operator, Multigrid) else None
     return {

@@ -2,15 +2,15 @@
 
 The convergence factors of both are measured on the matrix itself, by a few iterations on a few
 random errors. A learned method that is slower, that cannot be built, or whose network never saw
-matrices of this class, is refused with a warning, and the classical one takes its place. Where the
-method is slow, its coarse space is enriched (`ddm.enrichment`).
+matrices of this class, is refused with a warning, and the classical one takes its place. Where both
+are slow, the coarse spaces of both are enriched (`ddm.enrichment`) before they are compared.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ ROUNDING = 1e-3
 SLOW, VECTORS_ADDED = 0.8, 4
 """Convergence factors above this get so many slow errors into the coarse space."""
 
+COMPLEX_OPTIONS = {"overlap", "smoothing", "linear", "local", "factor_dtype"}
+
 
 class LearnedRefusedWarning(UserWarning):
     """A learned method was refused; the message says why, and what took its place."""
@@ -48,9 +50,10 @@ class Verdict:
         method: the learned method, or the classical one.
         learned: whether it is the learned one.
         reason: why not; empty if it is.
-        rate: measured convergence factor of the learned method; None if it was not measured.
+        rate: measured convergence factor of the learned method, with its slow errors if it has
+            got any; None if it was not measured.
         classical_rate: the same of the classical one; None if it was not measured.
-        errors: slow errors that its coarse space has got.
+        errors: slow errors that the coarse space of `method` has got.
     """
 
     method: Schwarz
@@ -88,6 +91,10 @@ class _Measured:
     rate: float
     errors: int = 0
 
+    def measured_longer(self) -> _Measured:
+        """The same with the rate over `LONG` iterations."""
+        return replace(self, rate=convergence_rate(self.method, iterations=LONG))
+
 
 @torch.no_grad()
 def safeguarded(
@@ -95,8 +102,9 @@ def safeguarded(
 ) -> Verdict:
     """The learned method if its measured rate is below 1 and no worse than its classical start's.
 
-    What is slow gets its slow errors into its coarse space. Where the start itself diverges, and
-    the learned method is not fast, RAS takes the start's place if that is faster.
+    Where both are slow, both get their slow errors into their coarse spaces first. Where the start
+    itself diverges, and the learned method is not fast, RAS takes the start's place if that is
+    faster.
 
     Args:
         setup: of the matrix.
@@ -104,64 +112,63 @@ def safeguarded(
         unseen: why the network does not fit the matrix; it is then not tried.
         enrich: see `learned_schwarz`.
     """
-    check_enrich(enrich)
+    enrich = check_enrich(enrich)
     start = _start(setup, net)
     if unseen:
-        return _refused(unseen, _enriched(_or_ras(setup, start), enrich))
+        return _refused(unseen, _classical(setup, start, enrich))
     try:
         method = setup.learned(net)
         if is_exact(method):  # as with one subdomain, where rounding would tell the two apart
             return Verdict(method, True, "", 0.0, start and start.rate)
         learned = _Measured(method, convergence_rate(method))
-        if start is not None and _undecided(learned.rate, start.rate, enrich):
-            learned, start = (
-                _Measured(m.method, convergence_rate(m.method, iterations=LONG))
-                for m in (learned, start)
-            )
+        learned, compared = _compared(learned, start, enrich)
     except (ValueError, RuntimeError) as error:
-        classical = _enriched(_or_ras(setup, start), enrich)
-        return _refused(f"it cannot be used: {error}", classical)
-    slower = start is not None and _is_slower(learned, start)
-    learned = _enriched(learned, enrich)
-    converges = start is not None and start.rate < 1
-    if not slower and learned.rate < 1 and (converges or learned.rate <= SLOW):
-        return _accepted(learned, start)
-    classical = _or_ras(setup, start)
-    if slower or _is_slower(learned, classical) or learned.rate >= 1:
-        classical = _enriched(classical, enrich)
-    if _is_slower(learned, classical) or learned.rate >= 1:
-        said = "it diverges: its" if learned.rate >= 1 else "its"
-        reason = (
-            f"{said} convergence factor is {learned.rate:.3g}, that of the classical method "
-            f"{classical.rate:.3g}"
-        )
-        return _refused(reason, classical, learned.rate)
-    return _accepted(learned, classical)
+        return _refused(f"it cannot be used: {error}", _classical(setup, start, enrich))
+    converges = compared is not None and compared.rate < 1
+    if converges or learned.rate > SLOW:
+        classical = compared if converges else _or_ras(setup, compared, enrich)
+        assert classical is not None
+        if learned.rate >= 1 or _is_slower(learned, classical):
+            said = "it diverges: its" if learned.rate >= 1 else "its"
+            reason = (
+                f"{said} convergence factor is {learned.rate:.3g}, that of the classical method "
+                f"{classical.rate:.3g}"
+            )
+            return _refused(reason, classical, learned.rate)
+        compared = classical
+    return Verdict(
+        learned.method, True, "", learned.rate, compared and compared.rate, learned.errors
+    )
 
 
-def check_enrich(enrich: int | None) -> None:
-    """Refuse anything but None and a number of vectors.
+def check_enrich(enrich: int | None) -> int | None:
+    """None, or a number of vectors as an int.
 
     Raises:
         TypeError, ValueError: no whole number, or below 0.
     """
-    if enrich is not None:
-        check_count("enrich", enrich, "slow errors", least=0)
-
-
-def _accepted(learned: _Measured, classical: _Measured | None) -> Verdict:
-    rate = None if classical is None else classical.rate
-    return Verdict(learned.method, True, "", learned.rate, rate, learned.errors)
+    return None if enrich is None else check_count("enrich", enrich, "slow errors", least=0)
 
 
 def _refused(reason: str, classical: _Measured, rate: float | None = None) -> Verdict:
     return Verdict(classical.method, False, reason, rate, classical.rate, classical.errors)
 
 
-def _undecided(rate: float, other: float, enrich: int | None) -> bool:
-    """Whether rates are too close to be told apart, of methods that are to stay as they are."""
-    stays = enrich is not None or min(rate, other) <= SLOW
-    return stays and abs(rate - other) <= CLOSE * other
+def _compared(
+    learned: _Measured, start: _Measured | None, enrich: int | None
+) -> tuple[_Measured, _Measured | None]:
+    """Both after the same treatment: with as many slow errors, and measured as long.
+
+    Unasked they get slow errors where both are slow: else the faster one is what is returned.
+    """
+    if start is None:
+        return _enriched(learned, enrich), None
+    if enrich or min(learned.rate, start.rate) > SLOW:
+        learned, start = _enriched(learned, enrich), _enriched(start, enrich)
+    stay = enrich is not None or not (learned.errors or start.errors)
+    if stay and abs(learned.rate - start.rate) <= CLOSE * start.rate:
+        learned, start = learned.measured_longer(), start.measured_longer()
+    return learned, start
 
 
 def _is_slower(learned: _Measured, classical: _Measured) -> bool:
@@ -178,10 +185,10 @@ def _enriched(found: _Measured, enrich: int | None) -> _Measured:
     errors = enrich or VECTORS_ADDED
     try:
         method = enriched(found.method, errors)
-    except ValueError:  # more columns than unknowns
+    except ValueError as error:  # more columns than unknowns
         if enrich is None:
             return found
-        raise
+        raise ValueError(f"enrich={enrich}: {error}") from error
     other = _Measured(method, convergence_rate(method), errors)
     return found if enrich is None and other.rate >= found.rate else other
 
@@ -195,7 +202,16 @@ def _start(setup: Setup, net: InterfaceNet) -> _Measured | None:
         return None
 
 
-def _or_ras(setup: Setup, start: _Measured | None) -> _Measured:
+def _classical(setup: Setup, start: _Measured | None, enrich: int | None) -> _Measured:
+    """What takes the place of a network that is not tried, or that failed.
+
+    Raises:
+        ValueError: no classical method can be made.
+    """
+    return _or_ras(setup, None if start is None else _enriched(start, enrich), enrich)
+
+
+def _or_ras(setup: Setup, start: _Measured | None, enrich: int | None) -> _Measured:
     """The start; where it diverges, or there is none, RAS if that is faster.
 
     Raises:
@@ -209,12 +225,17 @@ def _or_ras(setup: Setup, start: _Measured | None) -> _Measured:
         if start is None:
             raise
         return start
-    ras = _Measured(method, convergence_rate(method))
+    ras = _enriched(_Measured(method, convergence_rate(method)), enrich)
     return ras if start is None or ras.rate <= start.rate else start
 
 
 def _complex(choice: Choice, enrich: int | None) -> Verdict:
     """Two-level RAS, since networks and Robin weights of `ddm.set_up` are for real matrices."""
+    unknown = set(choice.options) - COMPLEX_OPTIONS
+    if unknown:
+        raise TypeError(
+            f"{min(unknown)}: for complex A expected options among {sorted(COMPLEX_OPTIONS)}"
+        )
     method = complex_ras(choice.problem, choice.owner, **choice.options)
     ras = _enriched(_Measured(method, convergence_rate(method)), enrich)
     return _refused(choice.unseen or "networks are for real matrices", ras)
@@ -268,7 +289,7 @@ def learned_schwarz(
         measure_unseen: whether a network is tried, and its rate measured, on a class of matrices
             that it never saw; else it is refused.
         enrich: errors that the method is slow to reduce, whose pieces its coarse space gets, see
-            `ddm.enriched`; None is 4 where its convergence factor is above 0.8, or it diverges,
+            `ddm.enriched`; None is 4 where its convergence factor and its start's are above 0.8,
             if they make it faster; 0 is none.
         options: of `ddm.set_up` (overlap, smoothing, linear, symmetric, local, dtype,
             factor_dtype), instead of the network's; for complex A the first three, local and
@@ -278,12 +299,12 @@ def learned_schwarz(
         TypeError, ValueError: arguments that do not fit, see `ddm.from_matrix` and `ddm.set_up`; a
             singular matrix.
         ValueError: no classical method can be made either, since a local or the coarse matrix is
-            singular.
+            singular; subdomains too small for so many slow errors.
 
     Warns:
         LearnedRefusedWarning: the classical method is what is returned.
     """
-    check_enrich(enrich)
+    enrich = check_enrich(enrich)
     choice = choose(
         A,
         net,

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ddm.coarse.nicolaides import check_coarse
-from ddm.coarse.solver import CoarseFactory, CoarseSolver
+from ddm.coarse.solver import CoarseFactory, CoarseSolver, check_kind
 from ddm.interface import robin
 from ddm.local import LocalSolver, local_solver
 from ddm.nullspace import NullSpace
@@ -40,6 +40,8 @@ from ddm.partition import Decomposition
 from ddm.scipy_operator import ScipyOperator
 from ddm.transfer import Form, transfer
 from sparsetorch import CSRTensor
+from sparsetorch.structure import outside_transforms
+from sparsetorch_kernels import watched
 
 __all__ = ["Levels", "Schwarz", "robin"]
 
@@ -74,9 +76,9 @@ class Schwarz(ScipyOperator):
     levels="symmetric" has eigenvalues up to 1.
 
     Raises:
-        TypeError: A is no CSRTensor, or dtypes do not fit.
-        ValueError: shapes that do not fit; a singular local or coarse matrix; a
-            `nullspace` that A does not annihilate.
+        TypeError: arguments of other types, or dtypes that do not fit.
+        ValueError: shapes that do not fit; a layout of another decomposition; a singular local or
+            coarse matrix; a `nullspace` that A does not annihilate.
     """
 
     def __init__(
@@ -101,26 +103,24 @@ class Schwarz(ScipyOperator):
             )
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
-        if levels not in get_args(Levels):
-            raise ValueError(
-                f"levels: expected one of {sorted(get_args(Levels))} (A-DEF2 is "
-                f"'multiplicative', BNN 'balanced'), got {levels!r}"
+        if not isinstance(d, Decomposition):
+            raise TypeError(
+                f"decomposition: expected a Decomposition, got {type(d).__name__}; "
+                "ddm.partition.decompose makes one"
             )
-        if levels == "symmetric" and form == "restricted":
-            raise ValueError(
-                "levels: a V-cycle of restricted sweeps is indefinite and diverges in general; "
-                "take form='additive' or 'symmetric'"
-            )
-        d.check_pattern(A.pattern)
+        if damping is not None and not 0 < damping < float("inf"):
+            raise ValueError(f"damping: expected a positive number, got {damping}")
+        _check_levels(levels, form)
+        check_kind(coarse)
         self.A, self.decomposition, self.interface = A, d, interface
         self.form, self.levels, self.damping = form, levels, 1.0
-        self.transfer = transfer(d, form, A.device)
+        with outside_transforms():  # what follows from the decomposition alone has no derivatives
+            d.check_pattern(A.pattern)
+            self.transfer = transfer(d, form, A.device)
+            self.local = _layout(d, local, A.device)
         values = _local_values(A, d, interface)
         self.factor_dtype = (
             A.dtype if factor_dtype is None else check_factor_dtype(A.dtype, factor_dtype)
-        )
-        self.local: LocalSolver = (
-            local_solver(d, local, A.device) if isinstance(local, str) else local
         )
         self.factors = self.local.factor(values.to(self.factor_dtype))
         self.null = None if nullspace is None else NullSpace(A, nullspace)
@@ -132,6 +132,10 @@ class Schwarz(ScipyOperator):
 
     def _take_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory) -> None:
         A = self.A
+        if not isinstance(P, CSRTensor):
+            raise TypeError(
+                f"P: expected a CSRTensor, got {type(P).__name__}; CSRTensor.from_scipy makes one"
+            )
         check_coarse(P, self.decomposition.n)
         if A.dtype.is_complex and not P.dtype.is_complex:
             P = P.to(A.dtype)
@@ -140,27 +144,31 @@ class Schwarz(ScipyOperator):
         self.P, self._restriction = P, P.H
         self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
 
-    def with_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory = "auto") -> Schwarz:
+    def with_coarse_space(
+        self, P: CSRTensor, coarse: str | CoarseFactory = "auto", *, levels: Levels | None = None
+    ) -> Schwarz:
         """The same method, local factors and all, with another coarse space.
 
         Args:
             P: (n, S) prolongation.
             coarse: how the new coarse problem is solved, see `Schwarz`.
+            levels: how both levels are combined from now on; None leaves that as it is.
 
         Raises:
-            ValueError: P does not fit, or the coarse matrix is singular; a method of one level
-                whose `levels` would need a damping.
+            ValueError: P does not fit, or the coarse matrix is singular; a method without the
+                damping that its `levels` would need.
         """
-        if self.P is None and self.levels == "symmetric":
-            raise ValueError("levels: a method of one level has no damping; make a new Schwarz")
         other = copy(self)
+        other.levels = levels or self.levels
+        _check_levels(other.levels, self.form)
+        check_kind(coarse)
+        if other.levels == "symmetric" and (self.P is None or self.levels != "symmetric"):
+            raise ValueError("levels: this method has no damping for a V-cycle; make a new Schwarz")
         other._take_coarse_space(P, coarse)
         return other
 
     def _damping(self, asked: float | None, values: Tensor) -> float:
         if asked is not None:
-            if not 0 < asked < float("inf"):
-                raise ValueError(f"damping: expected a positive number, got {asked}")
             return asked
         if torch.is_grad_enabled() and values.requires_grad:
             raise ValueError("damping: its estimate has no gradient; give the number")
@@ -223,7 +231,7 @@ class Schwarz(ScipyOperator):
             return self._fine(r, transpose)
         if self.levels == "additive":
             return self._fine(r, transpose) + self._correct(r, transpose)
-        A = self._transposed() if transpose else self.A
+        A = self.transposed_matrix() if transpose else self.A
         if self.levels == "balanced":
             c = self._correct(r, transpose)
             z = self._fine(r - A @ c, transpose)
@@ -234,9 +242,9 @@ class Schwarz(ScipyOperator):
             z = z + sweep(r - A @ z)
         return z
 
-    def _transposed(self) -> CSRTensor:
-        """A^T, kept as P's transpose is unless gradients are to reach A."""
-        return self.A.T if self.A.requires_grad else self._kept_transpose
+    def transposed_matrix(self) -> CSRTensor:
+        """A^T, kept as P's transpose is unless derivatives are to reach A."""
+        return self.A.T if watched(self.A.values) else self._kept_transpose
 
     @cached_property
     def _kept_transpose(self) -> CSRTensor:
@@ -280,11 +288,39 @@ def largest_eigenvalue(F: Sweep, A: CSRTensor, iterations: int = 30) -> float:
     return size
 
 
+def _check_levels(levels: str, form: str) -> None:
+    if levels not in get_args(Levels):
+        raise ValueError(
+            f"levels: expected one of {sorted(get_args(Levels))} (A-DEF2 is "
+            f"'multiplicative', BNN 'balanced'), got {levels!r}"
+        )
+    if levels == "symmetric" and form == "restricted":
+        raise ValueError(
+            "levels: a V-cycle of restricted sweeps is indefinite and diverges in general; "
+            "take form='additive' or 'symmetric'"
+        )
+
+
+def _layout(d: Decomposition, local: str | LocalSolver, device: torch.device) -> LocalSolver:
+    if isinstance(local, str):
+        return local_solver(d, local, device)
+    if not hasattr(local, "factor") or not hasattr(local, "solve"):
+        raise TypeError(
+            "local: expected 'auto', 'dense', 'sparse' or a layout that ddm.local.local_solver "
+            f"made, got {type(local).__name__}"
+        )
+    if getattr(local, "decomposition", d) is not d:
+        raise ValueError("local: expected a layout of this decomposition, got that of another one")
+    return local
+
+
 def _local_values(A: CSRTensor, d: Decomposition, interface: Tensor | None) -> Tensor:
     """Values of `A_i + L_i`, (block nnz,)."""
     values = A.values[torch.from_numpy(d.block_source).to(A.device)]
     if interface is None:
         return values
+    if not isinstance(interface, Tensor):
+        raise TypeError(f"interface: expected a tensor, got {type(interface).__name__}")
     if interface.shape != (len(d.interface),):
         raise ValueError(
             f"interface: expected shape ({len(d.interface)},), one value for each entry of "

@@ -48,7 +48,10 @@ class Scope:
         if "kinds" not in known:
             return None
         try:
-            kinds = frozenset(kind.removesuffix(MIXED) for kind in json.loads(known["kinds"]))
+            names = json.loads(known["kinds"])
+            if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise ValueError(f"kinds: expected a list of names, got {names!r}")
+            kinds = frozenset(name.removesuffix(MIXED) for name in names)
             dimension = int(known["dimension"]) if "dimension" in known else None
             size = int(known.get("block_size", "1"))
             return cls(kinds, dimension, size, bool(net.options["linear"]))

@@ -18,6 +18,7 @@ import torch
 
 from ddm.classical import Classical
 from ddm.given import as_problem
+from ddm.limits import check_limits
 from ddm.rates import THETAS, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.table import Table
@@ -40,16 +41,19 @@ class Search:
     """What a search found.
 
     Attributes:
-        best: the best candidate.
+        best: the best candidate; the first that could be made where none converges.
         method: it, made for the matrix.
-        score: its iterations, or seconds.
+        score: its iterations, or seconds; infinity where none converges.
         table: a row for each candidate that was tried; the score of one that was beaten is None.
+        objective: what was counted: what was asked for, or "krylov", iterations of FGMRES, where
+            no stationary iteration converges.
     """
 
     best: Classical
     method: Schwarz
     score: float
     table: Table
+    objective: Objective
 
 
 @torch.no_grad()
@@ -75,9 +79,9 @@ def best_classical(
     A candidate is dropped as soon as it has needed more than the best one. What cannot be made
     (Robin weights between Dirichlet and Neumann matrices where there are no Neumann matrices, local
     matrices that are singular) has a row that says so. Where no stationary iteration converges,
-    iterations of FGMRES are counted instead. The search tries every other value of each number
-    first, and then one number at a time around the best, until none improves; `exhaustive` tries
-    all combinations.
+    iterations of FGMRES are counted instead, see `Search.objective`. The search tries every other
+    value of each number first, and then one number at a time around the best, until none improves;
+    `exhaustive` tries all combinations.
 
     Args:
         A: a problem, a SciPy sparse matrix or CSRTensor, or a `Workbench`, whose `subdomain` is
@@ -86,7 +90,8 @@ def best_classical(
             iterations of FGMRES for random right-hand sides; "time": seconds of set-up and FGMRES,
             which the best method is tried for with local factors in single precision, too.
         subdomain, reference_overlap: unknowns that a subdomain of the reference owns, and its
-            layers of overlap.
+            layers of overlap. Overlaps that take more than twice its work, with subdomains of any
+            size, are left out.
         overlaps, thetas, between, smoothings: see `Classical`.
         linear: whether coarse spaces with coordinates as vectors are tried too, where there are
             coordinates: they have more columns, and coarse work is not held equal.
@@ -97,21 +102,30 @@ def best_classical(
         budget_s: seconds after which no other candidate is begun.
 
     Raises:
-        ValueError: another objective; no candidates; no candidate that can be made.
+        TypeError: `maxiter` is no number.
+        ValueError: another objective; limits that no solve can have; no candidates, or none that
+            can be made; overlaps that all take more work than the reference.
     """
     if objective not in get_args(Objective):
         raise ValueError(f"objective: expected one of {get_args(Objective)}, got {objective!r}")
-    if not (overlaps and thetas and between and smoothings):
+    maxiter = check_limits(rtol, maxiter)
+    if not all(len(values) for values in (overlaps, thetas, between, smoothings)):
         raise ValueError("overlaps, thetas, between, smoothings: expected at least one of each")
     bench = A if isinstance(A, Workbench) else Workbench(as_problem(A), subdomain=subdomain)
     deadline = time.perf_counter() + budget_s
     sizes = equal_work(bench, overlaps, reference_overlap=reference_overlap)
+    if not sizes:
+        raise ValueError(
+            f"overlaps: expected some with at most twice the work of {bench.subdomain} unknowns a "
+            f"subdomain at reference_overlap={reference_overlap}, got {sorted(map(int, overlaps))} "
+            "and more work at any size; give fewer layers, or a larger reference_overlap"
+        )
     weights = [(1.0, False)] if 1.0 in thetas else []
     weights += [(theta, way) for way in between for theta in thetas if theta != 1.0]
     linear = linear and bench.problem.positions is not None
     vectors = ("near_nullspace", "linear") if linear else ("near_nullspace",)
     while True:
-        race = _Race(bench, SCORES[objective], rtol, maxiter, deadline)
+        race = _Race(bench, objective, rtol, maxiter, deadline)
         if exhaustive:
             for overlap, (theta, way), space, steps in product(sizes, weights, vectors, smoothings):
                 race.enter(Classical(theta, way, overlap, sizes[overlap], space, steps))
@@ -175,15 +189,16 @@ class _Race:
     """Candidates one after the other, each as far as it can still win."""
 
     def __init__(
-        self, bench: Workbench, score: Score, rtol: float, maxiter: int, deadline: float
+        self, bench: Workbench, objective: Objective, rtol: float, maxiter: int, deadline: float
     ) -> None:
-        self.bench, self.score, self.deadline = bench, score, deadline
-        self.rtol, self.maxiter = rtol, maxiter
+        self.bench, self.deadline, self.rtol, self.maxiter = bench, deadline, rtol, maxiter
+        self.objective: Objective = objective
         self.best: Classical | None = None
         self.least = math.inf
         self.table = Table(COLUMNS)
         self.tried: set[Classical] = set()
-        self.fallback: Classical | None = None  # the first that can be made
+        # The best, or the first that can be made, with its method: those of others are freed.
+        self.leader: tuple[Classical, Schwarz] | None = None
 
     def enter(self, candidate: Classical) -> None:
         """Try a candidate, unless it was tried or time is up."""
@@ -195,10 +210,11 @@ class _Race:
         except (ValueError, RuntimeError) as error:
             self._note(candidate, None, None, f"does not apply: {error}")
             return
-        self.fallback = self.fallback or candidate
-        found = self.score(self, method, setup_s)
+        found = SCORES[self.objective](self, method, setup_s)
         if found < self.least:
             self.best, self.least = candidate, found
+        if self.leader is None or self.best == candidate:
+            self.leader = candidate, method
         self._note(candidate, method, found if math.isfinite(found) else None, "")
 
     def _note(
@@ -217,20 +233,20 @@ class _Race:
 
     def result(self) -> Search:
         """The best candidate; where none converges, the first that could be made."""
-        best = self.best or self.fallback
-        if best is None:
+        if self.leader is None:
             raise ValueError(
                 "A: no classical method can be made for it; the first fails since it "
                 + self.table.rows[0]["status"]
             )
-        return Search(best, best(self.bench), self.least, self.table)
+        return Search(*self.leader, self.least, self.table, self.objective)
 
 
 Score = Callable[[_Race, Schwarz, float], float]
 
 
 def _stationary(race: _Race, method: Schwarz, setup_s: float) -> float:
-    limit = race.maxiter if math.isinf(race.least) else int(race.least)
+    # An end at the limit is a failure: the first candidate may take maxiter, others less than it.
+    limit = race.maxiter + 1 if math.isinf(race.least) else int(race.least)
     count = iterations_to_reduce(method, race.rtol, maxiter=limit)
     return count if count < limit else math.inf
 
@@ -279,7 +295,8 @@ def equal_work(
 
     `subdomain` is that size, None the bench's, and `reference_overlap` that overlap.
 
-    Overlaps that cannot have as little work with two subdomains, to a factor of two, are left out.
+    Overlaps that take more than twice the work with subdomains of any size are left out; those that
+    cannot have as much come as near as they can.
     """
 
     def excess(size: int, overlap: int) -> float:
@@ -291,16 +308,16 @@ def equal_work(
     wanted, largest = excess(reference, reference_overlap), len(bench.problem.b) // 2
     sizes: dict[int, int] = {}
     for overlap in dict.fromkeys(overlaps):
-        size, nearest = reference, math.inf
+        size, nearest = reference, math.inf  # log of the work over that of the reference
         for _ in range(6):
             found = excess(size, overlap)
-            miss = abs(math.log((1 + found) / (1 + wanted)))
-            if miss < nearest:
+            miss = math.log((1 + found) / (1 + wanted))
+            if abs(miss) < abs(nearest):
                 nearest, sizes[overlap] = miss, size
             # The excess goes with size^(-1/d); with d = 2 steps fall short in 3D.
             step = round(size * min(max(found / wanted, 0.1), 10.0) ** 2)
             step = max(1, min(step, largest))
-            if miss <= WORK_TOLERANCE or step == size:
+            if abs(miss) <= WORK_TOLERANCE or step == size:
                 break
             size = step
         if nearest > math.log(2):

@@ -12,14 +12,14 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.coarse import constants, modes_of, nowhere_zero, with_linear
+from ddm.coarse import coarse_vectors
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
 from ddm.coarse.smoothing import jacobi_step
 from ddm.counts import check_count
 from ddm.enrichment import enriched
 from ddm.exterior import exterior
 from ddm.features import SchwarzGraph, schwarz_graph
-from ddm.given import check_not_beside
+from ddm.given import check_not_beside, check_sum
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.matrix_properties import is_z_matrix
@@ -29,7 +29,7 @@ from ddm.schwarz import Schwarz, check_factor_dtype
 from sparsetorch import CSRTensor, hstack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setup:
     """A matrix with subdomains, a coarse space before smoothing, and a layout of local matrices.
 
@@ -60,7 +60,7 @@ class Setup:
     symmetric: bool = False
     factor_dtype: torch.dtype | None = None
     pieces: CSRTensor | None = None
-    key: Hashable = field(default_factory=object, compare=False)
+    key: Hashable = field(default_factory=object)
 
     @cached_property
     def P(self) -> CSRTensor:
@@ -231,20 +231,19 @@ def set_up(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
     block_size = 1 if block_size is None else block_size
-    check_count("smoothing", smoothing, "Jacobi steps", least=0)
+    smoothing = check_count("smoothing", smoothing, "Jacobi steps", least=0)
     if sp.issparse(A) and A.dtype.kind == "c":
         raise TypeError(f"A: expected real entries, got {A.dtype}; ddm.Schwarz takes complex ones")
     d = decompose(A, owner, overlap, block_size=block_size)
     matrix = CSRTensor.from_scipy(A, dtype=torch.float64)
-    B = constants(d.n, block_size) if near_nullspace is None else modes_of(near_nullspace, d.n)
-    if linear and coordinates is not None:
-        B = with_linear(B, coordinates, block_size)
-    unity, column_subdomain = _unity(d, nowhere_zero(B, d))
+    B = coarse_vectors(d, near_nullspace, coordinates if linear else None)
+    unity, column_subdomain = _unity(d, B)
     # Matrices with zeros on the diagonal have no Jacobi step: with smoothing=0 nothing asks for it.
-    smoother = jacobi_step(matrix, block_size) if smoothing else matrix
+    smoother = jacobi_step(matrix, d.block_size) if smoothing else matrix
     rows, cols = unity.pattern.row.numpy(), unity.pattern.col.numpy()
     places = find_local(d.first, d.node, column_subdomain[cols], rows) // d.block_size
     if elements is not None and is_z_matrix(matrix):
+        check_sum(elements, matrix.to_scipy())
         elements = None  # its own entries say as much
     outside = exterior(matrix, d, elements)
     return Setup(
@@ -253,7 +252,7 @@ def set_up(
         unity.to(dtype),
         torch.from_numpy(places),
         smoother.to(dtype),
-        int(smoothing),
+        smoothing,
         outside.to(dtype),
         local_solver(d, local),
         symmetric,

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ddm.classical import Classical
-from ddm.comparison import check_limits, check_rtol
 from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.given import as_problem, with_right_hand_side
 from ddm.learned import InterfaceNet
+from ddm.limits import check_limits, check_rtol
 from ddm.methods import Maker, Operator, classical, makers
 from ddm.problems.problem import Elements
 from ddm.promise import first_candidates, neighbours, other_sizes
@@ -47,8 +47,7 @@ class Tuned:
 
     Attributes:
         preconditioner: the method: called with a residual by `sparsetorch.linalg`, with
-            `as_linear_operator()` for SciPy; where it is a restricted `Schwarz`, `ddm.petsc.export`
-            writes it.
+            `as_linear_operator()` for SciPy; where it is a `Schwarz`, `ddm.petsc.export` writes it.
         best: its `Trial`.
         trials: of all candidates, in the order in which they were tried.
         table: a row for each.
@@ -189,8 +188,8 @@ def tune(
     """
     if not budget_s > 0:
         raise ValueError(f"budget_s: expected a positive number of seconds, got {budget_s}")
-    check_count("solves", solves, "right-hand side")
-    check_limits(rtol, maxiter)
+    solves = check_count("solves", solves, "right-hand side")
+    maxiter = check_limits(rtol, maxiter)
     chosen = None if methods is None else makers(methods)
     problem = as_problem(
         A, b, coords=coords, near_nullspace=near_nullspace, block_size=block_size, elements=elements

@@ -15,15 +15,15 @@ from ddm.checkpoints import resolve_net
 from ddm.coarse import (
     algebraic_neumann,
     assembled_neumann,
+    coarse_vectors,
     constants,
     nicolaides,
-    nowhere_zero,
     smooth,
-    with_linear,
 )
+from ddm.coarse.neumann import check_m_matrix
+from ddm.counts import check_count
 from ddm.definite import is_definite
 from ddm.exterior import exterior
-from ddm.interface import robin_between
 from ddm.learned import InterfaceNet
 from ddm.nullspace import NullSpace
 from ddm.partition import METHODS, Decomposition, decompose, partition
@@ -136,9 +136,9 @@ class Workbench:
 
         def make() -> Tensor:
             parts, elements = self.decomposition(subdomain, overlap), self.problem.elements
-            if elements is not None:
-                return exterior(self.matrix, parts, elements)
-            return -robin_between(self.matrix, parts, self.neumann(subdomain, overlap), 0.0)
+            if elements is None:
+                check_m_matrix(self.matrix)
+            return exterior(self.matrix, parts, elements)
 
         return self.shelf.keep(("exterior", subdomain, overlap), make)
 
@@ -149,28 +149,28 @@ class Workbench:
 
         Args:
             vectors: "near_nullspace", or "linear": these and coordinates.
+            smoothing: Jacobi steps, at least 0.
 
         Raises:
-            ValueError: coordinates are asked for where there are none; other `vectors`.
+            TypeError: `smoothing` is no number.
+            ValueError: coordinates are asked for where there are none; other `vectors`; a
+                `smoothing` that is no whole number of at least 0.
         """
+        smoothing = check_count("smoothing", smoothing, "Jacobi steps", least=0)
+        if vectors not in ("near_nullspace", "linear"):
+            raise ValueError(f"vectors: expected 'near_nullspace' or 'linear', got {vectors!r}")
+        problem = self.problem
 
         def make() -> CSRTensor:
             if smoothing:
                 before = self.prolongation(subdomain, overlap, vectors, smoothing - 1)
-                return smooth(before, self.matrix, block_size=self.problem.block_size)
+                return smooth(before, self.matrix, block_size=problem.block_size)
             parts = self.decomposition(subdomain, overlap)
-            return nicolaides(parts, nowhere_zero(self._vectors(vectors), parts)).to(
-                self.matrix.dtype
-            )
+            coordinates = problem.coordinates if vectors == "linear" else None
+            B = coarse_vectors(parts, problem.near_nullspace, coordinates)
+            return nicolaides(parts, B).to(self.matrix.dtype)
 
         return self.shelf.keep(("prolongation", subdomain, overlap, vectors, smoothing), make)
-
-    def _vectors(self, name: str) -> np.ndarray:
-        if name == "near_nullspace":
-            return self.near_nullspace
-        if name != "linear":
-            raise ValueError(f"vectors: expected 'near_nullspace' or 'linear', got {name!r}")
-        return with_linear(self.near_nullspace, self.problem.coordinates, self.problem.block_size)
 
     def timed(self, make: Callable[[Workbench], T]) -> tuple[T, float]:
         """What a method makes of this problem, and its seconds."""

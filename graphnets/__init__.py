@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, `PairMatcher` before it is imported, too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`PairMatcher`, which needs Lightning, when it is asked for."""
     if name != "PairMatcher":

@@ -94,10 +94,26 @@ def algebraic_neumann(A: CSRTensor, decomposition: Decomposition) -> CSRTensor:
     subdomain.
 
     Raises:
-        ValueError: A is not symmetric, has positive entries off the diagonal, or negative row sums.
+        ValueError: see `check_m_matrix`; A is not what the decomposition was made from.
     """
     d = decomposition
     d.check_pattern(A.pattern)
+    check_m_matrix(A)
+    matrix = A.detach().to("cpu")
+    local = matrix.values[torch.from_numpy(d.block_source)].clone()
+    diagonal = torch.from_numpy(d.block_row == d.block_col)
+    local[diagonal] -= torch.from_numpy(d.outside).to(local.dtype)
+    crow, col = torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col)
+    return CSRTensor(Pattern(crow, col, (len(d.node), len(d.node))), local)
+
+
+def check_m_matrix(A: CSRTensor) -> None:
+    """Refuse a matrix whose entries do not give Neumann matrices, see `algebraic_neumann`.
+
+    Raises:
+        ValueError: A is complex, not symmetric, has positive entries off the diagonal, or negative
+            row sums.
+    """
     matrix = A.detach().to("cpu")
     refuse = "algebraic Neumann matrices need a symmetric M-matrix; give those of the elements"
     if matrix.dtype.is_complex:
@@ -108,8 +124,3 @@ def algebraic_neumann(A: CSRTensor, decomposition: Decomposition) -> CSRTensor:
         raise ValueError(f"A: {refuse}; it has positive entries off the diagonal")
     if not has_nonnegative_rows(matrix):
         raise ValueError(f"A: {refuse}; it has negative row sums")
-    local = matrix.values[torch.from_numpy(d.block_source)].clone()
-    diagonal = torch.from_numpy(d.block_row == d.block_col)
-    local[diagonal] -= torch.from_numpy(d.outside).to(local.dtype)
-    crow, col = torch.from_numpy(d.block_crow), torch.from_numpy(d.block_col)
-    return CSRTensor(Pattern(crow, col, (len(d.node), len(d.node))), local)

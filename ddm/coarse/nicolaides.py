@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddm.coarse.segments import gram, segment_sums, turned
 from ddm.partition import Decomposition
 from sparsetorch import CSRTensor
+from sparsetorch.structure import outside_transforms
 
 RANK_TOLERANCE = 1e-6
 """Directions below this singular value, with unit columns, are dropped as dependent."""
@@ -78,26 +80,25 @@ def local_modes(
     Where every vector is zero on a subdomain none of its are kept.
 
     Returns:
-        local vectors (N, k), which of them are kept (S, k), and which local unknowns have entries
-        (N,): what `prolongation_of` takes.
+        local vectors (m, k), which of them are kept (S, k), and the m local unknowns that have
+        entries: what `prolongation_of` takes. With weights="owned" m is n, else N.
     """
     d = decomposition
     B = check_vectors("near_nullspace", near_nullspace, d.n)
     if weights not in ("shared", "owned"):
         raise ValueError(f"weights: expected 'shared' or 'owned', got {weights!r}")
-    unity = 1.0 / d.multiplicity[d.node] if weights == "shared" else d.own
-    columns = torch.from_numpy(B[d.node] * unity[:, None])  # (N, k)
-    subdomain = torch.from_numpy(d.subdomain)
-    norms = _segment_sums(columns.abs() ** 2, subdomain, d.n_subdomains).sqrt()  # (S, k)
-    scaled = columns / norms.where(norms > 0, 1)[subdomain]
-    gram = _segment_sums(
-        scaled.conj()[:, :, None] * scaled[:, None, :], subdomain, d.n_subdomains
-    )  # (S, k, k)
-    squares, directions = torch.linalg.eigh(gram)
+    rows = np.flatnonzero(d.own) if weights == "owned" else np.arange(len(d.node))
+    node, subdomain = d.node[rows], torch.from_numpy(d.subdomain[rows])
+    columns = B[node]  # (m, k)
+    if weights == "shared":
+        columns *= (1.0 / d.multiplicity[node])[:, None]
+    scaled = torch.from_numpy(columns)
+    norms = segment_sums(scaled.abs() ** 2, subdomain, d.n_subdomains).sqrt()  # (S, k)
+    scaled /= norms.where(norms > 0, 1)[subdomain]
+    squares, directions = torch.linalg.eigh(gram(scaled, scaled, subdomain, d.n_subdomains))
     keep = squares > rtol**2 * squares[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)
-    turned = directions / squares.where(keep, 1).sqrt()[:, None, :]
-    local = torch.einsum("nk,nkj->nj", scaled, turned[subdomain])  # (N, k), some to be dropped
-    return local, keep, torch.from_numpy(unity > 0)
+    directions = directions / squares.where(keep, 1).sqrt()[:, None, :]
+    return turned(scaled, directions, subdomain), keep, torch.from_numpy(rows)
 
 
 def prolongation_of(
@@ -107,24 +108,21 @@ def prolongation_of(
 
     Args:
         d: the decomposition.
-        local: (N, k), vector j of every subdomain in column j.
+        local: (m, k), vector j of every subdomain in column j.
         keep: (S, k) bool.
-        rows: (N,) bool, the local unknowns that have entries; None is all.
+        rows: (m,) integers, the local unknowns that have entries; None is all, in order.
     """
     number = (keep.flatten().cumsum(0) - 1).view(keep.shape)  # column of P of each (subdomain, j)
-    subdomain = torch.from_numpy(d.subdomain)
-    kept = keep[subdomain] if rows is None else keep[subdomain] & rows[:, None]
-    where, vector = torch.nonzero(kept, as_tuple=True)
+    subdomain, node = torch.from_numpy(d.subdomain), torch.from_numpy(d.node)
+    if rows is not None:
+        subdomain, node = subdomain[rows], node[rows]
+    where, vector = torch.nonzero(keep[subdomain], as_tuple=True)
     return CSRTensor.from_coo(
-        torch.from_numpy(d.node)[where],
+        node[where],
         number[subdomain[where], vector],
         local[where, vector],
         (d.n, int(keep.sum())),
     )
-
-
-def _segment_sums(x: Tensor, segment: Tensor, count: int) -> Tensor:
-    return x.new_zeros(count, *x.shape[1:]).index_add(0, segment, x)
 
 
 def check_vectors(name: str, vectors: np.ndarray, n: int) -> np.ndarray:
@@ -152,7 +150,9 @@ def check_coarse(P: CSRTensor, n: int) -> None:
     """
     if P.shape[0] != n or not 1 <= P.shape[1] <= n:
         raise ValueError(f"P: expected ({n}, S) with 1 <= S <= {n}, got {tuple(P.shape)}")
-    empty = np.flatnonzero(np.bincount(P.pattern.col.cpu().numpy(), minlength=P.shape[1]) == 0)
+    with outside_transforms():
+        columns = P.pattern.col.cpu().numpy()
+    empty = np.flatnonzero(np.bincount(columns, minlength=P.shape[1]) == 0)
     if len(empty):
         raise ValueError(
             f"P: column {empty[0]} is empty ({len(empty)} in all), so the coarse matrix is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ddm.counts import check_count
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.precond import block_jacobi
 
@@ -23,15 +24,18 @@ def smooth(
     Args:
         P: (n, columns) prolongation.
         A: (n, n) matrix.
-        steps: number of steps.
+        steps: number of steps; 0 leaves P as it is.
         omega: damping; None is 4 / (3 rho(D^-1 A)), smoothed aggregation's choice.
         block_size: D holds diagonal blocks of this size, the unknowns of a node.
 
     Raises:
-        ValueError: a diagonal block of A is singular, or does not divide A.
+        TypeError: `steps` is no number.
+        ValueError: `steps` is no whole number of at least 0; a diagonal block of A is singular, or
+            does not divide A.
 
     The prolongation smoother of smoothed aggregation (Vanek, Mandel, Brezina 1996, equation 7).
     """
+    steps = check_count("steps", steps, "Jacobi steps", least=0)
     if not steps:
         return P
     step = jacobi_step(A, block_size, omega)

@@ -47,6 +47,8 @@ class CoarseSolver:
         null: (S, k) basis of its null space, both from the left and the right; solutions are then
             those of the pseudo-inverse.
 
+    `nnz` are the stored entries of A0, which it does not keep.
+
     Raises:
         ValueError: another `kind`.
         SingularError: A0 is singular beyond `null`; a ValueError, too.
@@ -56,14 +58,14 @@ class CoarseSolver:
         self, A0: CSRTensor, kind: str | CoarseFactory = "auto", null: Tensor | None = None
     ) -> None:
         self.null = None if null is None or not null.shape[1] else torch.linalg.qr(null)[0]
+        self.nnz = A0.nnz
         self.inverse: Tensor | None = None
         self.factors: KeptFactors | None = None
         self.method: CoarseMethod | None = None
+        check_kind(kind)
         if callable(kind):
             self.method = kind(A0, self.null)
             return
-        if kind not in ("auto", "dense", "sparse"):
-            raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
         small = A0.shape[0] <= DENSE_UP_TO or A0.device.type != "cpu"
         dense = kind == "dense" or (kind == "auto" and small)
         system = A0 if self.null is None else _bordered(A0, self.null)
@@ -103,6 +105,16 @@ class CoarseSolver:
             assert self.factors is not None
             x = self.factors.solve(r, transpose)
         return x[:size] if borders else x
+
+
+def check_kind(kind: str | CoarseFactory) -> None:
+    """Refuse what `CoarseSolver` does not know.
+
+    Raises:
+        ValueError: another `kind`.
+    """
+    if not callable(kind) and kind not in ("auto", "dense", "sparse"):
+        raise ValueError(f"coarse: expected 'auto', 'dense' or 'sparse', got {kind!r}")
 
 
 def _bordered(A0: CSRTensor, null: Tensor) -> CSRTensor:

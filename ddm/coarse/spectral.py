@@ -28,6 +28,8 @@ from torch import Tensor
 
 from ddm.coarse.neumann import algebraic_neumann
 from ddm.coarse.nicolaides import prolongation_of
+from ddm.coarse.segments import gram, segment_sums, turned
+from ddm.counts import check_count
 from ddm.matrix_properties import is_symmetric
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
@@ -63,7 +65,7 @@ def geneo(
         count: at most so many of each subdomain.
 
     Raises:
-        TypeError: a complex matrix.
+        TypeError: a complex matrix; a `neumann` that is no CSRTensor; a `count` that is no number.
         ValueError: a local matrix is not positive definite; neither threshold nor count, or none
             that fit; see `algebraic_neumann`.
         NoEigenvalueError: a ValueError, no eigenvalue is below the threshold.
@@ -75,13 +77,18 @@ def geneo(
         raise ValueError("threshold, count: expected at least one of the two")
     if threshold is not None and not 0 < threshold < float("inf"):
         raise ValueError(f"threshold: expected a positive number, got {threshold}")
-    if count is not None and (count != int(count) or count < 1):
-        raise ValueError(f"count: expected a positive integer, got {count}")
+    if count is not None:
+        count = check_count("count", count, "eigenvector a subdomain")
     d.check_pattern(A.pattern)
     if not is_symmetric(A):
         raise ValueError("A: GenEO takes symmetric matrices; take nicolaides for others")
     if neumann is None:
         neumann = algebraic_neumann(A, d)
+    if not isinstance(neumann, CSRTensor):
+        raise TypeError(
+            f"neumann: expected a CSRTensor, got {type(neumann).__name__}; "
+            "ddm.coarse.assembled_neumann makes one"
+        )
     if tuple(neumann.shape) != (len(d.node), len(d.node)):
         size = len(d.node)
         raise ValueError(f"neumann: expected ({size}, {size}), got {tuple(neumann.shape)}")
@@ -212,25 +219,20 @@ def _rayleigh_ritz(
     d: Decomposition, N: CSRTensor, A: CSRTensor, Y: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Ritz values (S, k), ascending, inf where Y is dependent, and A-orthonormal vectors (N, k)."""
-    subdomain = torch.from_numpy(d.subdomain)
-
-    def gram(Z: Tensor) -> Tensor:
-        products = Y[:, :, None] * Z[:, None, :]
-        return Y.new_zeros(d.n_subdomains, Y.shape[1], Y.shape[1]).index_add(0, subdomain, products)
-
-    scale = gram(A @ Y).diagonal(dim1=1, dim2=2).sqrt()
+    subdomain, n_subdomains = torch.from_numpy(d.subdomain), d.n_subdomains
+    scale = segment_sums(Y * (A @ Y), subdomain, n_subdomains).sqrt()  # (S, k)
     Y = Y / scale.where(scale > 0, 1)[subdomain]
-    squares, directions = torch.linalg.eigh(gram(A @ Y))
+    squares, directions = torch.linalg.eigh(gram(Y, A @ Y, subdomain, n_subdomains))
     independent = squares > 1e-11 * squares[:, -1:]
     whiten = directions / squares.where(independent, 1).sqrt()[:, None, :]
     whiten = whiten * independent[:, None, :]
-    H = whiten.mT @ gram(N @ Y) @ whiten
+    H = whiten.mT @ gram(Y, N @ Y, subdomain, n_subdomains) @ whiten
     beyond = 2 * H.abs().sum(-1).amax(-1) + 1
     H = (H + H.mT) / 2 + torch.diag_embed((~independent) * beyond[:, None])
     values, U = torch.linalg.eigh(H)
     count = independent.sum(1, keepdim=True)
     values = values.where(torch.arange(Y.shape[1]) < count, float("inf"))
-    return values, torch.einsum("nk,nkj->nj", Y, (whiten @ U)[subdomain])
+    return values, turned(Y, whiten @ U, subdomain)
 
 
 def _refuse(subdomain: int) -> None:

@@ -59,6 +59,29 @@ def with_linear(vectors: np.ndarray, coordinates: np.ndarray, block_size: int = 
     return np.hstack([vectors, linear.reshape(n, -1)])
 
 
+def coarse_vectors(
+    decomposition: Decomposition,
+    near_nullspace: Any = None,
+    coordinates: np.ndarray | None = None,
+) -> np.ndarray:
+    """The vectors that a coarse space is made of on given subdomains, (n, k), as `nicolaides` asks.
+
+    Args:
+        decomposition: of the matrix.
+        near_nullspace: (n, k) vectors that the coarse space is to hold; None is constants, one for
+            each component of a block.
+        coordinates: (n, d) positions of the unknowns, which add linear functions; None adds none.
+
+    Raises:
+        TypeError, ValueError: see `modes_of` and `with_linear`.
+    """
+    d = decomposition
+    B = constants(d.n, d.block_size) if near_nullspace is None else modes_of(near_nullspace, d.n)
+    if coordinates is not None:
+        B = with_linear(B, coordinates, d.block_size)
+    return nowhere_zero(B, d)
+
+
 def nowhere_zero(vectors: np.ndarray, decomposition: Decomposition) -> np.ndarray:
     """Vectors (n, k) with a one in the first where all vanish on a whole subdomain.
 

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from ddm.coarse.vectors import modes_of
-from ddm.matrix_properties import is_hermitian, is_symmetric
+from ddm.matrix_properties import UNITS, is_hermitian, is_symmetric, rounding
+from ddm.pieces import check_block_size
 from ddm.positions import positions_of
 from ddm.problems.elasticity import rigid_body_modes
 from ddm.problems.graph import vector
@@ -49,6 +50,8 @@ def from_matrix(
             `ddm.problems.singular.settle`.
 
     The matrix becomes float64 or complex128, both exact for narrower types; wider ones are refused.
+    Symmetry, dominance and null vectors are judged up to the rounding of its values: that of
+    float32 where they are float32's, see `ddm.matrix_properties.rounding`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,8 +66,7 @@ def from_matrix(
     block_size = 1 if block_size is None else block_size
     matrix = _checked(A)
     n = matrix.shape[0]
-    if block_size < 1 or n % block_size:
-        raise ValueError(f"block_size: expected a divisor of {n}, got {block_size}")
+    block_size = check_block_size(block_size, n)
     points = positions_of(coordinates, n)
     if near_nullspace is None:
         modes = np.kron(np.ones((n // block_size, 1)), np.eye(block_size))
@@ -150,8 +152,15 @@ def _checked(A: Any) -> sp.csr_array:
         raise ValueError(f"A: expected a square matrix with rows, got shape {A.shape}")
     if A.dtype.kind in "fc" and not np.can_cast(A.dtype, np.complex128):
         raise TypeError(f"A: expected float64 or complex128 at most, got {A.dtype}; convert it")
+    if A.format in ("csr", "csc", "bsr"):  # before SciPy follows indices that lead anywhere
+        try:
+            A.check_format(full_check=True)
+        except ValueError as error:
+            raise ValueError(
+                f"A: its arrays make no {A.format.upper()} matrix ({error}); "
+                "scipy.sparse.coo_array checks the rows and columns that it is made from"
+            ) from error
     A = A.tocsr()
-    A.check_format(full_check=True)
     matrix = sp.csr_array(A, dtype=np.result_type(A.dtype, np.float64), copy=True)
     matrix.sum_duplicates()
     if not np.isfinite(matrix.data).all():
@@ -186,8 +195,8 @@ def _kind(A: sp.csr_array, claimed: Kind | None) -> Kind:
 
 def _dominant(A: sp.csr_array) -> bool:
     """Whether rows are diagonally dominant, and some row of each component strictly."""
-    diagonal = A.diagonal().real
+    diagonal, units = A.diagonal().real, UNITS * rounding(A.data)
     excess = 2 * diagonal - np.asarray(abs(A).sum(axis=1)).ravel()
     n_parts, part = connected_components(abs(A), directed=False)  # of complex A it drops parts
-    strict = np.bincount(part, weights=excess > 1e-10 * diagonal, minlength=n_parts)
-    return bool((excess >= -1e-12 * diagonal).all() and (strict > 0).all())
+    strict = np.bincount(part, weights=excess > max(1e-10, units) * diagonal, minlength=n_parts)
+    return bool((excess >= -max(1e-12, units) * diagonal).all() and (strict > 0).all())

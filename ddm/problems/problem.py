@@ -12,7 +12,7 @@ import scipy.sparse as sp
 Kind = Literal["spd", "symmetric", "general"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elements:
     """Element matrices: their sum is A, and sums over some elements are its Neumann matrices.
 
@@ -51,7 +51,7 @@ class Elements:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A linear system `A u = b`, from a mesh, a graph or a matrix.
 
@@ -70,8 +70,8 @@ class Problem:
         kind: "spd": Hermitian positive definite; "symmetric": A = A^T (not conjugated);
             "general": neither, or not known.
         elements: the element matrices that sum to A; None where there are none.
-        nullspace: (n, k) orthonormal null vectors of a singular A, which b is orthogonal to; None
-            for a regular one.
+        nullspace: (n, k) orthonormal null vectors of a singular A, whose range b is in; None for a
+            regular one.
     """
 
     A: sp.csr_array
@@ -109,8 +109,6 @@ class Problem:
         if self.elements is None or self.elements.couplings == A.nnz:
             return self
         summed = self.elements.assemble(A.shape[0]).tocoo()
-        if summed.nnz == A.nnz:
-            return self
         own = A.tocoo()
         data = np.concatenate([own.data, np.zeros(summed.nnz, A.dtype)])
         places = (np.concatenate([own.row, summed.row]), np.concatenate([own.col, summed.col]))

@@ -14,14 +14,24 @@ import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from ddm.matrix_properties import rounding
 from ddm.problems.problem import Elements, Problem
 
 Singular = Literal["refuse", "ground", "nullspace"]
-TOLERANCE = 1e-10  # of A z against abs(A) abs(z), in each row
+TOLERANCE = 1e-10
+"""Of A z against abs(A) abs(z), in the root mean square of the rows. Or one unit of A's rounding,
+where that is more: assembled in float32 a null vector leaves a third of it. A regular matrix that
+leaves no more, such as one with a tiny reaction term, cannot be told apart."""
 
 
-def null_vectors(A: sp.csr_array, modes: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (n, j) of the vectors in the span of `modes` that A maps to rounding."""
+def null_vectors(A: sp.csr_array, modes: np.ndarray, relative: float) -> np.ndarray:
+    """Orthonormal basis (n, j) of the vectors in the span of `modes` that A maps to rounding.
+
+    Args:
+        A: (n, n).
+        modes: (n, k).
+        relative: what counts as rounding, see `TOLERANCE`.
+    """
     n = A.shape[0]
     modes = modes[:, (modes != 0).any(axis=0)]
     if n == 0 or modes.shape[1] == 0:
@@ -30,7 +40,7 @@ def null_vectors(A: sp.csr_array, modes: np.ndarray) -> np.ndarray:
     bound = abs(A) @ abs(Z).max(axis=1)
     residual = (A @ Z) / np.where(bound > 0, bound, 1)[:, None]
     _, sizes, right = np.linalg.svd(residual, full_matrices=False)
-    return Z @ right[sizes <= TOLERANCE * np.sqrt(n)].conj().T
+    return Z @ right[sizes <= relative * np.sqrt(n)].conj().T
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,19 @@ def kernels(A: sp.csr_array, modes: np.ndarray) -> list[Kernel]:
     graph = abs(A)
     graph.eliminate_zeros()
     count, part = connected_components(graph, directed=False)
-    if count == 1:
-        parts = [np.arange(A.shape[0])]
-    else:
-        sizes = np.bincount(part)
-        parts = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
-    diagonal = A.diagonal()
+    relative = max(TOLERANCE, rounding(A.data))
+    # Components one after another: each is then a slice, which costs no more than its own entries.
+    order = np.argsort(part, kind="stable")
+    sorted_A = A if count == 1 else A[order][:, order]
+    sizes = np.bincount(part)
+    last = np.cumsum(sizes)
+    first = last - sizes
+    # Rows of the identity and their like are regular, and there can be many.
+    regular = (sizes == 1) & (sorted_A.diagonal()[first] != 0)
     found = []
-    for unknowns in parts:
-        if len(unknowns) == 1 and diagonal[unknowns[0]] != 0:
-            continue  # such as rows of the identity, of which there can be many
-        own = A if count == 1 else A[unknowns][:, unknowns]
-        null = null_vectors(own, modes[unknowns])
+    for start, end in zip(first[~regular], last[~regular]):
+        unknowns = order[start:end]
+        null = null_vectors(sorted_A[start:end, start:end], modes[unknowns], relative)
         if null.shape[1]:
             found.append(Kernel(unknowns, null))
     return found
@@ -111,10 +122,18 @@ def settle(problem: Problem, singular: Singular) -> Problem:
             "choose 'ground'"
         )
     null = _together(found, problem.A.shape[0])
-    left = null.conj() if problem.kind == "symmetric" else null  # null vectors of A^H
-    b = problem.b - left @ (left.conj().T @ problem.b)
     hermitian = problem.kind == "spd" and np.iscomplexobj(problem.A.data)
-    return replace(problem, b=b, nullspace=null, kind="general" if hermitian else "symmetric")
+    problem = replace(problem, nullspace=null, kind="general" if hermitian else "symmetric")
+    return with_part_in_range(problem, problem.b)
+
+
+def with_part_in_range(problem: Problem, b: np.ndarray) -> Problem:
+    """The problem with the part of b (n,) that is in the range of A: all of it, if A is regular."""
+    null = problem.nullspace
+    if null is None:
+        return replace(problem, b=b)
+    left = null.conj() if problem.kind == "symmetric" else null  # null vectors of A^H
+    return replace(problem, b=b - left @ (left.conj().T @ b))
 
 
 def _together(found: list[Kernel], n: int) -> np.ndarray:

@@ -50,6 +50,13 @@ def test_smoothing_lowers_the_energy_and_keeps_constants_inside():
     )
 
 
+@pytest.mark.parametrize("steps", [-1, 0.5, float("nan"), float("inf")])
+def test_steps_that_are_no_number_of_steps_are_refused(steps):
+    P = partition_of_unity(decompose(A, partition(A, 5)))
+    with pytest.raises(ValueError, match="steps: expected at least 0 Jacobi steps, got"):
+        smooth(P, MATRIX, steps)
+
+
 def test_prolongations_that_fit_no_matrix_are_refused():
     P = CSRTensor.from_dense(random_matrix(6, 3))
     check_coarse(P, 6)

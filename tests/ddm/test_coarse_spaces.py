@@ -291,8 +291,11 @@ def test_what_geneo_cannot_take_is_refused(monkeypatch):
     for threshold in (0.0, float("nan")):
         with pytest.raises(ValueError, match="threshold: expected a positive number, got"):
             geneo(A, d, neumann=N, threshold=threshold)
-    with pytest.raises(ValueError, match="count: expected a positive integer, got 0"):
-        geneo(A, d, neumann=N, count=0)
+    for count in (0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="count: expected at least 1 eigenvector a subdomain"):
+            geneo(A, d, neumann=N, count=count)  # type: ignore
+    with pytest.raises(TypeError, match="neumann: expected a CSRTensor, got int"):
+        geneo(A, d, neumann=3)  # type: ignore
     with pytest.raises(ValueError, match="threshold: no subdomain has an eigenvalue below 1e-30"):
         geneo(A, d, neumann=N + CSRTensor.eye(len(d.node), torch.float64), threshold=1e-30)
     with pytest.raises(TypeError, match="A: GenEO takes real symmetric matrices, got torch"):

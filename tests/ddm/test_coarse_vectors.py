@@ -5,7 +5,7 @@ import pytest
 from small_problems import delaunay, laplacian
 
 import ddm
-from ddm.coarse import constants, nicolaides, nowhere_zero, with_linear
+from ddm.coarse import coarse_vectors, constants, nicolaides, nowhere_zero, with_linear
 from ddm.partition import decompose, partition
 
 
@@ -73,3 +73,18 @@ def test_vectors_that_vanish_on_a_subdomain_get_a_one_there():
     assert nicolaides(d, found).shape[1] >= 4
     setup = ddm.set_up(A, d.owner, near_nullspace=vectors)
     assert setup.P.shape[1] >= 4
+
+
+def test_the_vectors_of_a_coarse_space_are_those_of_the_problem_and_linear_functions():
+    problem = ddm.elasticity(delaunay(8), dirichlet={lambda x, y: x < 1e-9: 0.0})
+    assert problem.near_nullspace is not None
+    d = decompose(problem.A, partition(problem.A, 3, block_size=2), block_size=2)
+    np.testing.assert_array_equal(coarse_vectors(d), constants(d.n, 2))
+    rigid = coarse_vectors(d, problem.near_nullspace)
+    np.testing.assert_array_equal(rigid, problem.near_nullspace)
+    both = coarse_vectors(d, rigid, problem.positions)
+    np.testing.assert_array_equal(both, with_linear(rigid, problem.coordinates, 2))
+    nothing = coarse_vectors(d, np.zeros((d.n, 1), dtype=np.int64))
+    np.testing.assert_array_equal(nothing, np.ones((d.n, 1)))
+    with pytest.raises(ValueError, match="near_nullspace: expected finite values of shape"):
+        coarse_vectors(d, np.ones(d.n))

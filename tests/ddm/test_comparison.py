@@ -20,7 +20,7 @@ from ddm.partition import decompose, partition
 from ddm.peers import Direct
 from ddm.problems import poisson
 from ddm.rates import convergence_factor
-from ddm.runs import COLUMNS
+from ddm.runs import COLUMNS, sizes
 from ddm.setup import set_up
 from ddm.table import Table
 from sparsetorch import CSRTensor
@@ -83,6 +83,20 @@ def test_sizes_are_those_of_the_decomposition(problem, table):
     )
     P = set_up(problem.A, d.owner, smoothing=0).P.to_scipy()
     assert (row["coarse"], row["coarse_nnz"]) == (d.n_subdomains, (P.T @ problem.A @ P).nnz)
+
+
+def test_entries_of_the_coarse_matrix_are_counted_without_making_it_again(table, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a product")
+
+    monkeypatch.setattr(CSRTensor, "__matmul__", refuse)
+    for name, row in zip(table.runs, table.rows):
+        assert sizes(table.runs[name].operator)["coarse_nnz"] == row["coarse_nnz"]
+
+
+def test_symmetric_methods_say_so_in_their_settings(table):
+    assert table.runs["as"].settings == "additive form, balanced levels, overlap 1, smoothing 1"
+    assert "symmetric form, balanced levels" in table.runs["soras"].settings
 
 
 def test_the_untrained_network_is_the_classical_method_it_starts_from(problem, table):

@@ -1,12 +1,19 @@
 """Overlapping subdomains against a construction with Python sets."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from dense_elements import elasticity
 from small_problems import laplacian
 
+from ddm.coarse import partition_of_unity
+from ddm.enrichment import enriched
 from ddm.partition import decompose, partition
+from ddm.schwarz import Schwarz
 from ddm.setup import set_up
+from sparsetorch import CSRTensor
 
 
 def grow(A: np.ndarray, members: set[int]) -> set[int]:
@@ -96,7 +103,12 @@ def test_explicit_zeros_are_couplings():
         (np.zeros(9), 1, r"owner: expected \(9,\) integers, got \(9,\) float64"),
         (np.full(9, 1), 1, r"owner: expected parts 0 \.\. S-1, each with at least one unknown"),
         (np.full(9, -1), 1, r"owner: expected parts 0 \.\. S-1"),
+        (np.arange(9) + 10**11 * (np.arange(9) == 0), 1, "S-1, each with .* part 0 is empty"),
+        (np.arange(9) + (np.arange(9) == 8), 1, "part 8 is empty"),
         (np.zeros(9, int), 0, "overlap: expected at least 1 layer, got 0"),
+        (np.zeros(9, int), 1.5, r"overlap: expected at least 1 layer, got 1\.5"),
+        (np.zeros(9, int), math.nan, "overlap: expected at least 1 layer, got nan"),
+        (np.zeros(9, int), math.inf, "overlap: expected at least 1 layer, got inf"),
     ],
 )
 def test_bad_owners_and_overlaps_are_refused(owner, overlap, message):
@@ -107,3 +119,33 @@ def test_bad_owners_and_overlaps_are_refused(owner, overlap, message):
 def test_a_matrix_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match=r"A: expected a square matrix, got shape \(9, 8\)"):
         set_up(sp.csr_array(laplacian(5)[:, :8]), np.zeros(9, int))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "i4", "u4", "u8", ">i8"])
+@pytest.mark.parametrize("step", [1, -1])
+def test_owners_of_any_integer_dtype_and_order(dtype, step):
+    A = laplacian(9)
+    owner = partition(A, 4)
+    given = owner.astype(dtype)[::step].copy()[::step]
+    d = decompose(A, given)
+    assert d.owner.dtype == np.int64
+    assert np.array_equal(d.owner, owner)
+    assert enriched(Schwarz(CSRTensor.from_scipy(A), d, P=partition_of_unity(d)), 2).P is not None
+
+
+@pytest.mark.parametrize("block_size", [1, 2])
+def test_the_owner_is_a_copy(block_size):
+    A = elasticity(5).A
+    owner = partition(A, 3, block_size=block_size)
+    before = owner.copy()
+    d = decompose(A, owner, block_size=block_size)
+    owner[:] = 0
+    assert np.array_equal(d.owner, before)
+
+
+def test_decompositions_are_equal_to_themselves():
+    A = laplacian(9)
+    one, two = (decompose(A, partition(A, 4)) for _ in range(2))
+    assert one == one
+    assert one != two
+    assert len({one, two, one}) == 2

@@ -115,7 +115,7 @@ def test_one_level_gets_a_second():
     assert found.P.shape == (setup.A.shape[0], 24)
     assert iterations_to_reduce(found, 1e-8) < iterations_to_reduce(method, 1e-8) / 2
     V_cycle = Schwarz(setup.A, setup.decomposition, form="additive", levels="symmetric")
-    with pytest.raises(ValueError, match="levels: a method of one level has no damping"):
+    with pytest.raises(ValueError, match="levels: this method has no damping for a V-cycle"):
         enriched(V_cycle, 3)
 
 
@@ -238,6 +238,14 @@ def test_bad_numbers_are_refused(arguments, error, said):
         enriched(method, *arguments)
 
 
+def test_whole_floats_are_numbers_of_errors_and_iterations():
+    method = small_setup(10, 5).classical()
+    found = enriched(method, 2.0, iterations=8.0)  # pyright: ignore[reportArgumentType]
+    x = torch.ones(method.shape[0], dtype=torch.float64)
+    assert torch.equal(found.apply(x), enriched(method, 2, iterations=8).apply(x))
+    assert slow_subspace(method, np.float64(2)).shape == (64, 2)  # pyright: ignore[reportArgumentType]
+
+
 def test_other_arguments_are_refused():
     method = small_setup(10, 5).classical()
     with pytest.raises(ValueError, match="iterations: expected at least 1 iteration"):
@@ -263,3 +271,21 @@ def test_a_setup_gives_them_to_all_its_methods():
             assert P.shape[1] == 8 * (1 + added)
             assert P.dtype == other.A.dtype
     assert convergence_factor(second.classical(0.5)) < convergence_factor(first.classical(0.5))
+
+
+@pytest.mark.parametrize("form", ["additive", "symmetric"])
+def test_a_method_of_one_level_for_cg_stays_one(form):
+    setup = small_setup(14, 7)
+    one = Schwarz(setup.A, setup.decomposition, form=form)
+    two = enriched(one, 2)
+    assert (one.is_symmetric, two.is_symmetric, two.levels) == (True, True, "balanced")
+    b = torch.ones(setup.A.shape[0], dtype=torch.float64)
+    with_errors, without = (cg(setup.A, b, preconditioner=m, rtol=1e-10) for m in (two, one))
+    assert with_errors.converged
+    assert with_errors.iterations < without.iterations
+    assert enriched(Schwarz(setup.A, setup.decomposition), 2).levels == "multiplicative"
+    assert two.P is not None
+    with pytest.raises(ValueError, match="levels: this method has no damping for a V-cycle"):
+        two.with_coarse_space(two.P, levels="symmetric")
+    with pytest.raises(ValueError, match="levels: expected one of"):
+        two.with_coarse_space(two.P, levels="both")  # type: ignore

@@ -106,12 +106,28 @@ def test_elements_that_do_not_belong_to_the_matrix_are_refused():
         replace(elements, matrices=2 * elements.matrices),
         replace(elements, dofs=elements.dofs[:-1], matrices=elements.matrices[:-1]),
     ):
-        with pytest.raises(ValueError, match="elements: they do not sum to A"):
+        with pytest.raises(ValueError, match="elements: expected matrices that sum to A"):
             exterior(A, d, wrong)
     with pytest.raises(TypeError, match="elements: complex, but A is real"):
         exterior(A, d, replace(elements, matrices=elements.matrices + 0j))
     with pytest.raises(TypeError, match="dofs: expected integers, got float64"):
         exterior(A, d, replace(elements, dofs=elements.dofs.astype(float)))
+
+
+def test_one_large_entry_hides_no_wrong_elements():
+    """As a penalty for a boundary condition."""
+    problem = elasticity(6)
+    d = decompose(problem.A, partition(problem.A, 4, block_size=2), block_size=2)
+    matrix = sp.csr_array(problem.A, copy=True)
+    matrix[0, 0] += 1e12
+    dofs, matrices = (np.concatenate([x, x[:1]]) for x in (problem.dofs, problem.matrices))
+    dofs[-1], matrices[-1] = -1, 1e12
+    dofs[-1, 0] = 0
+    A, elements = CSRTensor.from_scipy(matrix), Elements(dofs, matrices)
+    exterior(A, d, elements)
+    matrices[int((dofs == dofs.max()).any(axis=1).argmax())] *= 1.001  # far from the large entry
+    with pytest.raises(ValueError, match="elements: expected matrices that sum to A"):
+        exterior(A, d, elements)
 
 
 def test_couplings_that_add_up_to_zero_must_be_stored():

@@ -247,6 +247,35 @@ def test_a_network_that_has_not_seen_such_matrices_is_not_used():
     assert found.rate == pytest.approx(want)
 
 
+def test_a_network_for_other_matrices_is_not_used_beside_a_setup_either():
+    setup = small_setup(12, 6)
+    with pytest.warns(LearnedRefusedWarning, match="it was trained on 2 unknown.s. a node, not 1"):
+        found = finetune(setup, "elasticity_2d", steps=0)
+    r = random_matrix(setup.A.shape[0], 2)
+    theta = load_pretrained("elasticity_2d").theta
+    torch.testing.assert_close(found.method(r), setup.classical(theta)(r))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune(setup, "diffusion_2d", steps=0)
+        finetune(setup, steps=0)
+
+
+def test_a_rate_that_cannot_be_measured_is_no_rate(monkeypatch):
+    """Infinities that a solve is given, as values go wild."""
+    setup = small_setup(12, 6)
+    broken = iter([False, True, False])
+    measure = ddm.finetuning.convergence_rate
+
+    def measured(method, **options):
+        if next(broken, False):
+            raise ValueError("b: expected finite numbers")
+        return measure(method, **options)
+
+    monkeypatch.setattr(ddm.finetuning, "convergence_rate", measured)
+    found = finetune(setup, steps=2)
+    assert math.isfinite(found.rate)
+
+
 def test_ras_takes_over_where_the_result_diverges():
     """From a start beyond repair, which two-level RAS is not."""
     setup = small_setup(20, 8)

@@ -10,7 +10,7 @@ import torch
 from small_problems import delaunay, laplacian
 
 import ddm
-from ddm.given import as_problem
+from ddm.given import as_problem, check_sum, with_right_hand_side
 from ddm.problems import Elements
 from sparsetorch import CSRTensor
 
@@ -45,7 +45,13 @@ def with_nan():
         ((A,), {"rtol": 0.0}, ValueError, "rtol: expected a number between 0 and 1, got 0"),
         ((A,), {"rtol": float("nan")}, ValueError, "rtol: expected a number between 0 and 1"),
         ((A,), {"maxiter": 0}, ValueError, "maxiter: expected at least 1 iteration, got 0"),
-        ((A,), {"block_size": 2}, ValueError, f"block_size: expected a divisor of {N}, got 2"),
+        (
+            (A,),
+            {"block_size": 2},
+            ValueError,
+            f"block_size: expected a divisor of {N}, the number of unknowns, got 2",
+        ),
+        ((A,), {"elements": 3}, TypeError, "elements: expected ddm.problems.Elements, got int"),
         ((A,), {"near_nullspace": np.ones(N)}, ValueError, "near_nullspace: expected finite"),
         ((A,), {"near_nullspace": np.ones((N, 1)) * 1j}, TypeError, "near_nullspace: complex, but"),
         (
@@ -143,6 +149,25 @@ def test_a_new_right_hand_side_of_a_singular_problem_is_made_consistent():
     assert table.runs["ras"].converged
 
 
+def test_a_new_right_hand_side_is_in_the_range_of_a_complex_symmetric_matrix():
+    """Which is orthogonal to the conjugated null vectors."""
+    rng = np.random.default_rng(0)
+    z = np.array([1, 1j, 0, 2])
+    z /= np.linalg.norm(z)
+    C = rng.standard_normal((4, 4)) + 1j * rng.standard_normal((4, 4))
+    Q = np.eye(4) - np.outer(z, z.conj())
+    S = Q.T @ (C + C.T) @ Q
+    problem = ddm.from_matrix(sp.csr_array(S), near_nullspace=z[:, None], singular="nullspace")
+    assert problem.kind == "symmetric"
+    b = rng.standard_normal(4)
+    for given in (problem, with_right_hand_side(problem, b)):
+        x = np.linalg.lstsq(S, given.b, rcond=1e-10)[0]
+        assert abs(S @ x - given.b).max() < 1e-13
+        assert abs(z @ given.b) < 1e-13
+    again = with_right_hand_side(problem, with_right_hand_side(problem, b).b)
+    assert np.allclose(again.b, with_right_hand_side(problem, b).b)
+
+
 @pytest.mark.filterwarnings("ignore::ddm.safeguard.LearnedRefusedWarning")
 def test_indefinite_matrices_say_which_methods_apply():
     shifted = sp.csr_array(A - 1.5 * sp.eye_array(N))
@@ -183,10 +208,43 @@ def test_elements_that_sum_to_the_matrix_are_taken():
         for A, matrices in (
             (problem.A.astype(dtype), elements.matrices),
             (problem.A, elements.matrices.astype(dtype)),
+            (sp.dok_array(problem.A.astype(dtype)), elements.matrices),
         ):
             given = as_problem(A, elements=Elements(elements.dofs, matrices))
             assert given.elements is not None
             assert given.elements.couplings == problem.A.nnz
+
+
+def test_one_large_entry_hides_no_wrong_elements():
+    """As a penalty for a boundary condition, or another scale of some unknowns."""
+    problem = ddm.poisson(delaunay(9))
+    elements = problem.elements
+    assert elements is not None
+    k = 20
+    penalty = Elements(
+        np.concatenate([elements.dofs, [[k, -1, -1]]]),
+        np.concatenate([elements.matrices, np.full((1, 3, 3), 1e12)]),
+    )
+    A = penalty.assemble(len(problem.b))
+    scale = np.logspace(0, 9, len(problem.b))
+    around = np.append(scale, 1.0)[penalty.dofs]
+    scaled = around[:, :, None] * penalty.matrices * around[:, None, :]
+    scaling = sp.diags_array(scale)
+    for matrix, right in (
+        (A, penalty.matrices),
+        (sp.csr_array(scaling @ A @ scaling), scaled),
+    ):
+        check_sum(Elements(penalty.dofs, right), matrix)
+        for e, i, j in ((3, 0, 0), (40, 0, 1), (77, 2, 2)):
+            row, col = penalty.dofs[e, i], penalty.dofs[e, j]
+            if min(row, col) < 0 or k in (row, col):
+                continue
+            wrong = right.copy()
+            wrong[e, i, j] *= 1 + 1e-5
+            with pytest.raises(ValueError, match=rf"in entry \({row}, {col}\), where A's largest"):
+                check_sum(Elements(penalty.dofs, wrong), matrix)
+    with pytest.raises(TypeError, match="elements: complex, but A is real"):
+        check_sum(Elements(penalty.dofs, penalty.matrices + 0j), A)
 
 
 def test_a_problem_without_a_load_is_compared_with_a_random_one():

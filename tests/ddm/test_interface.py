@@ -183,6 +183,18 @@ def test_on_a_line_the_whole_exterior_gives_blocks_of_the_inverse():
         assert np.allclose(block, inverse[np.ix_(d.node[here], d.node[here])])
 
 
+@pytest.mark.parametrize("lump", [False, True])
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("first", [1, 3])
+def test_patches_that_depend_on_the_inside_or_do_not(first, lower, lump):
+    """Bidiagonal: only one neighbour's equations hold unknowns of the other, perhaps none."""
+    dense = 2 * np.eye(6) - np.eye(6, k=-1 if lower else 1)
+    A = sp.csr_array(dense)
+    d = decompose(A, (np.arange(6) >= first).astype(int))
+    matrix = CSRTensor.from_scipy(A)
+    assert not schur(matrix, d, lump=lump).any()  # one way only: nothing comes back
+
+
 def test_patches_gain_at_an_overlap_of_two():
     A = laplacian(18)
     d = decompose(A, partition(A, 10), 2)
@@ -197,9 +209,11 @@ def test_patches_gain_at_an_overlap_of_two():
 def test_layers_that_make_no_sense_are_refused():
     A = laplacian(7)
     d = decompose(A, partition(A, 3))
-    for layers in (0, 1.5):
+    for layers in (0, 1.5, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="layers: expected at least 1 layer, got"):
             schur(CSRTensor.from_scipy(A), d, layers)  # type: ignore
+    with pytest.raises(TypeError, match="layers: expected a whole number, got str"):
+        schur(CSRTensor.from_scipy(A), d, "1")  # type: ignore
     whole = decompose(A, np.zeros(A.shape[0], dtype=int))
     assert schur(CSRTensor.from_scipy(A), whole, 3).shape == (0,)
 

@@ -1,6 +1,7 @@
 """MG-GNN's outputs: where they start, their bounds, what renumbering does, and the checkpoint."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -161,6 +162,50 @@ def test_a_checkpoint_comes_back(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_metadata_comes_back_alone_and_can_be_kept_again(tmp_path):
+    path = tmp_path / "net.safetensors"
+    network().float().save(path, seed="3")
+    net = InterfaceNet.load(path)
+    assert net.metadata == {"seed": "3"}
+    net.save(path, **net.metadata)
+    assert InterfaceNet.load(path).metadata == net.metadata
+
+
+@pytest.mark.parametrize("name", ["config", "architecture"])
+def test_metadata_does_not_take_the_names_that_a_checkpoint_is_read_by(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}: the file's own entry has this name"):
+        network().float().save(tmp_path / "net.safetensors", **{name: "mine"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    network().float().save(path, seed="3")
+
+    def killed(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        network(1).float().save(path, seed="4")
+    assert list(tmp_path.iterdir()) == [path]
+    assert InterfaceNet.load(path).metadata == {"seed": "3"}
+
+
+def test_sizes_are_whole_numbers_of_any_type(tmp_path):
+    path = tmp_path / "net.safetensors"
+    sizes = {"width": 8.0, "layers": np.int64(1), "hops": np.float32(2), "unknowns": 64.0}
+    net = InterfaceNet(**sizes, theta=np.float32(0.5), coordinates=np.bool_(False))  # pyright: ignore[reportArgumentType]
+    plain = InterfaceNet(width=8, layers=1, hops=2, unknowns=64, theta=0.5, coordinates=False)
+    assert net.config == plain.config
+    assert {type(size) for size in net.config.values()} == {int, float, bool}
+    net.save(path)
+    assert InterfaceNet.load(path).config == plain.config
+    assert InterfaceNet(theta=Fraction(1, 2)).theta == 0.5  # pyright: ignore[reportArgumentType]
+
+
 def test_checkpoints_that_are_not(tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
@@ -213,6 +258,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         ({"smoothing": -1}, "smoothing: expected at least 0 Jacobi steps, got -1"),
         ({"theta": None}, "theta: expected a positive Robin weight, got None"),
         ({"theta": -1.0}, "theta: expected a positive Robin weight, got -1"),
+        ({"theta": math.nan}, "theta: expected a positive Robin weight, got nan"),
+        ({"theta": "1"}, "theta: expected a positive Robin weight, got 1"),
     ],
 )
 def test_sizes_of_networks(options, message):

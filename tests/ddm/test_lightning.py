@@ -135,6 +135,23 @@ def test_the_loss_is_the_sum_of_two_logarithms(data):
     assert once < 0
 
 
+def test_what_a_step_keeps_for_its_gradients_grows_as_the_matrix():
+    kept = []
+    for n_side, n_parts in ((16, 8), (32, 32)):
+        count = 0
+
+        def pack(x):
+            nonlocal count
+            count += x.numel()
+            return x
+
+        setup = small_setup(n_side, n_parts, overlap=2, smoothing=2).in_precision(torch.float32)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            module().loss(setup)
+        kept.append(count / setup.A.shape[0])
+    assert kept[1] < 1.35 * kept[0]
+
+
 def test_methods_with_slow_errors_are_trained(tmp_path, data):
     data.prepare_data()
     setup = next(iter(data.train_dataloader()))

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from dense_elements import helmholtz
 from small_problems import random_interface, random_matrix, small_setup
 
 from ddm.losses import coarse_energy, krylov_reduction, random_vectors, stochastic_norm
+from ddm.partition import decompose, partition
 from ddm.schwarz import Schwarz
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
@@ -85,6 +87,26 @@ def test_krylov_reduction_is_the_residual_of_gmres(steps):
     ]
     mean = torch.tensor(residuals, dtype=torch.float64).log().mean() / steps
     torch.testing.assert_close(found.log(), mean, rtol=1e-6, atol=1e-8)
+
+
+def test_krylov_reduction_of_a_complex_matrix_is_the_residual_of_gmres():
+    A, d = complex_parts()
+    method = Schwarz(A, d)
+    b = random_vectors(d.n, 3, dtype=A.dtype)
+    found = krylov_reduction(A, method.apply, b, steps=4)
+    residuals = [
+        fgmres(A, column, preconditioner=method, rtol=0.0, maxiter=4).residuals[-1]
+        for column in b.T
+    ]
+    mean = torch.tensor(residuals, dtype=torch.float64).log().mean() / 4
+    torch.testing.assert_close(found.log(), mean, rtol=1e-6, atol=1e-8)
+    assert 0 < float(found) < 0.9
+
+
+def complex_parts():
+    problem = helmholtz(8)
+    d = decompose(problem.A, partition(problem.A, 4))
+    return CSRTensor.from_scipy(problem.A), d
 
 
 def test_krylov_reduction_has_the_derivatives_of_the_dense_one():

@@ -212,7 +212,11 @@ def test_singular_matrices_are_settled():
         (A * np.nan, {}, "A: some entries are not finite"),
         (A, {"b": np.ones(3)}, r"b: expected shape \(16,\), got \(3,\)"),
         (A, {"b": np.full(16, np.inf)}, "b: some values are not finite"),
-        (A, {"block_size": 3}, "block_size: expected a divisor of 16, got 3"),
+        (
+            A,
+            {"block_size": 3},
+            "block_size: expected a divisor of 16, the number of unknowns, got 3",
+        ),
         (A, {"near_nullspace": np.ones(16)}, r"near_nullspace: .*\(16, k\), got \(16,\)"),
         (A, {"coordinates": np.ones((16, 2)) * np.nan}, "coordinates: expected finite"),
         (A, {"kind": "nice"}, "kind: expected one of"),

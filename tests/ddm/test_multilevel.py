@@ -1,5 +1,8 @@
 """A coarse problem that is itself solved by a Schwarz method."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from dense_elements import diffusion as dense_diffusion
 from dense_elements import elasticity
 from small_problems import laplacian, random_matrix
 
-from ddm.coarse import nicolaides, partition_of_unity, smooth
+from ddm.coarse import CoarseSolver, nicolaides, partition_of_unity, smooth
 from ddm.multilevel import Repeated, recursive
 from ddm.partition import decompose, partition
 from ddm.schwarz import Schwarz
@@ -20,9 +23,11 @@ D = decompose(A, partition(A, 90))
 P = smooth(partition_of_unity(D), MATRIX)
 
 
-def test_a_small_coarse_matrix_is_factorized():
+@pytest.mark.parametrize("options", [{}, {"direct_up_to": math.inf}, {"direct_up_to": 90.0}])
+def test_a_small_coarse_matrix_is_factorized(options):
     exact = Schwarz(MATRIX, D, P=P)
-    got = Schwarz(MATRIX, D, P=P, coarse=recursive(P))
+    got = Schwarz(MATRIX, D, P=P, coarse=recursive(P, **options))
+    assert isinstance(got.coarse.method, CoarseSolver)
     r = random_matrix(D.n, 2)
     torch.testing.assert_close(got.apply(r), exact.apply(r))
     torch.testing.assert_close(got.apply_transposed(r), exact.apply_transposed(r))
@@ -44,6 +49,16 @@ def test_the_third_level_is_the_stationary_iteration_of_a_coarse_method(sweeps):
     r = random_matrix(90, 2)
     torch.testing.assert_close(inner.apply(r), expected @ r, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(inner.apply_transposed(r), expected.T @ r, rtol=1e-8, atol=1e-9)
+
+
+def test_its_transpose_turns_the_coarse_matrix_once(monkeypatch):
+    inner = recursive(P, direct_up_to=20, subdomain=8, sweeps=3)(P.T @ (MATRIX @ P), None)
+    turned: list[CSRTensor] = []
+    made: Any = CSRTensor.T.fget
+    monkeypatch.setattr(CSRTensor, "T", property(lambda A: turned.append(A) or made(A)))
+    for _ in range(2):
+        inner.apply_transposed(random_matrix(90, 2))
+    assert len(turned) == 1
 
 
 def test_it_costs_few_iterations_more():
@@ -152,11 +167,15 @@ def test_a_third_level_of_a_singular_matrix(name, direct_up_to):
 
 
 def test_arguments_out_of_range_are_refused():
-    for name, argument in (
-        ("subdomain", "subdomain"), ("sweeps", "sweeps"), ("direct_up_to", "direct_up_to"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=f"{name}: expected a positive integer, got 0"):
-            recursive(P, **{argument: 0})  # type: ignore
+    for name in ("subdomain", "sweeps", "direct_up_to", "overlap"):
+        for value in (0, 1.5, float("nan"), -float("inf")):
+            with pytest.raises(ValueError, match=f"{name}: expected at least 1 .*, got {value}"):
+                recursive(P, **{name: value})  # type: ignore
+        with pytest.raises(TypeError, match=f"{name}: expected a whole number, got str"):
+            recursive(P, **{name: "2"})  # type: ignore
+    for name, least in (("subdomain", 1), ("sweeps", 1), ("smoothing", 0)):
+        with pytest.raises(ValueError, match=f"{name}: expected at least {least} .*, got inf"):
+            recursive(P, **{name: float("inf")})  # type: ignore
     with pytest.raises(ValueError, match=r"near_nullspace: expected finite values of shape \(1444"):
         recursive(P, np.ones(D.n))
     with pytest.raises(ValueError, match=r"form: expected one of .*, got 'foo'"):

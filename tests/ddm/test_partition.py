@@ -1,5 +1,9 @@
 """Partitions: connected parts that cover all unknowns, and the matrices that have none."""
 
+import math
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -91,10 +95,15 @@ def test_index_types_and_order_do_not_matter(method):
     assert np.array_equal(partition(sp.csr_array(A.T.tocsr()), 6, method=method), owner)
 
 
-@pytest.mark.parametrize("n_parts", [0, -1, 10, 2.5])
-def test_more_subdomains_than_unknowns_are_refused(n_parts):
-    message = f"n_parts: expected an integer from 1 to 9, the number of unknowns, got {n_parts}"
+def test_more_subdomains_than_unknowns_are_refused():
+    message = "n_parts: expected an integer from 1 to 9, the number of unknowns, got 10"
     with pytest.raises(ValueError, match=message):
+        partition(laplacian(5), 10)
+
+
+@pytest.mark.parametrize("n_parts", [0, -1, 2.5, math.nan, math.inf])
+def test_no_number_of_parts_is_refused(n_parts):
+    with pytest.raises(ValueError, match=f"n_parts: expected at least 1 part, got {n_parts}"):
         partition(laplacian(5), n_parts)
 
 
@@ -189,3 +198,54 @@ def test_matrices_without_a_schwarz_method_are_refused(message):
     for refuse in (check_entries, lambda A: partition(A, 1)):
         with pytest.raises(ValueError, match=message):
             refuse(BAD[message])
+
+
+MALFORMED = {  # what is done to A, and what is said
+    "A.indices[5] = 10**8": "indices must be < 200",
+    "A.indices[5] = -(10**7)": "indices must be >= 0",
+    "A.indptr[7] = 2 * 10**8": "indptr must be",
+    "A.indptr[1:] = 0; A.indptr[7] = 9": "199 empty rows",
+    "A.indptr[-1] = -3": "empty rows, the first is row 199",
+    "A.indptr[0] = 1": "index pointer should start with 0",
+    "A.indptr[-1] = 10**6": "index pointer",
+    "A.data = A.data[:-1]": "indices and data should have the same size",
+}
+PROGRAM = """
+import sys
+import numpy as np
+import scipy.sparse as sp
+from ddm.partition import decompose, partition
+from ddm.pieces import repair
+from ddm.setup import set_up
+
+owner = np.arange(200) // 50
+for damage in sys.argv[1:]:
+    for call in (decompose, repair, set_up, lambda A, owner: partition(A, 4)):
+        A = sp.csr_array(2 * sp.eye_array(200) - sp.eye_array(200, k=1) - sp.eye_array(200, k=-1))
+        exec(damage)
+        try:
+            call(A, owner)
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_arrays_that_make_no_matrix_are_refused():
+    """In a process of its own, which SciPy would end where it followed such indices."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *MALFORMED], capture_output=True, text=True, check=True
+    )
+    expected = [said for said in MALFORMED.values() for _ in range(4)]
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(expected), run.stdout + run.stderr
+    for found, said in zip(lines, expected):
+        assert found.startswith("A: ")
+        assert said in found
+
+
+def test_what_is_checked_stays_as_it_is():
+    A = laplacian(6)
+    A.data, A.indices = np.append(A.data, 9.0), np.append(A.indices, 0)  # SciPy allows more room
+    arrays = A.data, A.indices, A.indptr
+    check_entries(A)
+    assert all(found is kept for found, kept in zip((A.data, A.indices, A.indptr), arrays))

@@ -1,5 +1,7 @@
 """Partitions in pieces: split, attached to neighbours, gathered; nodes with several unknowns."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -143,9 +145,13 @@ def test_arguments_that_do_not_fit_are_refused():
     owner = partition(A, 3, block_size=2)
     with pytest.raises(ValueError, match=f"block_size: expected a divisor of {n}, the number"):
         partition(A, 3, block_size=3)
-    for block_size in (0, -2, 1.5):
-        with pytest.raises(ValueError, match="block_size: expected a divisor"):
-            decompose(A, owner, block_size=block_size)  # type: ignore
+    for block_size in (0, -2, 1.5, math.nan, math.inf):
+        message = f"block_size: expected at least 1 unknown at a node, got {block_size}"
+        for refuse in (decompose, repair):
+            with pytest.raises(ValueError, match=message):
+                refuse(A, owner, block_size=block_size)  # type: ignore
+        with pytest.raises(ValueError, match=message):
+            partition(A, 3, block_size=block_size)  # type: ignore
     message = rf"n_parts: expected an integer from 1 to {n // 2}, the number of nodes, got {n}"
     with pytest.raises(ValueError, match=message):
         partition(A, n, block_size=2)
@@ -161,8 +167,8 @@ def test_arguments_that_do_not_fit_are_refused():
     assert np.array_equal(repair(A, 2 * owner, block_size=2), owner)
     with pytest.raises(ValueError, match=r"owner: expected parts 0 \.\. S-1, got -1 for unkn"):
         decompose(A, owner - 1)
-    with pytest.raises(ValueError, match=r"overlap: expected at least 1 layer, got 1\.5"):
-        decompose(A, owner, 1.5)  # type: ignore
+    with pytest.raises(TypeError, match="block_size: expected a whole number, got str"):
+        decompose(A, owner, block_size="2")  # type: ignore
 
 
 def test_complex_matrices_are_partitioned_by_their_pattern():
@@ -173,3 +179,22 @@ def test_complex_matrices_are_partitioned_by_their_pattern():
     real, other = decompose(A, owner, 2), decompose(turned, owner, 2)
     assert np.allclose(real.outside, other.outside)
     assert other.outside.dtype == np.float64
+
+
+def test_whole_floats_are_sizes():
+    A = elasticity(5).A
+    owner = partition(A, 3.0, block_size=2.0)  # type: ignore
+    assert np.array_equal(owner, partition(A, 3, block_size=2))
+    d = decompose(A, owner, 2.0, block_size=np.float64(2))  # type: ignore
+    assert (type(d.overlap), type(d.block_size)) == (int, int)
+    assert np.array_equal(d.node, decompose(A, owner, 2, block_size=2).node)
+    assert np.array_equal(repair(A, owner, block_size=2.0), owner)  # type: ignore
+
+
+def test_numbers_of_parts_may_be_large_where_they_may_skip():
+    A = laplacian(9)
+    owner = partition(A, 4)
+    large = np.array([7, 10**11, 10**11 + 1, 2**62])[owner]
+    assert np.array_equal(repair(A, large), owner)
+    with pytest.raises(ValueError, match=r"owner: expected parts 0 \.\. S-1, got 184467"):
+        repair(A, np.where(owner == 0, 2**64 - 1, owner).astype(np.uint64))

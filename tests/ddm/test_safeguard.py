@@ -162,11 +162,34 @@ def test_unasked_slow_errors_must_fit_and_help(monkeypatch):
     assert columns(verdict.method) == columns(plain)
     assert str(verdict) == "learned"
     with pytest.raises(
-        ValueError, match="vectors: expected fewer, or larger subdomains: none of 7"
+        ValueError, match="enrich=30: vectors: expected fewer, or larger subdomains: none of 7"
     ):
         safeguarded(setup, net, enrich=30)
     monkeypatch.setattr(ddm.safeguard, "enriched", lambda method, _: setup.classical(0.01))
-    assert safeguarded(setup, net).rate == pytest.approx(convergence_rate(plain))
+    assert safeguarded(setup, net).rate == pytest.approx(convergence_rate(plain, iterations=40))
+
+
+@pytest.mark.parametrize("enrich", [None, 4])
+def test_slow_errors_do_not_count_in_favour_of_the_network(enrich, monkeypatch):
+    """It is the faster one without them, and the slower one with them."""
+    setup, net = small_setup(14, 7), perturbed(0.1)
+    rates = iter([0.95, 0.9, 0.3, 0.2])  # start and learned, then learned and start with errors
+    monkeypatch.setattr(ddm.safeguard, "convergence_rate", lambda *_, **__: next(rates))
+    verdict = safeguarded(setup, net, enrich=enrich)
+    assert not verdict.learned
+    assert (verdict.rate, verdict.classical_rate, verdict.errors) == (0.3, 0.2, 4)
+    r = torch.ones(setup.A.shape[0], dtype=torch.float64)
+    expected = ddm.enriched(setup.classical(0.5), 4)
+    torch.testing.assert_close(verdict.method(r), expected(r))
+
+
+@pytest.mark.parametrize(("start", "learned"), [(0.95, 0.5), (0.5, 0.95)])
+def test_slow_errors_are_not_looked_for_where_one_of_both_is_fast(start, learned, monkeypatch):
+    rates = iter([start, learned])
+    monkeypatch.setattr(ddm.safeguard, "convergence_rate", lambda *_, **__: next(rates))
+    verdict = safeguarded(small_setup(14, 7), perturbed(0.1))
+    assert verdict.learned == (learned < start)
+    assert (verdict.rate, verdict.classical_rate, verdict.errors) == (learned, start, 0)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ def test_the_number_of_calls_does_not_grow_with_the_subdomains():
     assert many < 1.5 * few  # 9 times as many subdomains
 
 
+def test_what_a_method_stores_grows_as_the_matrix():
+    """With subdomains of 16 unknowns, at 4 times as many: the boundary's share falls a little."""
+    stored = []
+    for n_side in (48, 96):
+        A = poisson(n_side, n_side, dtype=torch.float64)
+        matrix = A.to_scipy()
+        d = decompose(matrix, partition(matrix, n_side**2 // 16), 2)
+        M = Schwarz(A, d, P=smooth(nicolaides(d, np.ones((d.n, 1))), A), coarse="sparse")
+        assert M.P is not None
+        stored.append(
+            [x / n_side**2 for x in (len(d.node), len(d.block_source), M.P.nnz, M.coarse.nnz)]
+        )
+    assert (np.divide(stored[1], stored[0]) < 1.2).all()
+
+
 @pytest.mark.parametrize("local", ["dense", "sparse"])
 def test_an_application_is_the_same_work_for_each_subdomain(local):
     A = poisson(24, 24, dtype=torch.float64)

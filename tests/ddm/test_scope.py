@@ -106,6 +106,13 @@ def test_metadata_of_a_network():
     assert Scope.of_net(net) is None
     net.metadata = {"kinds": '["elasticity"]', "dimension": "3", "block_size": "3"}
     assert Scope.of_net(net) == scope(["elasticity"], 3, 3)
-    net.metadata = {"kinds": "elasticity"}
+
+
+@pytest.mark.parametrize(
+    "kinds", ["elasticity", "[1]", '"poisson"', "null", '{"poisson": 1}', "[[]]"]
+)
+def test_damaged_metadata_is_refused(kinds):
+    net = ddm.InterfaceNet(width=4, layers=1)
+    net.metadata = {"kinds": kinds}
     with pytest.raises(ValueError, match="net: its metadata cannot be read"):
         Scope.of_net(net)

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from small_problems import delaunay, laplacian
 
@@ -17,7 +19,7 @@ from ddm.workbench import Workbench
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
 
-FEW = {"thetas": (0.4, 0.7, 1.0), "smoothings": (0, 1)}
+FEW: Any = {"thetas": (0.4, 0.7, 1.0), "smoothings": (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +124,33 @@ def test_the_reference_may_have_more_overlap(problem):
     assert len(bench.decomposition(sizes[1], 1).block_source) == pytest.approx(reference, rel=0.25)
 
 
-def test_overlaps_that_do_not_fit_are_left_out():
-    problem = ddm.poisson(delaunay(7))
-    assert list(equal_work(Workbench(problem, subdomain=25), (1, 8))) in ([1], [1, 8])
-    assert best_classical(problem, subdomain=25, **FEW).score > 0
+def test_an_overlap_with_too_little_work_stays_and_comes_as_near_as_it_can(problem):
+    """Subdomains of one unknown with a layer around them store less than half of what is wanted."""
+    bench = Workbench(problem, subdomain=2)
+    assert equal_work(bench, (1,), reference_overlap=4) == {1: 1}
+    wanted, most = (len(bench.decomposition(*way).block_source) for way in ((2, 4), (1, 1)))
+    assert most < wanted / 2
+    few = {"overlaps": (1,), "thetas": (1.0,), "smoothings": (0,)}
+    assert best_classical(bench, reference_overlap=4, **few).best.subdomain == 1
+
+
+def chains(count: int, length: int) -> ddm.Problem:
+    """Chains that meet in one unknown: halves of it fall into pieces, each a subdomain."""
+    n = 1 + count * length
+    end = np.arange(1, n)
+    start = np.where((end - 1) % length == 0, 0, end - 1)
+    graph = sp.csr_array((np.ones(n - 1), (start, end)), shape=(n, n))
+    laplacian = sp.csgraph.laplacian(sp.csr_array(graph + graph.T))
+    return ddm.from_matrix(sp.csr_array(laplacian + 0.1 * sp.eye_array(n)))
+
+
+def test_overlaps_that_take_too_much_work_are_left_out_or_refused():
+    """Four subdomains at least, and with so many layers each of them is all of the matrix."""
+    problem = chains(6, 20)
+    assert equal_work(Workbench(problem, subdomain=10), (1, 100)) == {1: 10}
+    assert best_classical(problem, subdomain=10, overlaps=(1, 100), **FEW).best.overlap == 1
+    with pytest.raises(ValueError, match=r"overlaps: .*reference_overlap=1, got \[100\] and more"):
+        best_classical(problem, subdomain=10, overlaps=(100,), **FEW)
 
 
 def test_where_equal_work_is_beyond_two_halves_the_largest_subdomains_come_nearest():
@@ -181,6 +206,43 @@ def test_a_jump_is_searched_like_any_other():
     )
 
 
+def test_the_first_candidate_may_take_all_of_maxiter(problem):
+    few: Any = {"subdomain": 40, "overlaps": (1,), "thetas": (1.0,), "smoothings": (0,)}
+    count = iterations_to_reduce(Classical(smoothing=0)(Workbench(problem, subdomain=40)), 1e-8)
+    found = best_classical(problem, maxiter=count, linear=False, **few)
+    assert (found.score, found.objective) == (count, "stationary")
+    less = best_classical(problem, maxiter=count - 1, linear=False, **few)
+    assert less.objective == "krylov"
+
+
+def test_where_nothing_converges_the_first_candidate_has_no_score(problem):
+    found = best_classical(problem, subdomain=40, maxiter=1, **FEW)
+    assert (found.score, found.objective) == (math.inf, "krylov")
+    assert str(found.best) == found.table.rows[0]["method"]
+    assert all(row["score"] is None for row in found.table.rows)
+
+
+@pytest.mark.parametrize("objective", ["stationary", "krylov"])
+def test_each_candidate_is_made_once_the_winner_too(problem, objective, monkeypatch):
+    made, make = [], Classical.__call__
+
+    def counted(candidate, bench):
+        made.append(candidate)
+        return make(candidate, bench)
+
+    monkeypatch.setattr(Classical, "__call__", counted)
+    found = best_classical(problem, subdomain=40, objective=objective, **FEW)
+    assert [str(candidate) for candidate in made] == [row["method"] for row in found.table.rows]
+    assert made.index(found.best) < len(made) - 1
+    assert found.objective == objective
+
+
+def test_weights_and_the_others_may_be_arrays(problem):
+    arrays: Any = {name: np.array(values) for name, values in (FEW | {"overlaps": (1, 2)}).items()}
+    found = best_classical(problem, subdomain=40, **arrays)
+    assert found.best == best_classical(problem, subdomain=40, **FEW).best
+
+
 def test_where_no_stationary_iteration_converges_fgmres_is_counted():
     """Helmholtz: errors grow with every method, and FGMRES still converges."""
     mesh = delaunay(16)
@@ -188,6 +250,7 @@ def test_where_no_stationary_iteration_converges_fgmres_is_counted():
     found = best_classical(problem, subdomain=30, maxiter=100, **FEW)
     assert iterations_to_reduce(found.method, 1e-8, maxiter=100) == 100
     assert found.score < 100
+    assert found.objective == "krylov"
 
 
 def test_the_budget_ends_the_search(problem):
@@ -201,6 +264,12 @@ def test_refusals(problem):
         best_classical(problem, objective="speed")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="expected at least one of each"):
         best_classical(problem, thetas=())
+    with pytest.raises(ValueError, match=r"rtol: expected a number between 0 and 1, got 2\.0"):
+        best_classical(problem, rtol=2.0)
+    with pytest.raises(ValueError, match="maxiter: expected at least 1 iteration, got 0"):
+        best_classical(problem, maxiter=0)
+    with pytest.raises(ValueError, match="theta: expected a weight of at least 0, got -3"):
+        best_classical(problem, thetas=(-3.0, 1.0))
     with pytest.raises(ValueError, match="no classical method can be made"):
         best_classical(ddm.from_matrix(-problem.A), subdomain=40, between=(True,), thetas=(0.5,))
 

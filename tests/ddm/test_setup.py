@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from dense_schwarz import one_level, two_levels
 from small_problems import delaunay, laplacian, random_matrix, small_setup, unit_square
 
 from ddm.classical import Classical
@@ -80,6 +81,25 @@ def test_given_values_make_local_matrices_and_the_partition_of_unity(smoothing):
     expected = Schwarz(setup.A, d, interface=L, P=P)
     r = random_matrix(d.n, 2)
     torch.testing.assert_close(method.apply(r), expected.apply(r))
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "form", "levels"),
+    [(False, "restricted", "multiplicative"), (True, "symmetric", "balanced")],
+)
+def test_learned_values_give_the_dense_method(symmetric, form, levels):
+    setup = small_setup(8, 4, overlap=2, smoothing=1, symmetric=symmetric)
+    d, A = setup.decomposition, setup.A.to_dense()
+    generator = torch.Generator().manual_seed(0)
+    theta = 0.2 + torch.rand(len(setup.inputs.local), generator=generator, dtype=torch.float64)
+    shift = 0.05 * torch.randn(len(theta), generator=generator, dtype=torch.float64)
+    row, col = d.block_row[d.interface], d.block_col[d.interface]
+    L = (torch.sqrt(theta[row] * theta[col]) - 1) * setup.exterior
+    unity = torch.zeros(d.n, d.n_subdomains, dtype=torch.float64)
+    unity[d.node, d.subdomain] = torch.from_numpy(1 / d.multiplicity[d.node]) + shift
+    M = two_levels(A, one_level(A, d, L, form), setup.smoother.to_dense() @ unity, levels)
+    found = setup.with_values(theta, shift).apply(torch.eye(d.n, dtype=torch.float64))
+    torch.testing.assert_close(found, M, rtol=1e-9, atol=1e-10)
 
 
 def test_the_elements_give_the_exterior_where_the_matrix_is_no_m_matrix():
@@ -212,3 +232,23 @@ def test_other_precisions_are_refused():
         set_up(A, OWNER, dtype=torch.float16)
     with pytest.raises(TypeError, match=r"factor_dtype: expected torch.float32 or .*float64, got"):
         set_up(A, OWNER, factor_dtype=torch.complex64)
+
+
+def test_elements_of_another_matrix_are_refused_for_an_m_matrix_too():
+    problem = poisson(delaunay(9))
+    owner, elements = partition(problem.A, 5), problem.elements
+    assert elements is not None
+    set_up(problem.A, owner, elements=elements)
+    wrong = Elements(elements.dofs, 2 * elements.matrices)
+    with pytest.raises(ValueError, match="elements: expected matrices that sum to A"):
+        set_up(problem.A, owner, elements=wrong)
+
+
+def test_a_whole_float_is_a_block_size():
+    problem = random_problem("elasticity", 1, 300)
+    owner = partition(problem.A, 4, block_size=2)
+    options = {"elements": problem.elements, "near_nullspace": problem.near_nullspace}
+    setups = [set_up(problem.A, owner, block_size=size, **options) for size in (2.0, 2)]  # type: ignore
+    r = random_matrix(len(problem.b), 1)
+    first, second = (setup.classical(0.5).apply(r) for setup in setups)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -9,6 +9,7 @@ from small_problems import laplacian
 
 from ddm import compare
 from ddm.problems import Problem, diffusion, elasticity, from_matrix
+from ddm.problems.singular import kernels
 
 METHODS = ("ras", "oras", "as", "geneo", "amg")
 REGULAR = laplacian(12)
@@ -69,6 +70,27 @@ def test_the_null_space_is_complete(name):
     assert np.allclose(N.T @ N, np.eye(count), atol=1e-12)
     assert abs(A @ N).max() < 1e-12
     assert abs(N.T @ problem.b).max() < 1e-12
+
+
+def test_the_matrix_is_put_in_order_once_for_all_pieces(monkeypatch):
+    """To take each piece out of the whole matrix would cost as much as its rows, for each."""
+    A = pieces(*[neumann(2)] * 40, REGULAR)
+    chosen = []
+    get = sp.csr_array.__getitem__
+
+    def counted(self, key):
+        parts = key if isinstance(key, tuple) else (key,)
+        chosen.extend(part for part in parts if isinstance(part, np.ndarray))
+        return get(self, key)
+
+    monkeypatch.setattr(sp.csr_array, "__getitem__", counted)
+    found = kernels(A, np.ones((A.shape[0], 1)))
+    assert len(found) == 40
+    assert len(chosen) <= 2
+    for kernel in found:
+        z = np.zeros(A.shape[0])
+        z[kernel.unknowns] = kernel.vectors[:, 0]
+        assert abs(A @ z).max() < 1e-14
 
 
 def converge(problem: Problem) -> None:
