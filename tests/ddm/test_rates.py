@@ -82,3 +82,12 @@ def test_the_best_theta_needs_the_fewest_iterations(smoothing):
     assert counts[best] == min(counts.values())
     assert counts[best] < counts[1.0]
     assert best_theta(setup.A, setup.decomposition, setup.P, candidates=(0.9, 1.0)) in (0.9, 1.0)
+
+
+@pytest.mark.parametrize("smoothing", [0, 1])
+def test_the_best_theta_of_a_small_mesh_serves_for_a_large_one(smoothing):
+    """Nine times as many subdomains of the same size."""
+    small, large = (small_setup(n, s, smoothing=smoothing) for n, s in ((16, 8), (48, 72)))
+    best = best_theta(small.A, small.decomposition, small.P)
+    counts = {theta: iterations_to_reduce(large.classical(theta), 1e-8) for theta in THETAS}
+    assert counts[best] <= 1.1 * min(counts.values())
