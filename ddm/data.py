@@ -16,13 +16,13 @@ import scipy.sparse as sp
 import torch
 from torch.utils.data import Dataset
 
-from ddm.counts import check_count
 from ddm.mesh import distort, load_mesh, random_mesh
 from ddm.partition import partition
 from ddm.partitioners import PARTITIONERS
 from ddm.problems import Elements, Problem, poisson, random_problem
 from ddm.problems.samples import log_uniform
 from ddm.setup import Setup, set_up
+from sparsetorch.checks import check_count
 from sparsetorch.whole_files import replacing
 
 FORMAT = 4  # raised when what a seed gives changes, so that old files are not mistaken for new ones

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ddm.coarse.nicolaides import local_modes, prolongation_of
-from ddm.counts import check_count
 from ddm.partition import Decomposition
 from ddm.rates import random_errors
 from ddm.schwarz import Schwarz, largest_eigenvalue
 from sparsetorch import CSRTensor, hstack
+from sparsetorch.checks import check_count
 
 ITERATIONS = {"restricted": 8, "symmetric": 16}
 """Iterations of slow errors: what CG is slow at stands out less."""

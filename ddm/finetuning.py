@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ddm.checkpoints import resolve_net
 from ddm.choice import prepared, unseen_matrix
-from ddm.counts import check_count
 from ddm.definite import is_definite
 from ddm.extras import extra
 from ddm.learned import InterfaceNet
@@ -31,6 +30,7 @@ from ddm.rates import is_exact
 from ddm.safeguard import LearnedRefusedWarning, convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
+from sparsetorch.checks import check_count
 
 VECTORS, RIGHT_HAND_SIDES, STEPS, WARMUP = 12, 4, 8, 3
 CHECKS = 12  # of the measured rate, in all

@@ -7,9 +7,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ddm.counts import check_count
 from ddm.partition import Decomposition, decompose
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch.checks import check_count
 from sparsetorch.linalg import SolveError, factorized
 
 

@@ -27,11 +27,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.features import N_FEATURES, SchwarzGraph
 from graphnets.mggnn import MGGNN, CrossEdges, mlp
 from graphnets.two_level import mean_edges
+from sparsetorch.checks import check_count
 from sparsetorch.whole_files import replacing
 
 SCALE = 0.3  # of the last layer's output for phi: learning rates then suit both outputs

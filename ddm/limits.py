@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddm.counts import check_count
+from sparsetorch.checks import check_count
 
 
 def check_limits(rtol: float, maxiter: int) -> int:

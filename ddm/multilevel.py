@@ -12,12 +12,12 @@ from ddm.coarse.nicolaides import nicolaides
 from ddm.coarse.smoothing import smooth
 from ddm.coarse.solver import CoarseFactory, CoarseMethod, CoarseSolver
 from ddm.coarse.vectors import modes_of
-from ddm.counts import check_count
 from ddm.nullspace import represented
 from ddm.partition import decompose, partition
 from ddm.schwarz import Form, Levels, Schwarz
 from ddm.transfer import WEIGHTS
 from sparsetorch import CSRTensor
+from sparsetorch.checks import check_count
 
 DIRECT_UP_TO = 20_000
 """Coarse matrices up to this size are factorized by default."""

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ddm.counts import check_count
 from ddm.partitioners import PARTITIONERS, n_wrong, rcb
 from ddm.pieces import (
     SMALLEST,
@@ -25,6 +24,7 @@ from ddm.pieces import (
 )
 from ddm.positions import check_positions
 from sparsetorch import Pattern
+from sparsetorch.checks import check_count
 
 METHODS = ("auto", *PARTITIONERS, "rcb")
 

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from ddm.counts import check_count
 from ddm.entries import some_entries
+from sparsetorch.checks import check_count
 
 SMALLEST = 0.25
 """A piece below this fraction of the mean part is attached to a neighbour by default."""

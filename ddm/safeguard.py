@@ -18,7 +18,6 @@ import torch
 
 from ddm.choice import Choice, choose
 from ddm.classical import complex_ras
-from ddm.counts import check_count
 from ddm.enrichment import enriched
 from ddm.learned import InterfaceNet
 from ddm.losses import krylov_reduction, random_vectors
@@ -26,6 +25,7 @@ from ddm.problems.problem import Elements
 from ddm.rates import convergence_factor, is_exact
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
+from sparsetorch.checks import check_count
 
 VECTORS, ITERATIONS = 2, 12
 CLOSE, LONG = 0.1, 40

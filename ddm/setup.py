@@ -15,7 +15,6 @@ from torch import Tensor
 from ddm.coarse import coarse_vectors
 from ddm.coarse.nicolaides import local_modes, partition_of_unity, prolongation_of
 from ddm.coarse.smoothing import jacobi_step
-from ddm.counts import check_count
 from ddm.enrichment import enriched
 from ddm.exterior import exterior
 from ddm.features import SchwarzGraph, schwarz_graph
@@ -27,6 +26,7 @@ from ddm.partition import Decomposition, decompose, find_local
 from ddm.problems.problem import Elements, Problem
 from ddm.schwarz import Schwarz, check_factor_dtype
 from sparsetorch import CSRTensor, hstack
+from sparsetorch.checks import check_count
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ddm.classical import Classical
-from ddm.counts import check_count
 from ddm.extras import extra
 from ddm.given import as_problem, with_right_hand_side
 from ddm.learned import InterfaceNet
@@ -25,6 +24,7 @@ from ddm.runs import krylov, warm_up
 from ddm.safeguard import LearnedRefusedWarning
 from ddm.table import Table
 from ddm.workbench import Workbench
+from sparsetorch.checks import check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,6 @@ from ddm.coarse import (
     smooth,
 )
 from ddm.coarse.neumann import check_m_matrix
-from ddm.counts import check_count
 from ddm.definite import is_definite
 from ddm.exterior import exterior
 from ddm.learned import InterfaceNet
@@ -30,6 +29,7 @@ from ddm.partition import METHODS, Decomposition, decompose, partition
 from ddm.problems.problem import Problem
 from ddm.shelf import Shelf
 from sparsetorch import CSRTensor
+from sparsetorch.checks import check_count
 
 T = TypeVar("T")
 MOST_KEPT = 4e6  # pieces times unknowns

@@ -1,7 +1,7 @@
 """Apply a trained matcher to logs of people that it was not trained on, and say how well it does.
 
     python examples/evaluate_matcher.py --data xdt.npz --checkpoint matcher.ckpt --out metrics.json
-        [--pairs auto|all|candidates] [--min-visits 20] [--pictures FOLDER]
+        [--pairs auto|all|candidates] [--min-visits N] [--pictures FOLDER]
 
 Nothing is trained. Tasks are those of `graphnets.matching.tasks`: whole logs of desktops and mobile
 devices (A), weeks of logs (B), and of these the pairs of different kinds (B1). Written are, for
@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="which to score; candidates: true pairs that are none are missed in every metric;\n"
         f"auto, the default: all pairs, if a task has at most {ALL_PAIRS_UP_TO:,}, which is said",
     )
-    parser.add_argument("--min-visits", type=int, default=20, help="of a week, for tasks B and B1")
+    parser.add_argument(
+        "--min-visits", type=int, help="of a week, for tasks B and B1; default: the checkpoint's"
+    )
     parser.add_argument("--pictures", type=Path, help="folder of pictures to write")
     options = parser.parse_args(arguments)
     if not options.out.absolute().parent.is_dir():

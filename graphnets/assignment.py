@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from graphnets.ragged import Ragged
 from sparsetorch import Pattern
+from sparsetorch.checks import check_count
 
 # From sequences of n elements in all and the time of each, the coarse node (n,) of each, int64,
 # and their number: no coarse node has elements of two sequences.
@@ -21,18 +23,24 @@ def every_k(k: int) -> Assignment:
     Taghibakhshi et al., DaWaK 2023 (arXiv:2304.03215), with k = 6.
 
     Raises:
-        ValueError: k is less than one.
+        TypeError: k is no number.
+        ValueError: k is no whole number of at least one.
     """
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
+    return EveryK(check_count("k", k, "element"))
 
-    def assign(sequences: Ragged, time: Tensor) -> tuple[Tensor, int]:
-        chunks = (sequences.lengths + k - 1) // k
+
+@dataclass(frozen=True)
+class EveryK:
+    """What `every_k` returns; a class, so that a model that has it can be pickled."""
+
+    k: int
+
+    def __call__(self, sequences: Ragged, time: Tensor) -> tuple[Tensor, int]:
+        """The coarse node of each element, and their number."""
+        chunks = (sequences.lengths + self.k - 1) // self.k
         row = sequences.row
         place = torch.arange(len(row), device=row.device) - sequences.ptr[row]
-        return (chunks.cumsum(0) - chunks)[row] + place // k, int(chunks.sum())
-
-    return assign
+        return (chunks.cumsum(0) - chunks)[row] + place // self.k, int(chunks.sum())
 
 
 def by_gap(gap: int) -> Assignment:
@@ -42,21 +50,28 @@ def by_gap(gap: int) -> Assignment:
         gap: in the unit of the times; 30 minutes are usual for browsing.
 
     Raises:
-        ValueError: the gap is negative.
+        ValueError: the gap is negative or NaN.
     """
-    if gap < 0:
+    if not gap >= 0:
         raise ValueError(f"gap: expected at least 0, got {gap}")
+    return ByGap(gap)
 
-    def assign(sequences: Ragged, time: Tensor) -> tuple[Tensor, int]:
+
+@dataclass(frozen=True)
+class ByGap:
+    """What `by_gap` returns; a class, so that a model that has it can be pickled."""
+
+    gap: int
+
+    def __call__(self, sequences: Ragged, time: Tensor) -> tuple[Tensor, int]:
+        """The coarse node of each element, and their number."""
         row = sequences.row
         if not len(row):
             return row, 0
         new = torch.ones_like(row)
-        new[1:] = ((row.diff() != 0) | (time.diff() > gap)).long()
+        new[1:] = ((row.diff() != 0) | (time.diff() > self.gap)).long()
         number = new.cumsum(0) - 1
         return number, int(number[-1]) + 1
-
-    return assign
 
 
 def by_labels(labels: Tensor) -> Pattern:

@@ -14,7 +14,7 @@ from graphnets.readout import membership
 from sparsetorch import CSRTensor, Pattern
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GraphBatch:
     """Graphs one after another, as in PyG's `Batch`; no edge leads from one to another.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ragged:
     """Row i is `values[ptr[i] : ptr[i + 1]]`.
 
@@ -62,8 +63,16 @@ class Ragged:
         return len(self.ptr) - 1
 
     def __getitem__(self, i: int) -> Tensor:
-        """Row i."""
-        return self.values[int(self.ptr[i]) : int(self.ptr[i + 1])]
+        """Row i; from the end if i is negative.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        n, place = len(self), operator.index(i)
+        if not -n <= place < n:
+            raise IndexError(f"i: expected a row from {-n} to {n - 1} of {n} rows, got {place}")
+        place %= n
+        return self.values[int(self.ptr[place]) : int(self.ptr[place + 1])]
 
     @cached_property
     def lengths(self) -> Tensor:

@@ -22,7 +22,7 @@ from sparsetorch import CSRTensor, Pattern
 POSITIONS = 256  # first occurrences are counted modulo this
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SequenceGraphs:
     """Graphs of sequences of tokens, for several members; edges stay within a member.
 
@@ -145,7 +145,8 @@ def attention_pool(rows: Ragged, x: Tensor, gate: nn.Module) -> Tensor:
     """Means of the rows of each member, weighed by the softmax of gate(x); zeros without rows."""
     n, m = len(rows), len(x)
     pattern = Pattern(rows.ptr, torch.arange(m, device=x.device), (n, m))
-    return CSRTensor(pattern, gate(x)[:, 0]).softmax(-1).matmul(x)
+    scores = gate(x)[:, 0].to(x.dtype)  # autocast may differ
+    return CSRTensor(pattern, scores).softmax(-1).matmul(x)
 
 
 def sinusoids(count: int, width: int) -> Tensor:

@@ -15,7 +15,7 @@ from sparsetorch.incidence import incidence
 from sparsetorch_kernels import Layout, spmm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoLevelGraph:
     """A fine graph, a coarse graph, and the pattern that ties each fine node to coarse ones.
 

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nemotron_blocks.cache import KeyValues
 from nemotron_blocks.sequence import Sequence
+from sparsetorch_kernels import watched
 
 
 class Attention(nn.Module):
@@ -66,8 +67,9 @@ class Attention(nn.Module):
             return kept.keys[:, :, :stop], kept.values[:, :, :stop]
         kept.keys[:, :, start:stop] = k_BKLE.detach()
         kept.values[:, :, start:stop] = v_BKLE.detach()
-        if torch.is_grad_enabled():
-            # Copies: the next pass writes into what is kept, which a backward pass may not see.
+        if torch.is_grad_enabled() or watched(k_BKLE, v_BKLE):
+            # Copies: the next pass writes into what is kept, which a backward pass may not see, and
+            # what is kept has no tangents.
             k_BKSE = torch.cat([kept.keys[:, :, :start], k_BKLE], dim=2)
             return k_BKSE, torch.cat([kept.values[:, :, :start], v_BKLE], dim=2)
         return kept.keys[:, :, :stop], kept.values[:, :, :stop]

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from nemotron_blocks.loss import IGNORED
 from nemotron_blocks.token_file import TokenFile
+from sparsetorch.checks import check_count
 
 
 class Batch(NamedTuple):
@@ -33,8 +34,10 @@ class Batch(NamedTuple):
 class TokenBatches(Dataset[Batch]):
     """Windows of a file of tokens, all of one length, in an order drawn anew for each epoch.
 
-    Each token is read once an epoch, but for the last few, which fill no batch. Batch i depends on
-    (seed, epoch, i) alone.
+    Each token is read once an epoch, but for the last few, which fill no window. Shuffled, windows
+    that fill no batch of all processes wait for another epoch; in order all are read, and what the
+    last batches lack is the last window again, with targets that do not count: every process has as
+    many batches of one shape. Batch i depends on (seed, epoch, i) alone.
 
     Args:
         file: of tokens.
@@ -45,6 +48,7 @@ class TokenBatches(Dataset[Batch]):
         shuffle: whether windows are shuffled.
 
     Raises:
+        TypeError: what should be a number is none.
         ValueError: a number is below one, or the file is too short for one batch.
     """
 
@@ -58,32 +62,43 @@ class TokenBatches(Dataset[Batch]):
         processes: int = 1,
         shuffle: bool = True,
     ) -> None:
-        if length < 1 or size < 1:
-            raise ValueError(f"length, size: expected at least 1, got {length} and {size}")
-        self.file, self.length, self.size = file, length, size
+        self.file = file
+        self.length = check_count("length", length, "tokens")
+        self.size = check_count("size", size, "sequences")
         self.seed, self.rank, self.processes, self.shuffle = seed, rank, processes, shuffle
         self.epoch = 0
-        self.windows = (len(file) - 1) // length
+        self.windows = (len(file) - 1) // self.length
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
         if not len(self):
+            least = processes * self.size if shuffle else 1
             raise ValueError(
-                f"file: {len(file)} tokens are too few for a batch of {processes * size} x "
-                f"{length}; take shorter sequences or fewer"
+                f"file: {len(file)} tokens are too few for a batch of {least} x {self.length}; "
+                "take shorter sequences or fewer"
             )
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return self.windows // (self.size * self.processes)
+        together = self.size * self.processes
+        return self.windows // together if self.shuffle else -(-self.windows // together)
 
     def __getitem__(self, i: int) -> Batch:
         """Batch i of this epoch."""
         if not 0 <= i < len(self):
             raise IndexError(f"batch {i} of {len(self)}")
         first = (i * self.processes + self.rank) * self.size
-        order = np.arange(self.windows)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.windows)
-        parts = [self._window(int(k)) for k in order[first : first + self.size]]
-        return Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*parts)))
+        places = np.arange(first, first + self.size).clip(max=self.windows - 1)
+        windows = self._shuffled()[places] if self.shuffle else places
+        parts = [self._window(int(k)) for k in windows]
+        batch = Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*parts)))
+        batch.targets[max(self.windows - first, 0) :] = IGNORED
+        return batch
+
+    def _shuffled(self) -> np.ndarray:
+        """The windows in this epoch's order, which is drawn once."""
+        key = self.seed, self.epoch
+        if self._order is None or self._order[0] != key:
+            self._order = key, np.random.default_rng(key).permutation(self.windows)
+        return self._order[1]
 
     def _window(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         start, stop = k * self.length, (k + 1) * self.length

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -61,6 +63,8 @@ class Cache:
         seq_idx: (B, capacity) int64, the tokens' documents; None while there is only one.
         traced: whether Mamba-2 keeps the states behind each token of a pass, for `states`.
         in_place: whether passes write over the states, as those of `FixedStep` do.
+        torn: whether a pass has failed on the way: some states are behind its tokens, and others
+            are not. Only `rewind` goes on from there.
 
     Raises:
         ValueError: batch or capacity is below one.
@@ -78,7 +82,7 @@ class Cache:
             raise ValueError(f"batch, capacity: expected at least 1, got {batch} and {capacity}")
         self.config, self.batch, self.capacity = config, batch, capacity
         self.dtype, self.device = dtype, device
-        self.length, self.traced, self.in_place = 0, False, False
+        self.length, self.traced, self.in_place, self.torn = 0, False, False, False
         self.seq_idx: Tensor | None = None
         self.layers = self._made(config.layers)
         self.ahead: list[Layer] = []
@@ -86,6 +90,17 @@ class Cache:
     def make_ahead(self) -> None:
         """Make room for the block that predicts tokens ahead, which plain generation leaves out."""
         self.ahead = self._made(self.config.mtp_layers)
+
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """All of a pass: of one that fails within, no token counts, and the cache is torn."""
+        length = self.length
+        try:
+            yield
+        except BaseException:
+            self.torn = self.torn or self.length != length
+            self.length = length
+            raise
 
     def extend(self, seq_idx: Tensor | None, length: int) -> Tensor | None:
         """Make room for tokens, which then count as there.
@@ -98,8 +113,9 @@ class Cache:
 
         Raises:
             ValueError: there is no room for so many; documents go back behind those that are there,
-                which is noticed on the CPU only.
+                which is noticed on the CPU only; a pass has failed before.
         """
+        self._check_whole()
         start, stop = self.length, self.length + length
         if stop > self.capacity:
             raise ValueError(
@@ -119,8 +135,9 @@ class Cache:
                 during the last pass, which was not its first, down to one token of that pass.
 
         Raises:
-            ValueError: they were not kept.
+            ValueError: they were not kept, or a pass has failed.
         """
+        self._check_whole()
         back = 0 if length is None else self.length - length
         if back == 0:
             states = [(layer.conv, layer.ssm) for layer in self.mamba()]
@@ -137,6 +154,8 @@ class Cache:
     def rewind(self, length: int, states: list[MambaState]) -> None:
         """Forget all but the first tokens; `states` are those from when there were so many.
 
+        Behind a pass that failed there are as many tokens as before it.
+
         Raises:
             ValueError: there are fewer tokens, or the states are of another cache.
         """
@@ -148,7 +167,7 @@ class Cache:
                 f"states: expected {len(layers)}, one for each Mamba-2 block, got {len(states)}; "
                 "cache.states() gives them"
             )
-        self.length = length
+        self.length, self.torn = length, False
         for layer, state in zip(layers, states):
             layer.conv, layer.ssm, layer.past = state.conv, state.ssm, []
 
@@ -167,6 +186,13 @@ class Cache:
     def mamba(self) -> list[MambaState]:
         """What all Mamba-2 blocks keep."""
         return [layer for layer in self.layers if isinstance(layer, MambaState)]
+
+    def _check_whole(self) -> None:
+        if self.torn:
+            raise ValueError(
+                "cache: a pass that failed has changed some of its states; rewind it to states "
+                "from before, or make another one"
+            )
 
     def _with_documents(self, seq_idx: Tensor | None, start: int, stop: int) -> Tensor:
         """Keep documents of the tokens from start to stop: (B, stop - start)."""

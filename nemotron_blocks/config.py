@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
+
+from sparsetorch.checks import check_count
 
 BLOCKS = {"M": "Mamba-2", "*": "attention", "-": "MLP", "E": "mixture of experts"}
 NEEDS = {  # fields that blocks of a kind cannot do without
@@ -21,7 +23,8 @@ class HybridConfig:
 
     Each symbol of `pattern` is one pre-norm residual block. A suffix such as `/*E/*E` adds
     multi-token prediction: one block, here attention and experts, that is applied as often as the
-    suffix comes. Sizes of kinds of blocks that the pattern lacks are not looked at.
+    suffix comes. Sizes of kinds of blocks that the pattern lacks may be 0. Whole floats and NumPy's
+    numbers become Python's.
 
     Attributes:
         pattern: such as "M*ME" or "MEM*E/*E".
@@ -50,6 +53,7 @@ class HybridConfig:
             `eos_token_id`: `to_hf` hands on what `from_hf` has found.
 
     Raises:
+        TypeError: what should be a number is none.
         ValueError: a field does not fit.
     """
 
@@ -86,6 +90,8 @@ class HybridConfig:
 
     def __post_init__(self) -> None:
         self._check_pattern()
+        for each in fields(self):
+            object.__setattr__(self, each.name, _plain(each.type, each.name, self))
         self._at_least_one("d_model", "vocab_size")
         for symbol, needed in NEEDS.items():
             if symbol in self.pattern:
@@ -101,9 +107,6 @@ class HybridConfig:
         if not 0 < self.dt_min <= self.dt_max:
             given = f"{self.dt_min} and {self.dt_max}"
             raise ValueError(f"dt_min, dt_max: expected 0 < dt_min <= dt_max, got {given}")
-        for name in ("norm_eps", "init_std", "dt_floor"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
 
     @property
     def layers(self) -> str:
@@ -213,5 +216,35 @@ class HybridConfig:
             )
         if self.d_latent is not None:
             self._at_least_one("d_latent")
-        if self.d_shared < 0:
-            raise ValueError(f"d_shared: expected at least 0, got {self.d_shared}")
+
+
+def check_number(name: str, value: float, highest: float = math.inf) -> float:
+    """The value as a float, if it is a number from 0 to `highest`, which NaN is not.
+
+    Raises:
+        TypeError: no number.
+        ValueError: naming the argument and the value.
+    """
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value <= highest:
+        bounds = "at least 0" if highest == math.inf else f"0 to {highest}"
+        raise ValueError(f"{name}: expected {bounds}, got {value}")
+    return float(value)
+
+
+def _plain(kind: Any, name: str, config: HybridConfig) -> Any:
+    """A field as Python has it, by its annotation."""
+    value = getattr(config, name)
+    match kind:
+        case "int":
+            return check_count(name, value, "as a whole number", 0)
+        case "int | None":
+            return None if value is None else check_count(name, value, "as a whole number", 0)
+        case "float":
+            return check_number(name, value)
+        case "bool":
+            return bool(value)
+        case "tuple[float, float]":
+            return tuple(check_number(name, number) for number in value)
+    return value

@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from nemotron_blocks import text
 from nemotron_blocks.balance import sequence_balance_loss
 from nemotron_blocks.batches import Batch, TokenBatches, targets_ahead
-from nemotron_blocks.config import HybridConfig
-from nemotron_blocks.loss import next_token_loss
+from nemotron_blocks.config import HybridConfig, check_number
+from nemotron_blocks.loss import IGNORED, next_token_loss
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.parallel import piece, token_mean, whole_row
 from nemotron_blocks.parallel.divide import DIVIDED, divide
@@ -30,6 +30,7 @@ from nemotron_blocks.router import collect_routings, update_biases
 from nemotron_blocks.schedule import warmup_stable_decay
 from nemotron_blocks.token_file import TokenFile, write_tokens
 from nemotron_blocks.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer
+from sparsetorch.checks import check_count
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
 
@@ -58,7 +59,8 @@ class HybridModule(L.LightningModule):
             strategies do not look at it.
 
     Raises:
-        ValueError: divide is none of these, or a number is negative, or a share above 1.
+        TypeError: what should be a number is none.
+        ValueError: divide is none of these, or a number is negative or NaN, or a share above 1.
     """
 
     def __init__(
@@ -78,20 +80,19 @@ class HybridModule(L.LightningModule):
         super().__init__()
         if divide not in DIVIDED:
             raise ValueError(f"divide: expected one of {', '.join(DIVIDED)}, got {divide!r}")
-        for name, value, highest in (
-            ("lr", lr, math.inf), ("weight_decay", weight_decay, math.inf),
-            ("warmup", warmup, math.inf), ("decay", decay, 1), ("floor", floor, 1),
-            ("ahead", ahead, math.inf), ("balance", balance, math.inf),
-            ("bias_rate", bias_rate, math.inf),
-        ):  # fmt: skip
-            if not 0 <= value <= highest:
-                raise ValueError(f"{name}: expected 0 to {highest}, got {value}")
+        # As Python's own numbers: checkpoints with NumPy's are not read.
+        lr, weight_decay = check_number("lr", lr), check_number("weight_decay", weight_decay)
+        warmup = check_count("warmup", warmup, "steps", 0)
+        decay, floor = check_number("decay", decay, 1), check_number("floor", floor, 1)
+        ahead, balance = check_number("ahead", ahead), check_number("balance", balance)
+        bias_rate, recompute = check_number("bias_rate", bias_rate), bool(recompute)
         config = HybridConfig(**config) if isinstance(config, dict) else config
         self.save_hyperparameters(ignore="config")
         self.save_hyperparameters({"config": asdict(config)})
         self.model = HybridLM(config)
         self.model.recompute(recompute)
         self._last_step: float | None = None
+        self._validated = torch.zeros(2, dtype=torch.float64)  # sum of losses, and their number
 
     def configure_model(self) -> None:
         """Divide the model over the mesh of `ModelParallelStrategy`, if that is the strategy.
@@ -161,11 +162,23 @@ class HybridModule(L.LightningModule):
         self._log_speed(batch.tokens.numel())
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Nothing is validated yet."""
+        self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy of the next token."""
-        hidden = self.model.hidden(batch.tokens, batch.seq_idx)
-        loss = self._loss(hidden, self.model.lm_head.weight, batch.targets)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+        hidden = self.model.hidden(batch.tokens, batch.seq_idx).flatten(0, 1)
+        loss = next_token_loss(hidden, self.model.lm_head.weight, batch.targets.flatten())
+        count = (batch.targets != IGNORED).sum()
+        self._validated += torch.stack([loss.double() * count, count])
+
+    def on_validation_epoch_end(self) -> None:
+        """Its mean over all targets that count, of all processes."""
+        if _ranks()[1] > 1:
+            dist.all_reduce(self._validated)
+        total, count = self._validated
+        self.log("val/loss", total / count.clamp(min=1), prog_bar=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how many processes divide heads: rows of Mamba-2's weights are sorted by them."""
@@ -275,6 +288,11 @@ class TextData(ResumableDataModule):
         validation: share of the files that is left out for validation.
         cache: folder of files of tokens.
         seed: of the order.
+
+    Raises:
+        TypeError: what should be a number is none.
+        FileNotFoundError: a source is missing, or has no texts.
+        ValueError: a number is out of range; no file is left for training or for validation.
     """
 
     def __init__(
@@ -289,6 +307,10 @@ class TextData(ResumableDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        vocab_size = check_count("vocab_size", vocab_size, "tokens")
+        length, batch = check_count("length", length, "tokens"), check_count("batch", batch, "rows")
+        validation = check_number("validation", validation, 1)
+        seed = check_count("seed", seed, "as a whole number", 0)
         self.save_hyperparameters()
         self.files = text.split(text.documents(sources), validation)
         if not self.files[0] or not self.files[1]:
@@ -346,7 +368,7 @@ class TextData(ResumableDataModule):
         return self.resumable(self.training, _Epochs(self.training))
 
     def val_dataloader(self) -> TokenBatches:
-        """All validation texts."""
+        """All windows of the validation texts."""
         # Of a DataLoader Lightning would give each process a share of the share that it has here.
         return self.validation
 

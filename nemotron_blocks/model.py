@@ -5,6 +5,7 @@ B: sequences, L: tokens, D: d_model, V: vocabulary
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,7 +52,8 @@ class HybridLM(nn.Module):
         self, tokens_BL: Tensor, seq_idx: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Logits (B, L, V), in the dtype of the weights; arguments are those of `hidden`."""
-        return self.lm_head(self.hidden(tokens_BL, seq_idx, cache))
+        with _one_pass(cache):
+            return self.lm_head(self.hidden(tokens_BL, seq_idx, cache))
 
     def hidden(
         self, tokens_BL: Tensor, seq_idx: Tensor | None = None, cache: Cache | None = None
@@ -67,10 +69,11 @@ class HybridLM(nn.Module):
         Raises:
             TypeError: tokens are not int64.
             ValueError: shapes do not fit, a token is not in the vocabulary, documents go back, or
-                the cache is full or of another model.
+                the cache is full, of another model, or torn by a pass that failed.
         """
         self._check(tokens_BL)
-        return self.through(tokens_BL, self.sequence(tokens_BL, seq_idx, cache), cache)
+        with _one_pass(cache):
+            return self.through(tokens_BL, self.sequence(tokens_BL, seq_idx, cache), cache)
 
     def through(self, tokens_BL: Tensor, sequence: Sequence, cache: Cache | None = None) -> Tensor:
         """`hidden` of tokens whose `sequence` is made; it has the cache make room for them."""
@@ -180,3 +183,7 @@ class HybridLM(nn.Module):
                     f"tokens: expected 0 to {size - 1}, as vocab_size is {size}, got {low} to "
                     f"{high}; is the tokenizer another one?"
                 )
+
+
+def _one_pass(cache: Cache | None) -> AbstractContextManager[None]:
+    return nullcontext() if cache is None else cache.one_pass()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -15,10 +17,11 @@ class Sampling:
     Attributes:
         temperature: logits are divided by it; 0 takes the most probable token.
         top_k: tokens to draw from, the most probable ones; None for all.
-        top_p: draw from the fewest tokens whose probabilities sum to this much; None for all
+        top_p: draw from the fewest tokens whose probabilities sum to this much; None or 1 for all
             (A. Holtzman et al., ICLR 2020, arXiv:1904.09751). After `top_k`, as in transformers.
 
     Raises:
+        TypeError: top_k is no number.
         ValueError: a field is out of range.
     """
 
@@ -29,8 +32,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:  # nan is refused, too
             raise ValueError(f"temperature: expected at least 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {self.top_k}")
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", check_count("top_k", self.top_k, "tokens"))
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: expected a share in (0, 1], got {self.top_p}")
 
@@ -45,7 +48,7 @@ class Sampling:
             best = logits.topk(self.top_k)  # of ties, too, no more than top_k
             logits = torch.full_like(logits, -torch.inf).scatter_(-1, best.indices, best.values)
         found = logits.softmax(-1)
-        return found if self.top_p is None else _nucleus(found, self.top_p)
+        return found if self.top_p in (None, 1) else _nucleus(found, self.top_p)
 
     def choose(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, V) logits -> (B,) int64 tokens."""
@@ -69,7 +72,8 @@ def draw(probabilities: Tensor, generator: torch.Generator | None = None) -> Ten
 def _nucleus(probabilities: Tensor, share: float) -> Tensor:
     """The fewest most probable tokens that have this share together, scaled to sum to one."""
     ranked, order = probabilities.sort(-1, descending=True)
-    before = ranked.cumsum(-1) - ranked
+    # In float32 the sum is 1 before all of a large vocabulary is in it.
+    before = ranked.cumsum(-1, dtype=torch.float64) - ranked
     kept = ranked.masked_fill(before >= share, 0.0)
     found = torch.zeros_like(probabilities).scatter_(-1, order, kept)
     return found / found.sum(-1, keepdim=True)

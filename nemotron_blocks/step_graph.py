@@ -68,20 +68,27 @@ class FixedStep:
         """Tokens (B,) -> the logits behind them, (B, V), which the next call may write over.
 
         Raises:
-            ValueError: the cache is full.
+            ValueError: the cache is full, or torn by a pass that failed.
         """
+        with self.cache.one_pass():
+            self.cache.extend(None, 1)
+            self.tokens.copy_(new[:, None])
+            self.place.fill_(self.cache.length - 1)
+            self._take_states()
+            if self.cache.length > self.reach or self.cache.seq_idx is not self.seq_idx:
+                self._reach_further()
+            return self._run()
+
+    def _reach_further(self) -> None:
         cache = self.cache
-        cache.extend(None, 1)
-        self.tokens.copy_(new[:, None])
-        self.place.fill_(cache.length - 1)
-        self._take_states()
-        if cache.length > self.reach or cache.seq_idx is not self.seq_idx:
-            self.reach = cache.capacity
-            if "*" in cache.config.layers:
-                self.reach = min(-(-cache.length // REACH) * REACH, cache.capacity)
-            self.seq_idx = cache.seq_idx
+        self.reach, self.seq_idx = cache.capacity, cache.seq_idx
+        if "*" in cache.config.layers:
+            self.reach = min(-(-cache.length // REACH) * REACH, cache.capacity)
+        try:
             self._prepare()
-        return self._run()
+        except BaseException:
+            self.reach = 0  # the next call prepares again
+            raise
 
     def _take_states(self) -> None:
         """Have the cache hold this one's tensors: other passes and rewinding leave others there."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
+
+from sparsetorch.whole_files import replacing
 
 
 class TokenFile:
@@ -47,7 +52,8 @@ class TokenFile:
 def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_size: int) -> None:
     """Write the tokens of documents, with what ends each; a file that is there is whole.
 
-    Whatever fails before all is written leaves an older file as it was.
+    Whatever fails before all is written leaves an older file as it was. Several that write the same
+    documents to one path at once do not disturb each other.
 
     Args:
         path: of the file.
@@ -56,14 +62,17 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_siz
         vocab_size: tokens are below it.
 
     Raises:
+        TypeError: a document is no sequence of integers.
         ValueError: a token is not in the vocabulary, or there is no document.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    raw, partial = (path.with_name(path.name + ending) for ending in (".raw", ".partial"))
-    partial_starts = _starts(partial)
-    try:
+    with (
+        replacing(path) as partial,
+        replacing(_starts(path)) as partial_starts,
+        TemporaryFile(dir=path.parent) as raw,
+    ):
         ends = _write_raw(raw, documents, vocab_size, dtype)
         mapped = np.lib.format.open_memmap(partial, "w+", dtype, (ends[-1],))
         mapped[:] = np.memmap(raw, dtype, "r")
@@ -71,32 +80,32 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], vocab_siz
         with partial_starts.open("wb") as file:
             np.save(file, np.array([0, *ends[:-1]], dtype=np.int64))
         # An older file goes first and the new one comes last: neither meets the other's starts.
-        path.unlink(missing_ok=True)
-        partial_starts.replace(_starts(path))
-        partial.replace(path)
-    finally:
-        for left in (raw, partial, partial_starts):
-            left.unlink(missing_ok=True)
+        if not _same(partial_starts, _starts(path)):
+            path.unlink(missing_ok=True)
 
 
 def _write_raw(
-    raw: Path, documents: Iterable[Sequence[int]], vocab_size: int, dtype: type
+    raw: IO[bytes], documents: Iterable[Sequence[int]], vocab_size: int, dtype: type
 ) -> list[int]:
     """Write all tokens and nothing else; where each document that has some ends."""
     ends, count = [], 0
-    with raw.open("wb") as file:
-        for document in documents:
-            tokens = np.asarray(document, dtype=np.int64)
-            if not len(tokens):
-                continue
-            if tokens.min() < 0 or tokens.max() >= vocab_size:
-                raise ValueError(
-                    f"documents: expected tokens from 0 to {vocab_size - 1}, got {tokens.min()} to "
-                    f"{tokens.max()}"
-                )
-            tokens.astype(dtype).tofile(file)
-            count += len(tokens)
-            ends.append(count)
+    for place, document in enumerate(documents):
+        tokens = np.asarray(document)
+        if tokens.shape == (0,):
+            continue
+        if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+            raise TypeError(
+                f"documents: expected integers in document {place}, (n,), got {tokens.dtype} of "
+                f"shape {tokens.shape}"
+            )
+        if tokens.min() < 0 or tokens.max() >= vocab_size:
+            raise ValueError(
+                f"documents: expected tokens from 0 to {vocab_size - 1}, got {tokens.min()} to "
+                f"{tokens.max()}"
+            )
+        tokens.astype(dtype).tofile(raw)
+        count += len(tokens)
+        ends.append(count)
     if not ends:
         raise ValueError("documents: expected at least one token, got none")
     return ends
@@ -104,6 +113,10 @@ def _write_raw(
 
 def _starts(path: Path) -> Path:
     return path.with_name(path.name + ".starts")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and filecmp.cmp(one, other, shallow=False)
 
 
 def _opened(path: Path) -> np.ndarray:

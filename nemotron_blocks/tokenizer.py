@@ -69,14 +69,18 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of bytes; special tokens by their names, incomplete characters as U+FFFD."""
+        """The text of bytes, with special tokens by their names.
+
+        Incomplete characters, and numbers that are no tokens, are U+FFFD.
+        """
         parts: list[str] = []
         plain = bytearray()
         for token in tokens:
-            if token < 256:
+            if 0 <= token < 256:
                 plain.append(token)
                 continue
-            parts += [plain.decode(errors="replace"), SPECIAL[token - 256]]
+            known = 256 <= token < self.vocab_size
+            parts += [plain.decode(errors="replace"), SPECIAL[token - 256] if known else "\ufffd"]
             plain.clear()
         return "".join([*parts, plain.decode(errors="replace")])
 

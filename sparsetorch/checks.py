@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from sparsetorch.structure import INT64_MAX, expand_rows
 
+Array = np.generic | np.ndarray | Tensor
 Scalar = int | float | complex | np.number | Tensor
 REMEDY = "; CSRTensor.from_coo sorts and sums entries that come in any order"
 
@@ -118,6 +121,48 @@ def unordered_entry(crow: Tensor, col: Tensor) -> int | None:
     row = expand_rows(crow, col.numel())
     unordered = (row[1:] == row[:-1]) & (col[1:] <= col[:-1])
     return int(unordered.int().argmax()) if bool(unordered.any()) else None
+
+
+def check_count(name: str, value: float, unit: str, least: int = 1) -> int:
+    """The value as an int, if it is a whole number of at least `least`: of iterations, of rows.
+
+    3.0, NumPy's integers and 0-d tensors are whole numbers; True, NaN and infinity are not.
+
+    Raises:
+        TypeError: no number.
+        ValueError: naming the argument, its unit and the value.
+    """
+    number = value.item() if isinstance(value, Array) and value.ndim == 0 else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{name}: expected a whole number, got {type(value).__name__}")
+    is_finite = isinstance(number, int) or math.isfinite(number)
+    if not is_finite or number != int(number) or number < least:
+        raise ValueError(f"{name}: expected at least {least} {unit}, got {number}")
+    return int(number)
+
+
+def checked_integer(name: str, value: Any) -> int:
+    """The value as an int: a dimension or an offset, of any sign.
+
+    Raises:
+        TypeError: it is no integer, or True or False.
+    """
+    index: Any = None if isinstance(value, bool) else value
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+
+
+def check_tolerance(name: str, tolerance: float) -> None:
+    """Raise TypeError or ValueError unless a tolerance is a finite number of at least 0."""
+    try:
+        fits = 0 <= tolerance < math.inf
+    except TypeError:
+        kind = type(tolerance).__name__
+        raise TypeError(f"{name}: expected a number of at least 0, got {kind}") from None
+    if not fits:
+        raise ValueError(f"{name}: expected a number of at least 0, got {tolerance}")
 
 
 def checked_scalar(scalar: Scalar, device: torch.device) -> int | float | complex | Tensor:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from sparsetorch import algebra, build, indexing, interop, overrides, reductions
 from sparsetorch.algebra import Sparse
-from sparsetorch.checks import Scalar, check_tensor, checked_scalar
+from sparsetorch.checks import Scalar, check_count, check_tensor, checked_scalar
 from sparsetorch.pattern import Index, Pattern, Selection
 from sparsetorch.tensor_like import TensorLike
 from sparsetorch_kernels import HALF
@@ -138,7 +138,12 @@ class CSRTensor(TensorLike):
     def eye(
         cls, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> CSRTensor:
-        """The n x n identity."""
+        """The n x n identity.
+
+        Raises:
+            TypeError, ValueError: n is no whole number of at least 0.
+        """
+        n = check_count("n", n, "rows", least=0)
         return cls.diag(torch.ones(n, dtype=dtype, device=device))
 
     @classmethod
@@ -539,5 +544,23 @@ pytree.register_pytree_node(
     _unflatten,
     serialized_type_name="sparsetorch.CSRTensor",
 )
-# What `torch.load` reads by default: making either of them checks all that a file may claim.
-torch.serialization.add_safe_globals([CSRTensor, Pattern])
+
+
+def _read_pattern(*claims: Any) -> Pattern:
+    """What `torch.load` makes of a pattern in a file, with arrays of its own."""
+    claimed = Pattern(*claims)
+    # The rest of a file may give its own tensors other contents (`Tensor.set_`) after the checks.
+    return Pattern.trusted(claimed.crow.clone(), claimed.col.clone(), claimed.shape)
+
+
+def _read_matrix(pattern: Pattern, values: Tensor) -> CSRTensor:
+    """What `torch.load` makes of a matrix in a file."""
+    return CSRTensor(pattern, values)
+
+
+# What `torch.load` reads by default. In a file the names of the classes stand for functions that
+# check all that it may claim: of a class that is safe to it, PyTorch would also make objects
+# without calling `__init__`, and write to their attributes.
+torch.serialization.add_safe_globals(
+    [(_read_pattern, "sparsetorch.pattern.Pattern"), (_read_matrix, "sparsetorch.csr.CSRTensor")]
+)

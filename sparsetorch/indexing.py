@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
+from sparsetorch.checks import check_count, checked_integer
 from sparsetorch.pattern import Pattern, Selection
 from sparsetorch.selection import Places, as_tensor
 from sparsetorch.structure import compress_rows, finding_structure, members
@@ -33,6 +34,7 @@ def triangle(pattern: Pattern, diagonal: int, *, lower: bool) -> Selection:
 
 def diagonal_places(pattern: Pattern, offset: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of the places on a diagonal, stored or not; 1 is the one above the main."""
+    offset = checked_integer("offset", offset)
     n_rows, n_cols = pattern.shape
     with finding_structure("diagonal"):
         first = max(0, -offset)
@@ -46,13 +48,12 @@ def larger_than(A: Sparse, threshold: float) -> Selection:
         raise ValueError(f"threshold: expected a number of at least 0, got {threshold}")
     with finding_structure("prune"):
         large = ~(members(A.values).detach().abs() <= threshold)
-        return select(A.pattern, large.reshape(-1, A.pattern.nnz).any(0))
+        return select(A.pattern, large.reshape(large.shape[:-1].numel(), A.pattern.nnz).any(0))
 
 
 def largest_per_row(A: Sparse, k: int) -> Selection:
     """The k entries of each row with the largest |a| (over the batch), the first of equal ones."""
-    if k < 0 or k != int(k):
-        raise ValueError(f"k: expected a number of entries per row, got {k}")
+    k = check_count("k", k, "entries per row", least=0)
     pattern = A.pattern
     with finding_structure("topk_per_row"):
         values = members(A.values).detach()
@@ -85,14 +86,20 @@ class Axis:
     def __init__(self, key: Key, size: int, device: torch.device, name: str):
         self.scalar: int | None = None
         self.places: Places = range(0)
-        if isinstance(key, bool) or key is None or key is Ellipsis:
+        number = isinstance(key, Tensor) and key.ndim == 0
+        if isinstance(key, bool) or key is None or key is Ellipsis or (number and _cut(key)):
             raise TypeError(f"{name}: expected an integer, a slice, a list or a mask, got {key!r}")
         if isinstance(key, slice):
             self.places = range(size)[key]
-        elif isinstance(key, int | np.integer) or (isinstance(key, Tensor) and key.ndim == 0):
+        elif isinstance(key, int | np.integer) or number:
             self.scalar = _wrapped(name, int(key), size)
         else:
             self.places = _positions(name, key, size).to(device)
+
+
+def _cut(key: Tensor) -> bool:
+    """Whether `int(key)` would make an integer of something else, without a word."""
+    return key.dtype == torch.bool or key.dtype.is_floating_point or key.dtype.is_complex
 
 
 def _positions(name: str, key: Key, size: int) -> Tensor:

@@ -6,6 +6,7 @@ attached to autograd where PyTorch itself keeps them attached.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,8 +111,24 @@ def from_sparse_tensor(tensor: Any) -> Sparse:
 
 def from_networkx(graph: Any, weight: str, dtype: torch.dtype | None) -> Sparse:
     """Adjacency matrix of a NetworkX graph, see `CSRTensor.from_networkx`."""
-    matrix = _networkx().to_scipy_sparse_array(graph, weight=weight, dtype=np.float64, format="csr")
-    return build.from_scipy(matrix, dtype or torch.get_default_dtype())
+    networkx = _networkx()
+    if not hasattr(graph, "edges"):
+        raise TypeError(f"graph: expected a NetworkX graph, got {type(graph).__name__}")
+    dtype = dtype or torch.get_default_dtype()
+    numbers = np.complex128 if dtype.is_complex else np.float64
+    with warnings.catch_warnings():
+        # NumPy refuses Python's complex numbers, but drops the imaginary parts of its own.
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        try:
+            matrix = networkx.to_scipy_sparse_array(
+                graph, weight=weight, dtype=numbers, format="csr"
+            )
+        except (TypeError, ValueError, np.exceptions.ComplexWarning) as error:
+            raise TypeError(
+                f"weight: the values of {weight!r} do not fit {dtype}: {error}; complex ones need "
+                "dtype=torch.complex64 or torch.complex128"
+            ) from error
+    return build.from_scipy(matrix, dtype)
 
 
 def to_networkx(A: CSRTensor, create_using: Any) -> Any:

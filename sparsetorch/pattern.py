@@ -80,7 +80,7 @@ class Pattern:
     each row. They are stored as int32 where that can count what they count, so that a matrix of
     more than 2^31 entries has an int64 crow and, if its shape allows, an int32 col;
     `dtype=torch.int64` makes both int64, `crow_dtype=torch.int64` only crow. They are not copied
-    when they have that dtype already: do not write to them afterwards.
+    when they have that dtype already and are contiguous: do not write to them afterwards.
 
     Raises:
         ValueError: an argument is not as described here; the message says which and what to do.
@@ -108,7 +108,8 @@ class Pattern:
             dtype = _checked_dtype("dtype", dtype, smallest.col, shape, col.numel())
             least = wider(smallest.crow, dtype)
             crow_dtype = _checked_dtype("crow_dtype", crow_dtype, least, shape, col.numel())
-            self._assign(crow.to(crow_dtype), col.to(dtype), shape)
+            # What reads them by their address (MKL, SuperLU, SciPy) knows nothing of strides.
+            self._assign(crow.to(crow_dtype).contiguous(), col.to(dtype).contiguous(), shape)
 
     @classmethod
     def trusted(cls, crow: Tensor, col: Tensor, shape: tuple[int, int]) -> Pattern:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -17,6 +18,8 @@ class PerPartner(Generic[Result]):
 
     def __init__(self) -> None:
         self._results: dict[int, Result] = {}
+        # Only to hear of a partner's end; kept here, so that nothing of it outlives this object.
+        self._partners: dict[int, weakref.ref] = {}
 
     def get(self, partner: object) -> Result | None:
         """The result kept for this partner, if any."""
@@ -24,11 +27,13 @@ class PerPartner(Generic[Result]):
 
     def put(self, partner: object, result: Result) -> None:
         """Keep a result for this partner."""
-        self._results[id(partner)] = result
-        weakref.finalize(partner, _forget, weakref.ref(self), id(partner)).atexit = False
+        key = id(partner)
+        self._results[key] = result
+        self._partners[key] = weakref.ref(partner, partial(_forget, weakref.ref(self), key))
 
 
-def _forget(kept: weakref.ref[PerPartner], key: int) -> None:
+def _forget(kept: weakref.ref[PerPartner], key: int, _: weakref.ref) -> None:
     alive = kept()
     if alive is not None:
         alive._results.pop(key, None)
+        alive._partners.pop(key, None)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sparsetorch.algebra import Sparse
+from sparsetorch.checks import checked_integer
 from sparsetorch_kernels import HALF, spmv
 
-Dim = int | tuple[int, ...] | None
+Dim = int | tuple[int, ...] | list[int] | None
 Order = int | float | Literal["fro"] | None
 
 
@@ -28,7 +29,7 @@ def total(A: Sparse, dim: Dim = None) -> Tensor:
         return A.values.sum()
     if len(reduced) == 2:
         return A.values.sum(-1)
-    layout = A.pattern.layout if reduced == {-1} else A.pattern.layout.T
+    layout = A.pattern.layout if reduced == (-1,) else A.pattern.layout.T
     return spmv(layout, A.values, A.values.new_ones(layout.n_cols))
 
 
@@ -86,14 +87,14 @@ def norm(A: Sparse, order: Order = None, dim: Dim = None) -> Tensor:
         )
     _refuse_whole_batch(A, order, reduced)
     # The largest sum of a column for 1, of a row for inf; dim=(-1, -2) is the transpose's norm.
-    turned = isinstance(dim, tuple) and dim[0] % (A.values.ndim + 1) == A.values.ndim
+    turned = reduced == (-1, -2)
     sums = total(_magnitudes(A), -2 if (order == 1) != turned else -1)
     if sums.shape[-1] == 0:
         raise ValueError(f"norm: a matrix of shape {A.pattern.shape} has no sums to compare")
     return sums.amax(-1).to(A.values.real.dtype)
 
 
-def _refuse_whole_batch(A: Sparse, order: Order, reduced: set[int] | None) -> None:
+def _refuse_whole_batch(A: Sparse, order: Order, reduced: tuple[int, ...] | None) -> None:
     if order is not None and reduced is None and A.values.ndim > 1:
         raise ValueError(
             f"dim: expected (-2, -1) for the norms of a batch of matrices by ord={order!r}"
@@ -135,7 +136,7 @@ def softmax(A: Sparse, dim: int = -1) -> Sparse:
     reduced = _dimensions(A, dim)
     if reduced is None or len(reduced) > 1:
         raise ValueError(f"dim: expected rows (-1) or columns (-2), got {dim}")
-    (axis,) = reduced
+    axis = max(reduced)
     index, n, _ = _segments(A, axis)
     values, batch = _widened(A).values, A.values.shape[:-1]
     # A shift that the result does not depend on: no gradient goes through it.
@@ -166,18 +167,19 @@ def _segments(A: Sparse, axis: int) -> tuple[Tensor, int, int]:
     return A.pattern.col.long(), n_cols, n_rows
 
 
-def _dimensions(A: Sparse, dim: Dim) -> set[int] | None:
+def _dimensions(A: Sparse, dim: Dim) -> tuple[int, ...] | None:
     """The dimensions to reduce, counted from the end; None for all, batches included.
 
     Raises:
+        TypeError: a dimension that is no integer.
         ValueError: a dimension that is not one of the last two.
     """
     if dim is None:
         return None
-    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    given = [checked_integer("dim", d) for d in (dim if isinstance(dim, tuple | list) else (dim,))]
     ndim = A.values.ndim + 1
-    reduced = {d - ndim if d >= 0 else d for d in given}
-    if not reduced or not reduced <= {-1, -2} or len(reduced) != len(given):
+    reduced = tuple(d - ndim if d >= 0 else d for d in given)
+    if reduced not in ((-1,), (-2,), (-1, -2), (-2, -1)):
         raise ValueError(
             f"dim: expected one of the last two dimensions of a {ndim}-dimensional matrix, or "
             f"both, got {dim}"

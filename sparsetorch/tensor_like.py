@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from sparsetorch.checks import check_tensor
-from sparsetorch.pattern import Pattern
+from sparsetorch.pattern import Pattern, check_pattern
+from sparsetorch_kernels import HALF
+
+DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Movable:
@@ -57,6 +60,7 @@ class TensorLike(Movable):
     values: Tensor
 
     def __init__(self, pattern: Pattern, values: Tensor):
+        check_pattern("pattern", pattern)
         check_tensor("values", values)
         if values.ndim < 1 or values.shape[-1] != pattern.nnz:
             raise ValueError(
@@ -68,8 +72,11 @@ class TensorLike(Movable):
                 f"values: expected on {pattern.device} like the pattern, got {values.device}; "
                 "move one with .to(device)"
             )
-        if not (values.is_floating_point() or values.is_complex()):
-            raise TypeError(f"values: expected floating or complex numbers, got {values.dtype}")
+        if values.dtype not in DTYPES:
+            raise TypeError(
+                "values: expected float16, bfloat16, float32, float64, complex64 or complex128, "
+                f"got {values.dtype}; convert them with .to(dtype)"
+            )
         self.pattern = pattern
         self.values = values
         if not torch.compiler.is_compiling():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ddm.counts import check_count
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch.checks import check_count
 from sparsetorch.precond import block_jacobi
 
 OMEGA = 2 / 3  # damping of the Jacobi steps: the value that damps high modes of P1 Poisson best

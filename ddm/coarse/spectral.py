@@ -29,11 +29,11 @@ from torch import Tensor
 from ddm.coarse.neumann import algebraic_neumann
 from ddm.coarse.nicolaides import prolongation_of
 from ddm.coarse.segments import gram, segment_sums, turned
-from ddm.counts import check_count
 from ddm.matrix_properties import is_symmetric
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
 from sparsetorch import CSRTensor, Pattern
+from sparsetorch.checks import check_count
 from sparsetorch.linalg import SolveError, factorized
 
 DENSE_UP_TO = 128

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,7 +194,8 @@ def _read(path: Path) -> Grid:
         n = len(arrays["indptr"]) - 1
         A = sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
         return Grid(A, arrays["owner"], arrays.get("seen"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    # RuntimeError: a flag that says encrypted, or packed in a way that is not implemented.
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
         raise ValueError(
             f"folder: {path} is damaged ({error}); delete it, and it is made again"
         ) from error

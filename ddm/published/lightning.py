@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from ddm.local import SingularError
 from ddm.published.counts import stationary_iterations
 from ddm.published.grids import GridDataset, GridRecipe
 from ddm.published.inputs import Interpolation
@@ -94,13 +97,16 @@ class PublishedModule(L.LightningModule):
         if plain:
             self.net.start_plain()
         self.register_buffer("totals", torch.zeros(4, dtype=torch.float64))
-        self.history: list[float] = []
+        self.history: list[float] = []  # of passes: the mean loss
+        self.left_out: list[int] = []  # and the samples left out
+        self.settings: dict[str, Any] = {}  # of `fit`, which a training goes on with
+        self._started: float | None = None
 
     def method(self, setup: PublishedSetup) -> Schwarz | None:
         """The operator of the network's values; None if a matrix in it is singular."""
         try:
             return setup.learned(self.net)
-        except ValueError:
+        except SingularError:
             return None
 
     def training_step(self, setup: PublishedSetup, batch_idx: int) -> Tensor:
@@ -123,26 +129,43 @@ class PublishedModule(L.LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=1)
         return loss * self.trainer.accumulate_grad_batches if h["reduction"] == "sum" else loss
 
+    def on_train_start(self) -> None:
+        """Start the clock in an epoch that is gone on with: Lightning calls nothing else."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
-        """Stop it; at the end of a pass over the data, report the mean loss."""
-        self.totals[2] += time.perf_counter() - self._started
+        """Stop it; at the end of a pass over the data, report the mean loss, inf if of no grid."""
+        self.totals[2] += self._elapsed()
+        self._started = None
         if (self.current_epoch + 1) % self.hparams["parts"] == 0:
-            mean = float(self.totals[0] / self.totals[1].clamp(min=1))
-            self.history.append(mean)
-            self.log("pass/loss", mean)
+            total, count = self.totals[:2].tolist()
+            self.history.append(total / count if count else math.inf)
+            self.left_out.append(int(self.totals[3]) - sum(self.left_out))
+            self.log("pass/loss", self.history[-1])
+            self.log("pass/left_out", float(self.left_out[-1]))
             self.totals[:2] = 0
 
+    def _elapsed(self) -> float:
+        """Seconds of this epoch so far; none between epochs."""
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the losses of the passes so far."""
-        checkpoint["history"] = self.history
+        """Keep what passes gave, the seconds of this epoch, and the settings."""
+        totals = self.totals.clone()
+        totals[2] += self._elapsed()
+        checkpoint["state_dict"]["totals"] = totals
+        checkpoint["history"], checkpoint["left_out"] = self.history, self.left_out
+        checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back."""
+        """Take back what passes gave."""
         self.history = checkpoint["history"]
+        # Older checkpoints do not say of which pass.
+        self.left_out = checkpoint.get("left_out", [0] * len(self.history))
 
     def validation_step(self, setup: PublishedSetup, batch_idx: int) -> None:
         """Stationary iterations to 1e-8 against those of RAS."""
@@ -266,12 +289,20 @@ def fit(
         clip: largest 2-norm of a gradient; None, as published, clips nothing.
         seed: of the weights, the columns of the loss and the order of the data.
         parts: checkpoints in each pass.
-        model, data: arguments of `PublishedModule` and `GridDataModule`.
+        model, data: arguments of `PublishedModule` and `GridDataModule`, but for `parts`.
         callbacks, options: of Lightning's Trainer.
 
     Returns:
         The path of the result.
+
+    Raises:
+        ValueError: `parts` in `model` or `data`; the training in the folder has other arguments; or
+            the best weights have NaN or infinity.
+        FloatingPointError: no pass has a finite loss.
     """
+    for name, arguments in {"model": model, "data": data}.items():
+        if "parts" in (arguments or {}):
+            raise ValueError(f"{name}: `parts` is an argument of `fit` itself, for both")
     folder = Path(folder)
     result = folder / "network.safetensors"
     if result.exists():
@@ -279,6 +310,9 @@ def fit(
     L.seed_everything(seed, verbose=False)
     module = PublishedModule(**{"seed": seed, **(model or {}), "parts": parts})
     grids = GridDataModule(**{"shuffle_seed": seed, **(data or {}), "parts": parts})
+    module.settings = {"batch": batch, "clip": clip}
+    if module.hparams["schedule"] == "cosine":  # which ends with the last pass
+        module.settings["passes"] = passes
     best = ModelCheckpoint(
         folder, "best", monitor="pass/loss", every_n_epochs=parts, save_on_train_epoch_end=True
     )
@@ -297,9 +331,11 @@ def fit(
     checkpoint = folder / "last.ckpt"
     if checkpoint.exists():
         check_checkpoint(checkpoint)
+        _check_same_training(checkpoint, module, grids)
     trainer.fit(
         module, grids, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=False
     )
+    _check_losses(module, len(grids.training))
     record = {
         "training": {k: v for k, v in module.hparams.items() if v is not None},
         "data": dict(grids.hparams) | {"folder": None},
@@ -309,8 +345,53 @@ def fit(
         "losses": module.history,
         "minutes": float(module.totals[2]) / 60,
         "left_out": int(module.totals[3]),
+        "left_out_of_passes": module.left_out,
     }
     weights = torch.load(best.best_model_path, weights_only=False)["state_dict"]
     module.load_state_dict(weights)
     save_network(module.net, module.config, result, record)
     return result
+
+
+def _check_same_training(checkpoint: Path, module: PublishedModule, grids: GridDataModule) -> None:
+    """Refuse to go on with other arguments, of which Lightning would take some and not others."""
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    pairs = (
+        (kept["hyper_parameters"], module.hparams),
+        (kept["datamodule_hyper_parameters"], grids.hparams),
+        (kept.get("settings", {}), module.settings),  # older checkpoints have none
+    )
+    other = [
+        f"{name} was {old[name]!r} and is {new[name]!r}"
+        for old, new in pairs
+        for name in sorted(old.keys() & new.keys() - {"folder"})
+        if _listed(old[name]) != _listed(new[name])
+    ]
+    if other:
+        raise ValueError(
+            f"folder: {checkpoint} is of another training: {', '.join(other)}; go on with the same "
+            "arguments, or name another folder"
+        )
+
+
+def _listed(x: Any) -> Any:
+    """Tuples as lists, which configuration files have in their place."""
+    return list(x) if isinstance(x, tuple) else x
+
+
+def _check_losses(module: PublishedModule, count: int) -> None:
+    """Refuse a training in which no pass has a finite loss; warn where the best left out grids."""
+    best = min(module.history, default=math.inf)
+    if not math.isfinite(best):
+        raise FloatingPointError(
+            f"training: no pass has a finite loss, and {int(module.totals[3])} times a grid was "
+            "left out as its method was singular; train in another folder with a smaller lr, with "
+            "clipped gradients, plain=True, or data that is bounded"
+        )
+    left_out = module.left_out[module.history.index(best)]
+    if left_out:
+        warnings.warn(
+            f"training: the loss of the best pass is the mean of {count - left_out} grids, the "
+            f"methods of {left_out} were singular",
+            stacklevel=3,
+        )

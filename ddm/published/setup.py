@@ -12,7 +12,7 @@ from torch import Tensor
 from ddm.coarse import partition_of_unity, smooth
 from ddm.exterior import interface_room
 from ddm.interface import robin
-from ddm.local import DenseBlocks, SparseBlocks, local_solver
+from ddm.local import DenseBlocks, SingularError, SparseBlocks, local_solver
 from ddm.partition import Decomposition, decompose
 from ddm.published.grids import Grid
 from ddm.published.inputs import Interpolation, PublishedGraph, published_graph
@@ -95,8 +95,8 @@ class PublishedSetup:
         """Two-level ORAS with a network's values; differentiable in its parameters.
 
         Raises:
-            ValueError: a local matrix or the coarse one is singular: nothing in the published
-                method forbids it, unless it is `bounded`.
+            SingularError: a local matrix or the coarse one is singular, or has NaN or infinity:
+                nothing in the published method forbids it, unless it is `bounded`.
         """
         inputs = self.inputs
         return self.with_values(*net(inputs.graph, inputs.row, inputs.col))
@@ -110,7 +110,7 @@ class PublishedSetup:
                 smoothed partition of unity's entries, whose rows then get back their sums.
 
         Raises:
-            ValueError: a local matrix or the coarse one is singular.
+            SingularError: a local matrix or the coarse one is singular, or has NaN or infinity.
         """
         interface = ring.index_select(0, self.inputs.edge).to(self.A.dtype)
         if self.bounded:
@@ -121,6 +121,9 @@ class PublishedSetup:
             smoothed = P.with_values(self.inputs.graph.cross_edges[:, 1].to(self.A.dtype))
             P, sums = P.with_values(P.values * smoothed.values), smoothed.sum(-1)
         P = P.scale_rows(sums / P.sum(-1))
+        for name, found in (("ring", interface), ("cross", P.values)):
+            if not bool(found.isfinite().all()):
+                raise SingularError(f"{name}: L or P of these values has NaN or infinity")
         return Schwarz(self.A, self.decomposition, interface=interface, P=P, local=self.local)
 
     def _bounded(self, interface: Tensor) -> Tensor:

@@ -34,7 +34,17 @@ class Trained(NamedTuple):
 
 
 def save_network(net: TwoLevelNet, config: dict[str, Any], path: Path, record: Any) -> None:
-    """Write weights, the arguments of `make_network` and a record to one file, atomically."""
+    """Write weights, the arguments of `make_network` and a record to one file, atomically.
+
+    Raises:
+        ValueError: weights have NaN or infinity.
+    """
+    for name, weight in net.state_dict().items():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(
+                f"net: {name} has NaN or infinity, nothing is written; train with a smaller lr, or "
+                "with clipped gradients"
+            )
     save = extra("safetensors.torch").save
     header = {"published": json.dumps(config), "record": json.dumps(record)}
     with replacing(path) as partial:

@@ -8,6 +8,7 @@ files: github.com/yandex-research/heterophilous-graphs (data/).
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def load_heterophilous(path: str | Path) -> NodeGraph:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    # RuntimeError: a flag that says encrypted, or packed in a way that is not implemented.
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: not a whole .npz file ({error}); get it again") from error
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:

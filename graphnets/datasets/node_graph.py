@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsetorch import CSRTensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NodeGraph:
     """A graph for node classification, with one split of its nodes or several.
 

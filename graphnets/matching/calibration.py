@@ -64,7 +64,7 @@ class PlattScaling:
         return self.log_odds(scores).sigmoid()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IsotonicCalibration:
     """The probability as a rising piecewise linear function of the score, constant beyond its ends.
 

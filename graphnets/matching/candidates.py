@@ -16,7 +16,7 @@ Score = Callable[[Tensor], Tensor]
 POOL = 4  # false pairs looked at for each that is wanted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The union of the neighbours that several sources find.
 

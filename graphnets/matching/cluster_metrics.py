@@ -50,7 +50,7 @@ def cluster_pair_scores(clusters: Tensor, users: Tensor) -> Scores:
     return scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Overlaps:
     """The parts that a cluster and a user share, counted once for many weightings of users.
 

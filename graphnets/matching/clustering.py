@@ -7,6 +7,7 @@ from torch import Tensor
 
 from graphnets.matching.pairs import checked_pairs
 from sparsetorch import CSRTensor, graph
+from sparsetorch.checks import check_count
 
 
 def connected_components(n_devices: int, pairs: Tensor) -> Tensor:
@@ -51,11 +52,10 @@ def cap_degrees(pairs: Tensor, scores: Tensor, cap: int) -> Tensor:
     n_devices = int(pairs.max()) + 1 if len(pairs) else 0
     checked_pairs(pairs, n_devices)
     check_pair_values("scores", scores, pairs)
-    if cap != int(cap) or cap < 1:
-        raise ValueError(f"cap: expected a number of pairs of at least 1, got {cap}")
+    cap = check_count("cap", cap, "pair")
     order = scores.argsort(descending=True, stable=True)
     first, second = pairs[order].T.tolist()
-    left = [int(cap)] * n_devices
+    left = [cap] * n_devices
     kept = [False] * len(first)
     for place, (i, j) in enumerate(zip(first, second)):
         if left[i] and left[j]:

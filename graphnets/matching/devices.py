@@ -12,7 +12,7 @@ from torch import Tensor
 from graphnets.ragged import Ragged, concatenate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Devices:
     """Encoded devices.
 
@@ -65,7 +65,7 @@ class Devices:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches:
     """The tokens that both devices of each pair have.
 

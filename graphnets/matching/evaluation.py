@@ -41,7 +41,7 @@ Which = Literal["auto", "all", "candidates"]
 
 
 def evaluate(
-    module: PairMatcher, logs: Logs, min_visits: int = 20, scored: Which = "auto"
+    module: PairMatcher, logs: Logs, min_visits: int | None = None, scored: Which = "auto"
 ) -> dict[str, Any]:
     """Metrics of the tasks of `graphnets.matching.tasks`; nothing is trained.
 
@@ -50,7 +50,8 @@ def evaluate(
     Args:
         module: trained, see `graphnets.matching.lightning.load_matcher`.
         logs: of people whose devices are known, `users`.
-        min_visits: of a week.
+        min_visits: of a week; what the matcher was trained with when not given, 20 where an older
+            checkpoint does not know.
         scored: "all" pairs, as published tables have it, or "candidates" alone: true pairs that are
             none are then missed in every metric; "auto" scores all pairs up to `ALL_PAIRS_UP_TO`.
 
@@ -82,13 +83,14 @@ def evaluate(
             f"logs: the matcher was trained on {seen} of these {len(logs)} devices, and knows them",
             stacklevel=2,
         )
-    found = {task: _task(module, logs, task, min_visits, scored) for task in TASKS}
+    least = module.min_visits if min_visits is None else min_visits
+    found = {task: _task(module, logs, task, least, scored) for task in TASKS}
     if all("note" in metrics for metrics in found.values()):
         raise ValueError(f"logs: {found['A']['note']}")
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskScores:
     """A task's pairs with their scores.
 

@@ -99,7 +99,7 @@ def _page_name(logs: Logs, page: int, level: int) -> str:
     return "/".join(logs.pages.names[page].split("/")[: level + 1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attention:
     """What the nodes of one device find in another.
 

@@ -15,7 +15,7 @@ from graphnets.two_level import TwoLevelGraph
 from sparsetorch import Pattern
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeviceGraphs:
     """The graphs of several devices as one graph without edges between devices.
 

@@ -26,6 +26,7 @@ from graphnets.matching.tgce_matcher import TGCEMatcher
 from graphnets.matching.training.episodes import Episode
 from graphnets.matching.training.lightning import LogsDataModule, MatchingData
 from graphnets.matching.vocabulary import Frequencies, Vocabulary, found_in
+from sparsetorch.checks import check_count, check_tolerance
 from sparsetorch.resumable.checkpoints import check_checkpoint
 
 PAIRS_AT_ONCE = 1 << 18  # whose features are held
@@ -53,6 +54,9 @@ class PairMatcher(L.LightningModule):
         lr: peak learning rate of AdamW; linear warm-up over 10 steps, then half a cosine to zero.
         weight_decay: of AdamW.
         cross_kind: weight of the mean over pairs of different kinds of devices.
+
+    Raises:
+        TypeError, ValueError: a number is none or out of range; heads or sizes do not fit.
     """
 
     def __init__(
@@ -74,6 +78,22 @@ class PairMatcher(L.LightningModule):
         cross_kind: float = 1.0,
     ) -> None:
         super().__init__()
+        # A checkpoint with NumPy's numbers in it would not be read.
+        levels = check_count("levels", levels, "level")
+        vectors = check_count("vectors", vectors, "numbers a token", least=0)
+        width = check_count("width", width, "numbers a node", least=0)
+        layers = check_count("layers", layers, "layers", least=0)
+        weights = check_count("weights", weights, "vector a device")
+        rounds = check_count("rounds", rounds, "rounds", least=0)
+        chunk = check_count("chunk", chunk, "visit")
+        dropout, lr = checked_number("dropout", dropout), checked_number("lr", lr)
+        weight_decay = checked_number("weight_decay", weight_decay)
+        cross_kind = checked_number("cross_kind", cross_kind)
+        linear = bool(linear)
+        self.decisions = {
+            task: Decision(**decisions[task]) for task in TASKS if decisions and task in decisions
+        }
+        decisions = {task: asdict(decision) for task, decision in self.decisions.items()} or None
         self.save_hyperparameters()
         if network == "tgce":
             warn_of_unheeded(self.hparams)
@@ -89,9 +109,7 @@ class PairMatcher(L.LightningModule):
         self.known: Vocabulary | None = None
         self.vectors: Tensor | None = None
         self.fingerprints = torch.zeros(0, dtype=torch.int64)  # of the training users' devices
-        self.decisions = {
-            task: Decision(**decisions[task]) for task in TASKS if decisions and task in decisions
-        }
+        self.min_visits = 20  # of a week
 
     def setup(self, stage: str) -> None:
         """Take over what the data module knows of tokens."""
@@ -104,6 +122,7 @@ class PairMatcher(L.LightningModule):
         if isinstance(data, LogsDataModule):
             self._check_decisions(data)
             self.fingerprints = fingerprints(data.training)
+            self.min_visits = data.hparams["min_visits"]
 
     def check_levels(self, n_levels: int) -> None:
         """Raise ValueError unless the network takes pages whose prefixes have so many levels."""
@@ -130,7 +149,7 @@ class PairMatcher(L.LightningModule):
         if not isinstance(data, LogsDataModule):
             raise TypeError(f"linear: expected a LogsDataModule, got {type(data).__name__}")
         for task in TASKS:
-            own = task_logs(data.training, task)
+            own = task_logs(data.training, task, data.hparams["min_visits"])
             pairs = task_pairs(own, task)
             labels = same_user(own.users, pairs)
             self._linear(task).fit(PairFeatures(own)(pairs), labels)
@@ -168,7 +187,7 @@ class PairMatcher(L.LightningModule):
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         own_data = isinstance(data, LogsDataModule)
         for task in TASKS:
-            own = data.validation_logs(task) if own_data else task_logs(logs, task)
+            own = data.validation_logs(task) if own_data else task_logs(logs, task, self.min_visits)
             pairs = task_pairs(own, task)
             labels = same_user(own.users, pairs)
             if not bool(labels.any()) or bool(labels.all()):
@@ -268,12 +287,13 @@ class PairMatcher(L.LightningModule):
         return int(torch.isin(fingerprints(logs), self.fingerprints).sum())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the tokens' frequencies and vectors, and how to decide."""
+        """Keep the tokens' frequencies and vectors, what a week is, and how to decide."""
         known = self.frequencies
         checkpoint["matching"] = {
             "frequencies": None if known is None else asdict(known),
             "vectors": self.vectors,
             "fingerprints": self.fingerprints,
+            "min_visits": self.min_visits,
             "decisions": {task: asdict(decision) for task, decision in self.decisions.items()},
         }
 
@@ -284,6 +304,7 @@ class PairMatcher(L.LightningModule):
         self.frequencies = None if known is None else Frequencies(**known)
         self.vectors = kept["vectors"]
         self.fingerprints = kept.get("fingerprints", self.fingerprints)
+        self.min_visits = kept.get("min_visits", self.min_visits)  # older ones have none
         self.decisions = {task: Decision(**values) for task, values in kept["decisions"].items()}
 
 
@@ -291,6 +312,12 @@ def linear_matcher(task: Task) -> LogisticMatcher:
     """A linear matcher on `PairFeatures`; in task B pairs of one kind have weights of their own."""
     by = FEATURES.index("same_kind") if task == "B" else None
     return LogisticMatcher(len(FEATURES), by=by)
+
+
+def checked_number(name: str, value: float) -> float:
+    """A finite number of at least 0 as a float; TypeError or ValueError if it is none."""
+    check_tolerance(name, value)
+    return float(value)
 
 
 def warn_of_unheeded(given: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ WEEK = 7 * DAY
 YEARS = 30  # no log is as long
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pages:
     """What is known of each distinct page, by ids alone.
 
@@ -55,7 +55,7 @@ class Pages:
         return len(self.prefixes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Logs:
     """The visits of n devices, one device after another, each from the oldest to the newest.
 

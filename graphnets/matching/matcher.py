@@ -27,7 +27,7 @@ from graphnets.tgce import attention_pool
 HEADS = ("shared", "cross", "pooled")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What a matcher sees of some devices; nothing in it is learned.
 

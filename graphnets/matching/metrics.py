@@ -110,7 +110,7 @@ def best_threshold(scores: Tensor, labels: Tensor, missed: float = 0) -> float:
     return float(ranking.thresholds[(2 * true / (found + ranking.positives(missed))).argmax()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """Pairs from the highest score to the lowest, sorted once for many weightings of them.
 

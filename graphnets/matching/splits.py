@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
+
 
 def user_folds(users: Tensor, n_folds: int, seed: int, kinds: Tensor | None = None) -> Tensor:
     """The fold of each device, (n,) int64 from 0 to n_folds - 1; all of a user's are in one.
@@ -28,8 +30,7 @@ def user_folds(users: Tensor, n_folds: int, seed: int, kinds: Tensor | None = No
     user = numbered_users(users)
     size = torch.bincount(user)
     several = torch.ones_like(size, dtype=torch.bool) if kinds is None else mixed(user, kinds)
-    if n_folds != int(n_folds) or n_folds < 2:
-        raise ValueError(f"n_folds: expected at least 2, got {n_folds}")
+    n_folds = check_count("n_folds", n_folds, "folds", least=2)
     for name, count in (("users", len(size)), ("users with several kinds", int(several.sum()))):
         if count < n_folds:
             raise ValueError(

@@ -17,6 +17,7 @@ from graphnets.matching.logs import Logs, week_slices
 from graphnets.matching.metrics import best_threshold
 from graphnets.matching.pairs import all_pairs, positive_pairs
 from graphnets.matching.vocabulary import Frequencies, Vocabulary, vocabulary
+from sparsetorch.checks import check_count
 
 Task = Literal["A", "B", "B1"]
 TASKS: tuple[Task, ...] = ("A", "B", "B1")
@@ -99,6 +100,13 @@ class Decision:
     threshold: float
     shift: bool = True
     devices: int = 0
+
+    def __post_init__(self) -> None:
+        """Take plain numbers: a checkpoint with NumPy's in it would not be read."""
+        for name in ("slope", "offset", "prior", "partners", "threshold"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "shift", bool(self.shift))
+        object.__setattr__(self, "devices", check_count("devices", self.devices, "devices", 0))
 
     @classmethod
     def fit(

@@ -16,7 +16,7 @@ from graphnets.ragged import Ragged
 from graphnets.tgce import TGCE, SequenceGraphs, sequence_graphs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LevelInputs:
     """What TGCE sees of some devices: for each level a graph and its nodes' vectors."""
 

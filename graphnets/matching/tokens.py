@@ -20,7 +20,7 @@ from graphnets.ragged import Ragged
 from sparsetorch import Pattern
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeviceTokens:
     """The shared tokens of several devices.
 

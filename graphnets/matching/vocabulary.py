@@ -19,7 +19,7 @@ from graphnets.stable import stable_ids
 BLOCK = 1 << 21  # visits whose tokens are in memory at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frequencies:
     """How many devices have each token, apart from any pages: for logs that come later.
 
@@ -36,7 +36,7 @@ class Frequencies:
     n_devices: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The tokens of some logs, and how many devices have each.
 

@@ -17,7 +17,7 @@ from sparsetorch.pattern import Pattern, Selection
 Offsets = list[int]  # process p owns offsets[p]:offsets[p + 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blocks:
     """The structure of a distributed matrix: what each process owns, and the plan of its halo.
 

@@ -22,6 +22,7 @@ from sparsetorch.linalg.krylov import (
     Preconditioner,
     as_operator,
     check_tolerances,
+    checked_maxiter,
     columns_of,
     combine,
     starting_point,
@@ -57,7 +58,8 @@ def cg(
         TypeError, ValueError: an argument does not fit, or b is not finite in some process.
     """
     check_spd_system(A, b)
-    check_tolerances(rtol, atol, maxiter)
+    check_tolerances(rtol, atol)
+    maxiter = checked_maxiter(maxiter, 10 * A.shape[0])
     start = starting_point(x0, b, tuple(b.shape))
     precondition = _identity
     if preconditioner is not None:
@@ -66,7 +68,6 @@ def cg(
     if not bool(norms.isfinite().all()):
         raise ValueError("b: expected finite numbers, got NaN or infinity in some process")
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
-    maxiter = 10 * A.shape[0] if maxiter is None else maxiter
     A = A.detach()
     outcomes, histories = [], []
     for column, guess, b_norm in zip(columns_of(b.detach()), columns_of(start), norms.tolist()):

@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsetorch.distributed.groups import Group, send_to_all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Halo:
     """Which rows go where.
 

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.csgraph import connected_components as scipy_connected_components
 from torch import Tensor
 
-from sparsetorch.checks import check_index
+from sparsetorch.checks import check_count, check_index
 from sparsetorch.graph.adjacency import check_square, host_graph, neighbours
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import finding_structure
@@ -101,14 +101,13 @@ def k_hop(pattern: Pattern, nodes: Tensor, k: int) -> Tensor:
     W. L. Hamilton, R. Ying, J. Leskovec, NeurIPS 2017, without sampling.
 
     Raises:
-        TypeError: not a Pattern.
+        TypeError: not a Pattern, or k is no number.
         ValueError: it is not square, a node is not one of its nodes, or k is negative.
     """
     check_index("nodes", nodes, check_square(pattern))
-    if k != int(k) or k < 0:
-        raise ValueError(f"k: expected a number of edges of at least 0, got {k}")
+    k = check_count("k", k, "edges", least=0)
     nodes = nodes.to(pattern.device, torch.int64)
-    found = torch.cat([nodes[:0], *islice(_frontiers(pattern, nodes), int(k) + 1)])
+    found = torch.cat([nodes[:0], *islice(_frontiers(pattern, nodes), k + 1)])
     return torch.sort(found).values
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.linalg.krylov import Monitor, Operator, Outcome, norm
 from sparsetorch.linalg.solution import Status
 
@@ -113,16 +114,14 @@ def minimise_residual(
     `flexible` keeps every z_j = M v_j, for an M that changes; otherwise M is applied once more to
     the sum of the v_j, which halves the memory.
     """
-    if restart is not None and (restart != int(restart) or restart < 1):
-        raise ValueError(f"restart: expected an integer of at least 1 or None, got {restart}")
+    cycle = b.shape[0] if restart is None else check_count("restart", restart, "step")
     r = b - multiply(x)
     residual = float(norm(r))
     status = monitor.record(residual)
     while status is None:
-        steps = restart or b.shape[0]
         images = Basis() if flexible else None
         correction, status = _cycle(
-            multiply, precondition, r / residual, residual, monitor, steps, images
+            multiply, precondition, r / residual, residual, monitor, cycle, images
         )
         x = x + correction
         if status is None:

@@ -26,6 +26,7 @@ from sparsetorch.linalg.krylov import (
     Preconditioner,
     check_right_hand_side,
     check_tolerances,
+    checked_maxiter,
     checked_operator,
     divided,
     matrix_scale,
@@ -69,7 +70,8 @@ def block_cg(
     """
     refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
-    check_tolerances(rtol, atol, maxiter)
+    check_tolerances(rtol, atol)
+    maxiter = checked_maxiter(maxiter, 10 * b.shape[0])
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
     if (scale := matrix_scale(A)) != 1:
@@ -95,9 +97,7 @@ def block_cg(
         system = _System(A, preconditioner, b.detach().reshape(n, k))
         norms = torch.linalg.vector_norm(system.b, dim=0)
         relative = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
-        monitor = BlockMonitor(
-            norms, relative, atol, 10 * n if maxiter is None else maxiter, callback
-        )
+        monitor = BlockMonitor(norms, relative, atol, maxiter, callback)
         x = torch.where(norms > 0, start.reshape(n, k), 0)  # as in `cg`: zero for a zero column
         x, status, detail = _refined(system, x, monitor)
     x = x.reshape(b.shape)

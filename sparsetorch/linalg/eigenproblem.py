@@ -44,7 +44,7 @@ class Mass(NamedTuple):
     solve: Operator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What `eigsh` was asked, and the factors of A - sigma I once they are known."""
 

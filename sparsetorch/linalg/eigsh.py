@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count, check_tolerance
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.bordered import Bordered, real_products
@@ -41,7 +42,7 @@ from sparsetorch.linalg.eigenproblem import (
 )
 from sparsetorch.linalg.full_precision import full_precision
 from sparsetorch.linalg.generalized import generalized_eigsh
-from sparsetorch.linalg.krylov import check_system, check_tolerances, starting_point
+from sparsetorch.linalg.krylov import check_system, starting_point
 from sparsetorch.linalg.solvers import product
 from sparsetorch.linalg.thick_restart import WANTED
 from sparsetorch.structure import plain, refuse_compiled
@@ -131,7 +132,8 @@ def eigsh(
         ValueError: a batch (use torch.vmap), a matrix that is not square, finite and symmetric, if
             complex Hermitian, or an option out of range; an M that is not positive definite; sigma
             or M where A is not on the CPU.
-        TypeError: A is not a CSRTensor of single or double precision, or M not one like it.
+        TypeError: A is not a CSRTensor of single or double precision, or M not one like it; an
+            option that should be a number is not.
         RuntimeError: derivatives that do not exist, as said above.
     """
     refuse_compiled("eigsh")
@@ -167,7 +169,8 @@ def _checked(
         raise ValueError(
             f"A: expected a {kind(A)} matrix, got an entry without a mirror{remedy(A)}"
         )
-    if k != int(k) or not 1 <= k < n:
+    k = check_count("k", k, "eigenpair")
+    if k >= n:
         raise ValueError(
             f"k: expected 1 <= k < {n} for {n} rows, got {k}; torch.linalg.eigh(A.to_dense()) "
             "finds all"
@@ -178,16 +181,19 @@ def _checked(
         raise ValueError(f"sigma: expected a finite number, and a real one, or None, got {sigma}")
     if sigma is not None and A.device.type != "cpu":
         raise ValueError(f"sigma: needs a factorization, on the CPU, got {A.device}; use which=")
-    basis = min(n, max(2 * k + 1, 20)) if ncv is None else ncv
-    if basis != int(basis) or not k < basis <= n:
+    basis = min(n, max(2 * k + 1, 20)) if ncv is None else check_count("ncv", ncv, "vector")
+    if not k < basis <= n:
         raise ValueError(f"ncv: expected an integer with k = {k} < ncv <= {n}, got {ncv}")
-    check_tolerances(adjoint_rtol, tol, maxiter)
+    restarts = 10 * n if maxiter is None else check_count("maxiter", maxiter, "restart")
+    check_tolerance("tol", tol)
+    if adjoint_rtol is not None:
+        check_tolerance("adjoint_rtol", adjoint_rtol)
     if v0 is None:  # NumPy's generator, for vmap forbids PyTorch's
         v0 = torch.from_numpy(np.random.default_rng(0).standard_normal(n)).to(like)
     start = plain(starting_point(v0, like, (n,), "v0"))
     if not bool(start.any()) or not bool(start.isfinite().all()):
         raise ValueError("v0: expected finite numbers that are not all zero")
-    return Problem(A.pattern, k, sigma, which, start, basis, maxiter or 10 * n, tol, adjoint_rtol)
+    return Problem(A.pattern, k, sigma, which, start, basis, restarts, tol, adjoint_rtol)
 
 
 class _Eigsh(torch.autograd.Function):

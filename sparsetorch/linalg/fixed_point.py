@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.linalg.anderson import Anderson
 from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.columns import exact_scale
@@ -72,7 +73,8 @@ def fixed_point(f: Map, z0: Tensor, *params: Tensor, full_output: bool = False, 
         SolveError: the iteration, or later that of an adjoint or tangent, failed.
         ValueError: f returns another shape, dtype or device, or reads a tensor that requires a
             gradient and is not among `params`; an option out of range.
-        TypeError: z0 is not a tensor of single or double precision, or a parameter is not a tensor.
+        TypeError: z0 is not a tensor of single or double precision, a parameter is not a tensor, or
+            an option that should be a number is not.
     """
     refuse_compiled("fixed_point")
     _check(f, z0, params)
@@ -335,13 +337,13 @@ def _check(f: Any, z0: Any, params: tuple) -> None:
 
 def _checked_iteration(options: dict[str, Any]) -> Iteration:
     iteration = Iteration(**options)
-    check_tolerances(iteration.rtol, iteration.atol, iteration.maxiter)
+    check_tolerances(iteration.rtol, iteration.atol)
     if iteration.solver not in ("anderson", "picard"):
         raise ValueError(f"solver: expected 'anderson' or 'picard', got {iteration.solver!r}")
     if iteration.adjoint not in (None, "gmres"):
         raise ValueError(f"adjoint: expected 'gmres' or None, got {iteration.adjoint!r}")
-    if iteration.window != int(iteration.window) or iteration.window < 1:
-        raise ValueError(f"window: expected an integer of at least 1, got {iteration.window}")
-    if not math.isfinite(iteration.maxiter):
-        raise ValueError("maxiter: expected a finite number")
-    return iteration
+    return replace(
+        iteration,
+        window=check_count("window", iteration.window, "iterate"),
+        maxiter=check_count("maxiter", iteration.maxiter, "iterations", least=0),
+    )

@@ -71,7 +71,7 @@ def _check(A: CSRTensor, M: CSRTensor) -> None:
         raise ValueError(f"M: expected a {kind(M)} matrix, got an entry without a mirror")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PencilProblem(Problem):
     """What `eigsh` was asked, on the pattern of A and M; `mass` is that of M, at these `places`."""
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
+from sparsetorch.linalg.batched_gradients import map_gradients
 from sparsetorch.linalg.cholesky import SymmetricFactorization
 from sparsetorch.linalg.dtypes import conjugate, widened
 from sparsetorch.linalg.krylov import check_system
@@ -77,7 +78,11 @@ class _Entries(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (values,) = ctx.saved_tensors
         solver = ctx.solver if ctx.solver.transposed else ctx.solver.adjoint
-        return conjugate(_change(solver, values, ctx.solver, conjugate(grads[0]))), None
+
+        def adjoint(g: Tensor) -> Tensor:
+            return conjugate(_change(solver, values, ctx.solver, conjugate(g)))
+
+        return map_gradients(adjoint, *grads), None
 
     @staticmethod
     @nestable

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count, check_tolerance
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import (
     Callback,
@@ -109,7 +110,8 @@ def run(
     """
     refuse_compiled("an iterative method by itself", INSTEAD)
     check_right_hand_side(A, b)
-    check_tolerances(rtol, atol, maxiter)
+    check_tolerances(rtol, atol)
+    maxiter = checked_maxiter(maxiter, 10 * b.shape[0])
     start, dtype = widened(starting_point(x0, b, tuple(b.shape))), b.dtype
     A, b, preconditioner = widened(A), widened(b), widened(preconditioner)
     if any_units and (scale := matrix_scale(A)) != 1:
@@ -135,7 +137,6 @@ def run(
         _identity if preconditioner is None else checked_operator("preconditioner", preconditioner)
     )
     rtol = DEFAULT_RTOL[b.dtype] if rtol is None else rtol
-    maxiter = 10 * b.shape[0] if maxiter is None else maxiter
     outcomes: list[Outcome] = []
     histories: list[list[float]] = []
     for column, guess in zip(columns_of(b.detach()), columns_of(start)):
@@ -282,18 +283,25 @@ def starting_point(
     return x0.detach()
 
 
-def check_tolerances(rtol: float | None, atol: float, maxiter: int | None) -> None:
-    """Check the options that say when to stop.
+def check_tolerances(rtol: float | None, atol: float) -> None:
+    """Raise TypeError or ValueError unless both are finite numbers of at least 0; rtol may be None.
+
+    `atol` may not: it has no default that depends on the dtype.
+    """
+    if rtol is not None:
+        check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+
+
+def checked_maxiter(maxiter: int | None, default: int) -> int:
+    """The iteration limit as an int.
 
     Raises:
-        ValueError: a tolerance that is not a number of at least 0, or a maxiter that is not an
-            integer of at least 0.
+        TypeError, ValueError: as `check_count`, for a whole number of at least 0.
     """
-    for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        if tolerance is not None and not 0 <= tolerance < math.inf:
-            raise ValueError(f"{name}: expected a number of at least 0, got {tolerance}")
-    if maxiter is not None and (maxiter != int(maxiter) or maxiter < 0):
-        raise ValueError(f"maxiter: expected an integer of at least 0, got {maxiter}")
+    if maxiter is None:
+        return default
+    return check_count("maxiter", maxiter, "iterations", least=0)
 
 
 def norm(v: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from sparsetorch.linalg.krylov import (
     Monitor,
     check_right_hand_side,
     check_tolerances,
+    checked_maxiter,
     starting_point,
 )
 from sparsetorch.linalg.solution import Solution, Status
@@ -65,9 +66,9 @@ def lsqr(
     n = A.shape[1]
     start = widened(starting_point(x0, b, (n, *b.shape[1:])))
     dtype = b.dtype
-    check_tolerances(rtol, atol, maxiter)
+    check_tolerances(rtol, atol)
     rtol = DEFAULT_RTOL[start.dtype] if rtol is None else rtol
-    maxiter = 10 * n if maxiter is None else maxiter
+    maxiter = checked_maxiter(maxiter, 10 * n)
     with torch.no_grad():
         A, b = widened(A.detach()), widened(b)
         scale = exact_scale(A.values)

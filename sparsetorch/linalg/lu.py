@@ -23,7 +23,7 @@ from sparsetorch.structure import INT32_MAX
 DIAGONAL_PREFERENCE = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ordering:
     """A matrix with rows and columns in SuperLU's order, in CSC form, for new values.
 

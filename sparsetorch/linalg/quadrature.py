@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import REAL
 from sparsetorch.linalg.factorization import check_finite
@@ -21,7 +22,7 @@ from sparsetorch.linalg.krylov import check_system
 from sparsetorch.linalg.solution import Solution, SolveError, Status
 from sparsetorch.linalg.solve import Method, solve
 from sparsetorch.linalg.solvers import product
-from sparsetorch.linalg.trace import Estimate, checked_count, mean_of, signs
+from sparsetorch.linalg.trace import Estimate, mean_of, signs
 from sparsetorch.pattern import Pattern
 from sparsetorch.structure import refuse_compiled
 from sparsetorch_kernels import nestable, sddmm
@@ -54,11 +55,11 @@ def logdet_estimate(
         SolveError: A is not positive definite; later, a solve for the gradient failed.
         ValueError: A is a batch (use torch.vmap with randomness="same"), not square or not finite,
             or a count is below 1.
-        TypeError: A is not a CSRTensor of float32 or float64.
+        TypeError: A is not a CSRTensor of float32 or float64, or a count is no number.
     """
     refuse_compiled("logdet_estimate")
-    count = checked_count("n_samples", n_samples, 1)
-    steps = checked_count("steps", steps, 1)
+    count = check_count("n_samples", n_samples, "random vector")
+    steps = check_count("steps", steps, "step")
     if not isinstance(A, CSRTensor):
         raise TypeError(f"A: expected a CSRTensor, got {type(A).__name__}")
     Z = signs(A.shape[-1], count, torch.empty(0, dtype=A.dtype, device=A.device), generator)

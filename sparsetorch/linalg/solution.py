@@ -67,9 +67,9 @@ class Status(Enum):
         return self.value[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
-    """The outcome of a solve.
+    """The outcome of a solve; two of them are equal if they are the same object.
 
     x: (n,) or (n, k) like the right-hand side; the last iterate when the solve failed.
     status: how it ended. iterations: of the column that took most; 0 for a direct solve.

@@ -60,7 +60,7 @@ class Solver(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DirectSolver:
     """Factors, made by the first solve and shared with the adjoint."""
 
@@ -129,7 +129,7 @@ class DirectSolver:
         return Solution(x, Status.CONVERGED, 0, [largest])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KrylovSolver:
     """An iteration, its options, and preconditioners for the system and for its adjoint.
 

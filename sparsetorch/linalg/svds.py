@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
@@ -84,7 +85,8 @@ def svds(
         ValueError: a batch, k or an option out of range, a matrix with fewer than k singular values
             that are not zero, whose vectors would be arbitrary, or, for "SM", a k that counts some
             of several equal ones, or a matrix that is not on the CPU.
-        TypeError: A is not a CSRTensor of single or double precision.
+        TypeError: A is not a CSRTensor of single or double precision, or an option that should be a
+            number is not.
     """
     refuse_compiled("svds")
     if not isinstance(A, CSRTensor) or A.dtype not in DEFAULT_RTOL:
@@ -96,7 +98,8 @@ def svds(
         raise ValueError(f"which: expected 'LM' or 'SM', got {which!r}")
     m, n = A.shape
     most = min(m, n) - (which == "SM")
-    if k != int(k) or not 1 <= k <= most or k == m + n:
+    k = check_count("k", k, "singular value")
+    if k > most or k == m + n:
         every = "; torch.linalg.svd(A.to_dense()) finds all" if which == "SM" else ""
         raise ValueError(f"k: expected 1 <= k <= {most} for shape {tuple(A.shape)}, got {k}{every}")
     if which == "SM" and A.device.type != "cpu":

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import REAL
 from sparsetorch.linalg.full_precision import in_full_precision
@@ -50,16 +51,19 @@ def trace_estimate(
 
     Raises:
         ValueError: A is not square, a batch, or n_samples or method is out of range.
-        TypeError: A is neither a CSRTensor of float32 or float64 nor a callable.
+        TypeError: A is neither a CSRTensor of float32 or float64 nor a callable, or a count is no
+            number.
     """
     multiply, n, like = _operator(A, n, dtype, device)
     if method == "hutchinson":
-        Z = signs(n, checked_count("n_samples", n_samples, 1), like, generator)
+        count = check_count("n_samples", n_samples, "random vector")
+        Z = signs(n, count, like, generator)
         return mean_of((Z * multiply(Z)).sum(0))
     if method != "hutch++":
         raise ValueError(f"method: expected 'hutchinson' or 'hutch++', got {method!r}")
-    third = checked_count("n_samples", n_samples, 3) // 3
-    starts, G = (signs(n, k, like, generator) for k in (third, n_samples - 2 * third))
+    count = check_count("n_samples", n_samples, "random vectors", least=3)
+    third = count // 3
+    starts, G = (signs(n, k, like, generator) for k in (third, count - 2 * third))
     with in_full_precision(like.device):
         with torch.no_grad():
             Q, _ = torch.linalg.qr(multiply(starts))
@@ -83,7 +87,7 @@ def diagonal_estimate(
     as `trace_estimate`; differentiable. C. Bekas, E. Kokiopoulou, Y. Saad (2007).
     """
     multiply, n, like = _operator(A, n, dtype, device)
-    Z = signs(n, checked_count("n_samples", n_samples, 1), like, generator)
+    Z = signs(n, check_count("n_samples", n_samples, "random vector"), like, generator)
     return (Z * multiply(Z)).mean(1)
 
 
@@ -121,14 +125,8 @@ def _operator(
             raise ValueError(f"A: expected {X.dtype} of shape {tuple(X.shape)} for X, got {got}")
         return image
 
+    n = check_count("n", n, "rows", least=0)
     return multiply, n, torch.empty(0, dtype=dtype, device=device)
-
-
-def checked_count(name: str, count: int, least: int) -> int:
-    """The count as an int; raises ValueError unless it is an integer of at least `least`."""
-    if count != int(count) or count < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {count}")
-    return int(count)
 
 
 def mean_of(samples: Tensor) -> Estimate:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.nn.edges import Graph, as_matrix
 from sparsetorch.nn.propagation import propagate
@@ -114,10 +115,8 @@ class TAGConv(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if hops < 1:
-            raise ValueError(f"hops: expected at least 1, got {hops}")
-        self.hops = hops
-        self.linear = nn.Linear((hops + 1) * width_in, width_out, bias, device, dtype)
+        self.hops = check_count("hops", hops, "hop")
+        self.linear = nn.Linear((self.hops + 1) * width_in, width_out, bias, device, dtype)
 
     def forward(self, A: Graph, x: Tensor) -> Tensor:
         """A (*batch, n, n), x (*batch, n, width_in) -> (*batch, n, width_out).

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.nn.propagation import propagate
 from sparsetorch.typed import EdgeType, TypedCSR
@@ -65,8 +66,8 @@ class RGCNConv(nn.Module):
         self.edge_types = [tuple(edge_type) for edge_type in edge_types]
         if not self.edge_types or len(set(self.edge_types)) < len(self.edge_types):
             raise ValueError(f"edge_types: expected different ones, got {self.edge_types}")
-        if n_bases is not None and n_bases < 1:
-            raise ValueError(f"n_bases: expected at least 1, got {n_bases}")
+        if n_bases is not None:
+            n_bases = check_count("n_bases", n_bases, "basis")
         n_relations = len(self.edge_types)
         shape = (n_bases or n_relations, width_out, width_in)
         self.bases = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count, check_tensor
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.columns import unit_scale
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, names
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.precond.chebyshev import Chebyshev
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
@@ -52,7 +54,9 @@ class Multigrid:
 
     def __call__(self, r: Tensor) -> Tensor:
         """The image of r (..., n); errors as in `Jacobi`."""
-        return self._cycle(0, r)
+        check_tensor("r", r)
+        with in_full_precision(r.device):
+            return self._cycle(0, r)
 
     def _cycle(self, depth: int, r: Tensor) -> Tensor:
         if depth == len(self.levels):
@@ -102,7 +106,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
         ValueError: A is a batch or not square, or has a row of zeros, NaN or infinity; another
             kind; a negative degree.
         TypeError: A is not a CSRTensor of one of these dtypes, or is complex and the kind, or an
-            option, is for real matrices in PyAMG.
+            option, is for real matrices in PyAMG; degree is no number.
     """
     refuse_compiled("amg")
     check_square(A)
@@ -115,8 +119,7 @@ def amg(A: CSRTensor, kind: Kind = "ruge_stuben", *, degree: int = 1, **options:
             f"A: PyAMG interpolates by 'ruge_stuben' for float32 or float64 only, got {A.dtype}; "
             "take kind='smoothed_aggregation'"
         )
-    if degree < 0:
-        raise ValueError(f"degree: expected at least 0, got {degree}")
+    degree = check_count("degree", degree, "products with A", least=0)
     with outside_transforms():
         values = plain(A.values).detach().clone()
         if values.ndim > 1:

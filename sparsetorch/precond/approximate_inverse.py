@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.dtypes import DEFAULT_RTOL, conjugate, names
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.pattern import Pattern
 from sparsetorch.precond.hermitian import lower_triangle
 from sparsetorch.precond.jacobi import check_diagonal, check_square
@@ -74,13 +75,18 @@ def spai(A: CSRTensor, pattern: Pattern | None = None) -> CSRTensor:
     groups = _kept(A.pattern, pattern, "least squares", _least_squares)
     values = A.values.new_zeros(pattern.nnz)
     for group in groups:
-        matrices = group.matrices(A.values)
-        q, r = torch.linalg.qr(matrices)
-        _refuse_dependent(r.detach(), group.owner)
-        right = q.mH @ group.right_hand_sides(A.values)
-        solution = torch.linalg.solve_triangular(r, right, upper=True)
+        with in_full_precision(A.device):
+            solution = _least_squares_solution(group, A.values)
         values = values.index_copy(0, group.result, solution.flatten()[group.unknown])
     return CSRTensor(pattern, values)
+
+
+def _least_squares_solution(group: Group, values: Tensor) -> Tensor:
+    """The columns m_J of a group, (count, width, 1)."""
+    q, r = torch.linalg.qr(group.matrices(values))
+    _refuse_dependent(r.detach(), group.owner)
+    right = q.mH @ group.right_hand_sides(values)
+    return torch.linalg.solve_triangular(r, right, upper=True)
 
 
 def fsai(A: CSRTensor, pattern: Pattern | None = None) -> FSAI:

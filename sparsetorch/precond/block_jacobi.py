@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsetorch.checks import check_index
+from sparsetorch.checks import check_count, check_index
 from sparsetorch.csr import CSRTensor
 from sparsetorch.dense_inverse import inverses
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.pattern import Pattern
 from sparsetorch.precond.jacobi import check_square
 from sparsetorch.precond.pytrees import register
@@ -33,7 +34,8 @@ class BlockJacobi:
         check_vectors("block Jacobi", r, self.slots.shape[-1], self.inverses)
         n_blocks, m, _ = self.inverses.shape
         parts = r.new_zeros(*r.shape[:-1], n_blocks * m).index_copy(-1, self.slots, r)
-        images = self.inverses @ parts.unflatten(-1, (n_blocks, m))[..., None]
+        with in_full_precision(r.device):
+            images = self.inverses @ parts.unflatten(-1, (n_blocks, m))[..., None]
         return images.flatten(-3).index_select(-1, self.slots)
 
     @property
@@ -61,6 +63,7 @@ def block_jacobi(
         ValueError: A is a batch or not square, a block is singular (which compiled code cannot look
             for: there a solve diverges), both or none of block_size and
             partition are given, or one does not fit.
+        TypeError: A is not a CSRTensor, or block_size no number.
     """
     check_square(A)
     structure = _structure(A.pattern, block_size, partition)
@@ -97,13 +100,12 @@ def _structure(pattern: Pattern, block_size: int | None, partition: Tensor | Non
     if (block_size is None) == (partition is None):
         raise ValueError("block_size, partition: expected one of the two")
     if block_size is not None:
-        if block_size < 1:
-            raise ValueError(f"block_size: expected at least 1, got {block_size}")
+        size = check_count("block_size", block_size, "unknown")
 
         def find(pattern: Pattern) -> _Structure:
-            return _found(pattern, torch.arange(n, device=pattern.device) // block_size)
+            return _found(pattern, torch.arange(n, device=pattern.device) // size)
 
-        return pattern.kept(f"blocks of {block_size}", find)
+        return pattern.kept(f"blocks of {size}", find)
     assert partition is not None
     with finding_structure("block_jacobi with a partition"):
         check_index("partition", partition, n)

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from sparsetorch.checks import check_count
 from sparsetorch.csr import CSRTensor
 from sparsetorch.linalg.chebyshev import Bounds, checked_bounds, coefficients
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
@@ -67,10 +68,10 @@ def chebyshev(A: CSRTensor, degree: int = 3, bounds: Bounds | None = None) -> Ch
         ValueError: A is a batch or not square, its diagonal has a zero, degree is negative, bounds
             are not 0 < smallest <= largest, or, where they are estimated, A is not positive
             definite.
+        TypeError: A is not a CSRTensor, or degree no number.
     """
     jacobi = Jacobi(A)
-    if degree < 0:
-        raise ValueError(f"degree: expected at least 0, got {degree}")
+    degree = check_count("degree", degree, "products with A", least=0)
     bounds = _estimated(A, degree) if bounds is None else checked_bounds(bounds)
     return Chebyshev(copied(A), jacobi.inverse_diagonal, degree, bounds)
 

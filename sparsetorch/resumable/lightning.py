@@ -29,6 +29,11 @@ class ResumableDataModule(L.LightningDataModule):
             loader.load_state_dict(self._done)
         return loader
 
+    def teardown(self, stage: str) -> None:
+        """Let the next training on this object begin at its first sample."""
+        if stage == "fit":
+            self._done = None
+
     def state_dict(self) -> dict[str, Any]:
         """Which samples are done."""
         return {"loader": self._loader.state_dict() if self._loader else self._done}

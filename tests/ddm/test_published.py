@@ -1,6 +1,7 @@
 """The published parametrisation against dense formulas, its features, losses and grids."""
 
 import math
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from dense_schwarz import propagator, restrictions
 from small_problems import delaunay, laplacian, random_matrix
 
 from ddm.exterior import interface_room
+from ddm.local import SingularError
 from ddm.losses import coarse_energy
 from ddm.partition import decompose, partition
 from ddm.published import Grid, GridDataset, GridRecipe, PublishedSetup, published_graph
@@ -173,6 +175,19 @@ def dense_T(setup, L, P):
     return (eye - P @ torch.linalg.inv(P.T @ A @ P) @ P.T @ A) @ (eye - M @ A)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_a_singular_method(value):
+    setup = small()
+    ring, cross = (x.detach() for x in values(setup))
+    bad = torch.full_like(ring[:1], value)
+    with pytest.raises(SingularError, match=r"ring: .* has NaN or infinity"):
+        setup.with_values(torch.cat([bad, ring[1:]]), cross)
+    with pytest.raises(SingularError, match=r"cross: .* has NaN or infinity"):
+        setup.with_values(ring, torch.cat([bad, cross[1:]]))
+    with pytest.raises(SingularError, match=r"cross: .* has NaN or infinity"):  # rows sum to zero
+        setup.with_values(ring, 0 * cross)
+
+
 def test_the_operator_is_the_dense_formula_with_its_gradients():
     setup = small()
     ring, cross = values(setup)
@@ -311,6 +326,29 @@ def test_grids_are_kept_and_made_again_alike(tmp_path, boundary):
         first.grid(1)
 
 
+@pytest.mark.parametrize(
+    ("header", "at", "bit", "cause"),
+    [
+        (b"PK\3\4", 28, 1, zlib.error),  # where the first array begins
+        (b"PK\1\2", 6, 64, NotImplementedError),  # the version of zip that it needs
+        (b"PK\1\2", 8, 1, RuntimeError),  # whether it is encrypted
+    ],
+)
+def test_a_flipped_bit_is_a_damaged_file(tmp_path, header, at, bit, cause):
+    dataset, A = GridDataset(TINY, tmp_path), laplacian(4)
+    dataset.folder.mkdir()
+    path = dataset.folder / "000000.npz"
+    arrays = {"data": A.data, "indices": A.indices, "indptr": A.indptr}
+    np.savez_compressed(path, **arrays, owner=np.zeros(4, dtype=int))
+    assert abs(dataset.grid(0).A - A).sum() == 0
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(header) + at] ^= bit
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"000000\.npz is damaged .*; delete it") as caught:
+        dataset.grid(0)
+    assert type(caught.value.__cause__) is cause
+
+
 def test_recipes():
     test = GridRecipe.test(4000)
     assert test.subdomain == (math.sqrt(4000),) * 2
@@ -349,6 +387,11 @@ def test_networks_are_kept_in_files(tmp_path):
     assert found.record == {"seed": 3}
     for name, weight in net.state_dict().items():
         assert torch.equal(found.net.state_dict()[name], weight)
+    with torch.no_grad():
+        next(net.parameters())[0] = math.nan
+    with pytest.raises(ValueError, match="has NaN or infinity, nothing is written"):
+        save_network(net, config, path, {})
+    assert load_network(path).record == {"seed": 3}
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"net\.safetensors is not a whole network"):
         load_network(path)

@@ -1,9 +1,12 @@
 """Training as published: the losses fall, an interrupted run goes on, one command does it all."""
 
 import json
+import math
 import sys
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -14,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import paper_protocol
 from paper_tables import method_table, overview
 
+from ddm.local import SingularError
 from ddm.published.counts import stationary_iterations
 from ddm.published.lightning import GridDataModule, PassSampler, PublishedModule, fit
 from ddm.published.weights import load_network
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-TINY = {
+TINY: dict[str, Any] = {
     "passes": 2,
     "batch": 2,
     "parts": 2,
@@ -58,6 +62,131 @@ def test_an_interrupted_run_gives_what_it_would_have_given(tmp_path):
     written = path.stat().st_mtime_ns
     assert fit(tmp_path / "broken", **options, **QUIET) == path
     assert path.stat().st_mtime_ns == written
+
+
+class KillEarly(L.Callback):
+    """Ends a run in its second epoch."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 1:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_a_training_goes_on_with_the_same_arguments_only(tmp_path):
+    data = {**TINY["data"], "nodes": [80, 100], "folder": str(tmp_path / "grids")}
+    options = {**TINY, "data": data, "model": TINY["model"] | {"schedule": "cosine"}}
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(out, **options, callbacks=[KillEarly()], **QUIET)
+    for changes, message in (
+        ({"model": options["model"] | {"lr": 1e-1}}, r"lr was 0\.0005 and is 0\.1;"),
+        ({"seed": 1}, "seed was 0 and is 1, shuffle_seed was 0 and is 1;"),
+        ({"data": data | {"subdomain": (9, 12)}}, r"subdomain was \(10, 12\) and is \(9, 12\);"),
+        ({"batch": 1, "clip": 2.0}, r"batch was 2 and is 1, clip was None and is 2\.0;"),
+        ({"passes": 3}, "passes was 2 and is 3;"),
+    ):
+        with pytest.raises(ValueError, match=f"last.ckpt is of another training: {message}"):
+            fit(out, **(options | changes), **QUIET)
+    moved = data | {"nodes": (80, 100), "folder": str(tmp_path / "elsewhere")}
+    assert len(load_network(fit(out, **(options | {"data": moved}), **QUIET)).record["losses"]) == 2
+
+
+@pytest.mark.parametrize("name", ["model", "data"])
+def test_parts_are_given_once(tmp_path, name):
+    options: dict[str, Any] = TINY | {name: TINY[name] | {"parts": 2}}
+    with pytest.raises(ValueError, match=f"{name}: `parts` is an argument of `fit` itself"):
+        fit(tmp_path, **options)
+
+
+class SaveEarly(L.Callback):
+    """Writes a checkpoint after the first step, and takes the time."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 1:
+            time.sleep(0.2)
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_a_run_goes_on_within_an_epoch(tmp_path):
+    data = {**TINY["data"], "folder": str(tmp_path / "grids"), "val_count": 0, "count": 2}
+
+    def run(path=None, **options):
+        torch.manual_seed(0)
+        module = PublishedModule(**TINY["model"])
+        trainer = L.Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, **QUIET, **options
+        )
+        trainer.fit(module, GridDataModule(**data), ckpt_path=path, weights_only=False)
+        return module
+
+    path = tmp_path / "early.ckpt"
+    whole = run(callbacks=[SaveEarly(path)])
+    assert 0.2 < torch.load(path, weights_only=False)["state_dict"]["totals"][2] < whole.totals[2]
+    resumed = run(path)
+    assert resumed.history == whole.history
+    assert resumed.totals[2] > 0.2  # the seconds before the checkpoint count
+    for name, weight in whole.net.state_dict().items():
+        assert torch.equal(resumed.net.state_dict()[name], weight), name
+
+
+def fails_on(monkeypatch, fails):
+    """Makes every method singular for which `fails(module)`."""
+    learned = PublishedModule.method
+    monkeypatch.setattr(
+        PublishedModule, "method", lambda self, setup: None if fails(self) else learned(self, setup)
+    )
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_a_pass_in_which_every_grid_fails_is_not_the_best(tmp_path, monkeypatch):
+    options = {**TINY, "data": {**TINY["data"], "folder": str(tmp_path), "val_count": 0}}
+    with monkeypatch.context() as patch:
+        fails_on(patch, lambda module: module.current_epoch >= 2)
+        record = load_network(fit(tmp_path / "second", **options, **QUIET)).record
+    assert math.isfinite(record["losses"][0])
+    assert record["losses"][1] == math.inf
+    assert (record["left_out"], record["left_out_of_passes"]) == (4, [0, 4])
+    saved = torch.load(tmp_path / "second" / "best.ckpt", weights_only=False)
+    assert saved["epoch"] == 1
+    fails_on(monkeypatch, lambda module: True)
+    for _ in range(2):  # the second time nothing is left to train
+        with pytest.raises(FloatingPointError, match="no pass has a finite loss, and 8 times"):
+            fit(tmp_path / "both", **options, **QUIET)
+    assert not (tmp_path / "both" / "network.safetensors").exists()
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_a_best_pass_that_left_grids_out_is_told(tmp_path, monkeypatch):
+    data = {**TINY["data"], "folder": str(tmp_path), "val_count": 0}
+    options = {**TINY, "data": data, "passes": 1}
+    fails_on(monkeypatch, lambda module: module.current_epoch == 0)
+    with pytest.warns(UserWarning, match="is the mean of 2 grids, the methods of 2 were singular"):
+        record = load_network(fit(tmp_path / "out", **options, **QUIET)).record
+    assert record["left_out_of_passes"] == [2]
+
+
+@pytest.mark.usefixtures("gmsh")
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    data = {**TINY["data"], "folder": str(tmp_path), "val_count": 0}
+    model = TINY["model"] | {"lr": math.inf}
+    options = {**TINY, "data": data, "model": model, "passes": 1, "parts": 1, "batch": 4}
+    with pytest.raises(ValueError, match="has NaN or infinity, nothing is written"):
+        fit(tmp_path / "out", **options, **QUIET)
+    assert not (tmp_path / "out" / "network.safetensors").exists()
+
+
+def test_other_errors_than_singular_matrices_are_raised():
+    class Wrong:
+        def learned(self, net):
+            raise ValueError("interface: expected shape (3,)")
+
+    with pytest.raises(ValueError, match="interface: expected shape"):
+        PublishedModule(width=8, layers=1).method(Wrong())  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +276,7 @@ def test_a_singular_operator_is_left_out_of_its_batch():
 
     class Singular:
         def learned(self, net):
-            raise ValueError("singular")
+            raise SingularError("of some subdomain")
 
     loss = module.training_step(Singular(), 0)  # type: ignore[arg-type]
     loss.backward()

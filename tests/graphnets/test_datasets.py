@@ -1,8 +1,11 @@
 """Readers of benchmark graphs: small files of each kind, damaged ones, and the real sets."""
 
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from graph_files import node_arrays, save, tu_files, write_heterophilous, write_planetoid, write_tu
@@ -74,6 +77,27 @@ def test_heterophilous_files(tmp_path):
     save(path, arrays | {"test_masks": arrays["train_masks"]})
     with pytest.raises(ValueError, match="a node is in two of them"):
         load_heterophilous(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "at", "bit", "cause"),
+    [
+        (b"PK\3\4", 28, 1, zlib.error),  # where the first array begins
+        (b"PK\1\2", 6, 64, NotImplementedError),  # the version of zip that it needs
+        (b"PK\1\2", 8, 1, RuntimeError),  # whether it is encrypted
+    ],
+)
+def test_a_flipped_bit_is_a_damaged_heterophilous_file(tmp_path, header, at, bit, cause):
+    path = tmp_path / "set.npz"
+    arrays: dict[str, Any] = node_arrays()
+    np.savez_compressed(path, **arrays)  # as the public files are
+    assert load_heterophilous(path).classes == 2
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(header) + at] ^= bit
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"set\.npz: not a whole \.npz file") as caught:
+        load_heterophilous(path)
+    assert type(caught.value.__cause__) is cause
 
 
 @pytest.mark.parametrize("unpacked", [False, True])

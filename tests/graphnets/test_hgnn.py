@@ -66,6 +66,13 @@ def test_numbering_does_not_matter(x):
     torch.testing.assert_close(net(graph(order), x[order]), net(graph(), x)[order])
 
 
+def test_mixed_precision_is_a_rounding_away(x):
+    net, x = HGNN(WIDTH, layers=2), x.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net(graph(), x)
+    torch.testing.assert_close(found.float(), net(graph(), x), rtol=0.05, atol=0.05)
+
+
 def test_derivatives(x):
     net = HGNN(WIDTH).double()
     assert torch.autograd.gradcheck(lambda x: net(graph(), x), x.requires_grad_())

@@ -12,6 +12,14 @@ def test_rows_lengths_and_owners():
     assert ROWS.row.tolist() == [0, 0, 2, 2, 2]
 
 
+def test_rows_count_from_the_end_too_and_others_are_refused():
+    assert [ROWS[i].tolist() for i in (-1, -2, -3)] == [[20, 21, 22], [], [10, 11]]
+    assert [row.tolist() for row in ROWS] == [[10, 11], [], [20, 21, 22]]
+    for i in (3, -4):
+        with pytest.raises(IndexError, match=f"i: expected a row from -3 to 2 of 3 rows, got {i}"):
+            ROWS[i]
+
+
 def test_select_says_where_values_were():
     chosen, positions = ROWS.select(torch.tensor([2, 1, 0, 2]))
     assert [chosen[i].tolist() for i in range(4)] == [[20, 21, 22], [], [10, 11], [20, 21, 22]]

@@ -80,6 +80,17 @@ def test_pooling_is_a_softmax_over_the_rows_of_a_member():
     torch.testing.assert_close(attention_pool(rows, x, gate), expected)
 
 
+def test_mixed_precision_is_a_rounding_away(model):
+    model = model.float()
+    table = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    graphs = [sequence_graphs(sequences()) for _ in range(2)]
+    nodes = [table[graph.nodes.values] for graph in graphs]
+    expected = model(graphs, nodes)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(graphs, nodes)
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_depths_that_are_missing_are_named(model):
     graph = sequence_graphs(sequences())
     with pytest.raises(ValueError, match="graphs: expected 2 depths, got 1"):

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from small_models import drawn_tokens, small_config, small_model
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nemotron_blocks.cache import MambaState
 from nemotron_blocks.model import HybridLM
 from nemotron_blocks.planner import plan
-from nemotron_blocks.sequence import check_documents
+from nemotron_blocks.sequence import Sequence, check_documents
 
 PATTERNS = ("M", "*", "M*-M")
 
@@ -147,3 +149,55 @@ def test_only_keys_and_values_grow(pattern):
         assert cache.nbytes() == keys + found.state_cache + documents
         cache.make_ahead()
         assert cache.nbytes() == found.kv_cache + found.state_cache + documents
+
+
+class NoMemory(RuntimeError):
+    """As of a GPU that has none left."""
+
+
+def fails_once(monkeypatch, module):
+    """Have a module's next call fail."""
+
+    def forward(*arguments):
+        monkeypatch.undo()
+        raise NoMemory
+
+    monkeypatch.setattr(module, "forward", forward)
+
+
+@pytest.mark.parametrize("failing", ["layers.1", "layers.3", "norm_f", "lm_head"])
+@torch.no_grad()
+def test_a_pass_that_fails_is_none(failing, monkeypatch):
+    """Some blocks have seen its tokens: going on would be silently wrong."""
+    model, tokens = small_model("M*-M"), drawn_tokens(2, 12)
+    cache = model.cache(2, 12)
+    model(tokens[:, :8], cache=cache)
+    before = cache.states()
+    fails_once(monkeypatch, model.get_submodule(failing))
+    with pytest.raises(NoMemory):
+        model(tokens[:, 8:], cache=cache)
+    assert cache.length == 8
+    for use in (lambda: model(tokens[:, 8:], cache=cache), cache.states):
+        with pytest.raises(ValueError, match="cache: a pass that failed has changed some of its"):
+            use()
+    cache.rewind(8, before)
+    close(model(tokens[:, 8:], cache=cache), model(tokens)[:, 8:])
+
+
+@torch.no_grad()
+def test_tangents_go_through_a_cache():
+    """Without a gradient, too: forward mode has nothing to do with whether that is enabled."""
+    model = small_model("*").double()
+    cache = model.cache(1, 8)
+    model(drawn_tokens(1, 4), cache=cache)
+    x, tangent = torch.randn(2, 1, 3, 32, generator=torch.manual_seed(2), dtype=torch.float64)
+    sequence = Sequence(4, 3, None, None, x.device)
+
+    def attended(x):
+        return model.layers[0](x, sequence, cache.layers[0])
+
+    with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        found = forward_ad.unpack_dual(attended(forward_ad.make_dual(x, tangent))).tangent
+    step = 1e-5
+    expected = (attended(x + step * tangent) - attended(x - step * tangent)) / (2 * step)
+    torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-7)

@@ -1,7 +1,10 @@
 """Patterns and sizes that make no model are refused by name; Hugging Face's configs are read."""
 
+import json
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from small_models import SIZES
 
@@ -36,7 +39,7 @@ def test_a_suffix_is_a_block_that_is_applied_repeatedly():
         ({"n_group": 4, "topk_group": 5}, "topk_group: expected at most n_group, 4, got 5"),
         ({"n_group": 8, "topk_group": 1}, "top_k: expected at most the 1 experts"),
         ({"d_latent": 0}, "d_latent: expected at least 1, got 0"),
-        ({"d_shared": -1}, "d_shared: expected at least 0, got -1"),
+        ({"d_shared": -1}, "d_shared: expected at least 0 as a whole number, got -1"),
         ({"dt_limit": (2.0, 1.0)}, "dt_limit: expected 0 <= low <= high"),
     ],
 )
@@ -164,3 +167,34 @@ def test_sizes_of_other_kinds_of_layers_may_be_missing_or_null():
     del given["n_routed_experts"]
     given |= {"num_attention_heads": None, "moe_intermediate_size": None, "intermediate_size": None}
     assert HybridConfig.from_hf(given) == config
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    given: dict[str, Any] = {"pattern": "M*-E", **SIZES, "d_latent": 8, "dt_limit": (0.0, 1.0)}
+    as_numpy: dict[str, Any] = {
+        name: np.int64(n) if isinstance(n, int) else n for name, n in given.items()
+    }
+    as_numpy |= {"d_model": 32.0, "norm_eps": np.float64(1e-5), "norm_topk": np.bool_(True)}
+    as_numpy |= {"dt_limit": (np.float32(0.0), np.float32(1.0))}
+    config = HybridConfig(**as_numpy)
+    assert config == HybridConfig(**given)
+    kinds = {type(value) for value in (*vars(config).values(), *config.dt_limit)}
+    assert kinds == {str, int, float, bool, tuple, dict}
+    json.dumps(config.to_hf())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"d_model": math.nan}, ValueError, "d_model: expected at least 0 as a whole number, got"),
+        ({"d_model": 16.5}, ValueError, "d_model: expected at least 0 as a whole number, got 16.5"),
+        ({"d_model": "16"}, TypeError, "d_model: expected a whole number, got str"),
+        ({"n_heads": -1}, ValueError, "n_heads: expected at least 0 as a whole number, got -1"),
+        ({"route_scale": math.nan}, ValueError, "route_scale: expected at least 0, got nan"),
+        ({"norm_eps": "1e-5"}, TypeError, "norm_eps: expected a number, got str"),
+        ({"dt_limit": (0.0, math.nan)}, ValueError, "dt_limit: expected at least 0, got nan"),
+    ],
+)
+def test_what_is_no_number_is_named(changes, error, text):
+    with pytest.raises(error, match=text):
+        HybridConfig(**{"pattern": "M", "d_model": 16, "mamba_heads": 8} | changes)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -151,9 +152,9 @@ def test_a_model_of_too_small_a_vocabulary_is_refused_at_once(data_options, tmp_
     ("option", "text"),
     [
         ({"decay": 1.5}, "decay: expected 0 to 1, got 1.5"),
-        ({"warmup": -3}, "warmup: expected 0 to inf, got -3"),
-        ({"bias_rate": -1.0}, "bias_rate: expected 0 to inf"),
-        ({"lr": float("nan")}, "lr: expected 0 to inf, got nan"),
+        ({"warmup": -3}, "warmup: expected at least 0 steps, got -3"),
+        ({"bias_rate": -1.0}, "bias_rate: expected at least 0, got -1.0"),
+        ({"lr": float("nan")}, "lr: expected at least 0, got nan"),
     ],
 )
 def test_numbers_of_a_training_are_checked(option, text):
@@ -206,3 +207,35 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused():
 def test_too_few_files_are_named(data_options):
     with pytest.raises(ValueError, match="validation: 60 files are for training and 0 for valid"):
         TextData(**data_options | {"validation": 0.0})
+
+
+def test_numbers_of_numpy_come_back_from_a_checkpoint(data_options, tmp_path):
+    options = {"lr": np.float64(1e-3), "warmup": np.int64(5), "decay": np.float32(0.25)}
+    texts = TextData(**data_options | {"length": np.int64(48), "seed": np.int32(1)})
+    made = trainer(tmp_path, 1, enable_checkpointing=True)
+    learner = module("dense", **options, recompute=np.bool_(False))
+    made.fit(learner, texts)
+    made.save_checkpoint(tmp_path / "kept.ckpt")
+    found = HybridModule.load_from_checkpoint(tmp_path / "kept.ckpt", weights_only=True)
+    assert dict(found.hparams) == dict(learner.hparams)
+    assert (found.hparams["lr"], found.hparams["warmup"], found.hparams["decay"]) == (1e-3, 5, 0.25)
+
+
+def test_the_validation_loss_is_that_of_all_tokens(data_options, tmp_path):
+    """However many windows a batch has, and however many targets count in it."""
+    learner = module("dense")
+    losses = []
+    for size in (1, 4, 64):
+        texts = TextData(**data_options | {"batch": size, "length": 20})
+        (found,) = trainer(tmp_path, 1).validate(learner, texts, verbose=False)
+        losses.append(found["val/loss"])
+    assert texts.validation.windows % 4
+    assert texts.validation.windows % 64
+    total = count = 0.0
+    with torch.no_grad():
+        for k in range(texts.validation.windows):
+            tokens, targets, seq_idx = map(torch.from_numpy, texts.validation._window(k))
+            logits = learner.model(tokens[None], seq_idx[None])[0]
+            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            count += int((targets != IGNORED).sum())
+    assert losses == pytest.approx(3 * [total / count], rel=1e-5)

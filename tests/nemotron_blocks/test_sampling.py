@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +26,8 @@ def test_top_k_keeps_the_first():
     torch.testing.assert_close(found[:, :2], expected)
     assert float(found[:, 2:].sum()) == 0
     assert torch.equal(Sampling(1.0, top_k=9).probabilities(LOGITS), LOGITS.softmax(-1))
+    two: Any = np.float64(2)
+    assert torch.equal(Sampling(1.0, top_k=two).probabilities(LOGITS[:1]), found)
     ties = Sampling(1.0, top_k=2).probabilities(torch.zeros(3, 6))
     assert ties.sort(-1).values.tolist() == 3 * [[0, 0, 0, 0, 0.5, 0.5]]
 
@@ -33,6 +38,18 @@ def test_top_p_keeps_the_fewest_that_have_the_share():
         found = Sampling(1.0, top_p=share).probabilities(odds.log())
         assert int((found > 0).sum()) == kept, share
         torch.testing.assert_close(found[:, :kept], odds[:, :kept] / odds[:, :kept].sum())
+
+
+def test_a_share_of_one_leaves_no_token_out():
+    """Float32 sums of a large vocabulary are 1 before the last tokens."""
+    logits = 3 * torch.randn(131_072, generator=torch.Generator().manual_seed(0))
+    whole = Sampling(1.0).probabilities(logits)
+    assert torch.equal(Sampling(1.0, top_p=1.0).probabilities(logits), whole)
+    ranked = whole.double().sort(descending=True).values
+    for share in (0.9, 0.999999):
+        kept = int((ranked.cumsum(0) - ranked < share).sum())
+        found = Sampling(1.0, top_p=share).probabilities(logits)
+        assert int((found > 0).sum()) == kept
 
 
 def test_draws_have_their_probabilities():
@@ -48,6 +65,8 @@ def test_draws_have_their_probabilities():
         ({"temperature": -1.0}, "temperature: expected at least 0"),
         ({"temperature": float("nan")}, "temperature: expected at least 0"),
         ({"top_k": 0}, "top_k: expected at least 1"),
+        ({"top_k": float("nan")}, "top_k: expected at least 1 tokens, got nan"),
+        ({"top_k": 1.5}, "top_k: expected at least 1 tokens, got 1.5"),
         ({"top_p": 0.0}, r"top_p: expected a share in \(0, 1\]"),
         ({"top_p": 1.1}, r"top_p: expected a share in \(0, 1\]"),
     ],

@@ -85,6 +85,37 @@ def test_other_passes_and_rewinding_come_in_between(pattern):
     torch.testing.assert_close(plain(cache), first, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("failing", ["_prepare", "_run"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_step_that_fails_is_none(pattern, failing, monkeypatch):
+    monkeypatch.setattr(step_graph, "REACH", 4)
+    model = small_model(pattern)
+    (cache, logits), (fixed, _) = (after_prompts(model, PROMPTS, 20) for _ in range(2))
+    step, new = FixedStep(model, fixed), logits.argmax(-1)
+    before = fixed.states()
+    run = step._run
+
+    def fail():
+        run()
+        raise KeyboardInterrupt
+
+    prepared: list[int] = []
+    monkeypatch.setattr(step, failing, fail)
+    with pytest.raises(KeyboardInterrupt):
+        step(new)
+    monkeypatch.setattr(step, "_run", run)
+    monkeypatch.setattr(step, "_prepare", lambda: prepared.append(step.reach))
+    assert fixed.length == cache.length
+    with pytest.raises(ValueError, match="cache: a pass that failed has changed some of its"):
+        step(new)
+    fixed.rewind(fixed.length, before)
+    with torch.no_grad():
+        expected = model(new[:, None], cache=cache)[:, -1]
+    torch.testing.assert_close(step(new), expected, atol=2e-5, rtol=1e-4)
+    # What was not recorded to its end is recorded again.
+    assert bool(prepared) == (failing == "_prepare")
+
+
 def test_what_cannot_be_replayed_is_refused():
     model = small_model("M*")
     with pytest.raises(ValueError, match="cuda_graph: the model is on cpu"):

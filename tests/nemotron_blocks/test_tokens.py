@@ -1,5 +1,7 @@
 """Texts become tokens, files and batches, and come back."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,11 @@ def test_any_text_comes_back(number):
     assert tokenizer.decode(thought) == "<think>hm</think>"
     with pytest.raises(ValueError, match="name: expected one of <end>"):
         tokenizer.special("<pad>")
+
+
+def test_numbers_that_are_no_bytes_are_replaced():
+    """Models may have more tokens than the tokenizer, and say them."""
+    assert ByteTokenizer().decode([97, 259, 10**6, -1, 98, 258]) == "a\ufffd\ufffd\ufffdb</think>"
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -92,6 +99,18 @@ def test_bad_files_of_tokens_are_named(file, tmp_path):
         TokenFile(tmp_path / "absent.npy")
     with pytest.raises(ValueError, match="documents: expected tokens from 0 to 39, got 5 to 40"):
         write_tokens(tmp_path / "x.npy", [[5, 40]], 40)
+    wrong: tuple[tuple[Any, str], ...] = (
+        ([1.7, 2.2, 3.9], r"float64 of shape \(3,\)"),
+        ([True], r"bool of shape \(1,\)"),
+        ([[1, 2]], r"int64 of shape \(1, 2\)"),
+        (5, r"int64 of shape \(\)"),
+        ("ab", r"<U2 of shape \(\)"),
+    )
+    document: Any
+    for document, found in wrong:
+        message = rf"documents: expected integers in document 1, \(n,\), got {found}"
+        with pytest.raises(TypeError, match=message):
+            write_tokens(tmp_path / "x.npy", iter(([1], document)), 40)
     with pytest.raises(ValueError, match="documents: expected at least one token"):
         write_tokens(tmp_path / "x.npy", [[]], 40)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tokens.npy", "tokens.npy.starts"]
@@ -138,6 +157,40 @@ def test_a_file_of_tokens_stays_until_another_is_whole(file, tmp_path, monkeypat
     assert TokenFile(path).starts.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("theirs", [[[9, 8], [7]], [[1], [2], [3, 4]]], ids=["others", "same"])
+def test_runs_that_write_one_file_do_not_meet(file, tmp_path, theirs):
+    """Another run writes the file while this one does, and each is whole when it is there."""
+    path, mine = tmp_path / "tokens.npy", [[1], [2], [3, 4]]
+
+    def documents():
+        yield mine[0]
+        write_tokens(path, theirs, 40)
+        assert TokenFile(path).tokens.tolist() == [token for some in theirs for token in some]
+        yield from mine[1:]
+
+    write_tokens(path, documents(), 40)
+    again = TokenFile(path)
+    assert again.tokens.tolist() == [1, 2, 3, 4]
+    assert again.starts.tolist() == [0, 1, 2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.starts"]
+
+
+def test_writing_the_same_again_leaves_a_file_all_the_time(file, tmp_path, monkeypatch):
+    """Another run may open it at any time."""
+    path, gone = tmp_path / "tokens.npy", []
+    unlink = type(path).unlink
+
+    def noted(self, **options):
+        gone.append(self)
+        unlink(self, **options)
+
+    monkeypatch.setattr(type(path), "unlink", noted)
+    write_tokens(path, DOCUMENTS, 40)
+    assert path not in gone
+    write_tokens(path, DOCUMENTS[1:], 40)
+    assert path in gone
+
+
 def test_batches_have_each_window_once_an_epoch(file):
     batches = TokenBatches(file, length=5, size=2, shuffle=False)
     seen = []
@@ -158,7 +211,36 @@ def test_batches_have_each_window_once_an_epoch(file):
         batches[len(batches)]
 
 
+@pytest.mark.parametrize(("size", "processes"), [(1, 1), (4, 1), (8, 1), (2, 2), (4, 3)])
+def test_batches_in_order_have_every_window_once(file, size, processes):
+    """11 windows; every process has as many batches, and what they lack does not count."""
+    shares = [TokenBatches(file, 3, size, 0, r, processes, shuffle=False) for r in range(processes)]
+    assert {len(share) for share in shares} == {-(-11 // (size * processes))}
+    rows = []
+    for i in range(len(shares[0])):
+        for batch in (share[i] for share in shares):
+            assert batch.tokens.shape == batch.targets.shape == (size, 3)
+            rows += zip(batch.tokens.tolist(), batch.targets.tolist())
+    one = TokenBatches(file, 3, 1, shuffle=False)
+    expected = [(one[i].tokens[0].tolist(), one[i].targets[0].tolist()) for i in range(11)]
+    assert rows[:11] == expected
+    assert [token for tokens, _ in expected for token in tokens] == FLAT[:33]
+    assert all(targets == 3 * [IGNORED] for _, targets in rows[11:])
+
+
+def test_the_order_of_an_epoch_is_drawn_once(file, monkeypatch):
+    drawn, draw = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda key: drawn.append(key) or draw(key))
+    batches = TokenBatches(file, 3, 1)
+    for batches.epoch in (0, 1):
+        for i in range(len(batches)):
+            batches[i]
+    assert drawn == [(0, 0), (0, 1)]
+
+
 def test_epochs_have_orders_of_their_own_and_processes_share_them(file):
+    nan: Any = float("nan")
+
     def rows(batches):
         return [tuple(r) for i in range(len(batches)) for r in batches[i].tokens.tolist()]
 
@@ -172,8 +254,10 @@ def test_epochs_have_orders_of_their_own_and_processes_share_them(file):
     assert dealt == rows(one)
     with pytest.raises(ValueError, match="file: 35 tokens are too few for a batch of 4 x 9"):
         TokenBatches(file, length=9, size=4)
-    with pytest.raises(ValueError, match="length, size: expected at least 1"):
+    with pytest.raises(ValueError, match="length: expected at least 1 tokens, got 0"):
         TokenBatches(file, length=0, size=4)
+    with pytest.raises(ValueError, match="size: expected at least 1 sequences, got nan"):
+        TokenBatches(file, 3, nan)
 
 
 def test_targets_ahead_stay_in_their_document():

@@ -14,6 +14,18 @@ from sparsetorch.linalg import (
     svds,
     trace_estimate,
 )
+from sparsetorch.precond import (
+    amg,
+    block_jacobi,
+    chebyshev,
+    fsai,
+    ic0,
+    ilu0,
+    jacobi,
+    sor,
+    spai,
+    ssor,
+)
 
 A = poisson(10, 4, dtype=torch.float32)
 WEIGHTS = torch.randn(40, 40, generator=torch.Generator().manual_seed(0)) / 20
@@ -70,3 +82,37 @@ def test_estimates_for_a_function():
     expected = found()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(found(), expected)
+
+
+PRECONDITIONERS = {
+    "amg": amg,
+    "amg by aggregation": lambda A: amg(A, "smoothed_aggregation", max_coarse=4),
+    "block Jacobi": lambda A: block_jacobi(A, 4),
+    "Chebyshev": chebyshev,
+    "FSAI": fsai,
+    "IC(0)": ic0,
+    "ILU(0)": ilu0,
+    "Jacobi": jacobi,
+    "SOR": sor,
+    "SPAI": lambda A: spai(A).matvec,
+    "SSOR": ssor,
+}
+
+
+@pytest.mark.parametrize("name", PRECONDITIONERS)
+def test_preconditioners_by_hand_are_those_without_it(name):
+    if name.startswith("amg"):
+        pytest.importorskip("pyamg", reason="needs sparsetorch[ddm]")
+
+    def found(enabled: bool) -> list[Tensor]:
+        leaf = A.detach().requires_grad_()
+        r = torch.linspace(1.0, 2.0, 80).view(2, 40).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            M = PRECONDITIONERS[name](leaf)
+            one, several = M(r[0]), M(r)
+        assert one.dtype == torch.float32
+        leaves = [r] if name.startswith("amg") else [r, leaf.values]  # AMG's set-up is a constant
+        return [one, several, *torch.autograd.grad(several.square().sum(), leaves)]
+
+    for got, expected in zip(found(True), found(False)):
+        assert torch.equal(got, expected)

@@ -84,6 +84,16 @@ def test_bad_operands_are_named(operation, error, message):
         operation()
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex32, torch.int64, torch.bool])
+def test_values_of_other_dtypes_than_the_six(dtype):
+    values = torch.ones(1).to(dtype)
+    pattern = Pattern(torch.tensor([0, 1]), torch.tensor([0]), (1, 1))
+    with pytest.raises(TypeError, match=rf"^values: expected float16, .* complex128, got {dtype}"):
+        CSRTensor(pattern, values)
+    with pytest.raises(TypeError, match=f"got {dtype}"):
+        CSRTensor.eye(2).to(dtype)
+
+
 ON_META: Any = torch.ones((), device="meta")
 X: Any = torch.ones(3, 2, dtype=torch.float64)
 B: Any = random_csr(4, 3, seed=5)
@@ -139,7 +149,7 @@ def test_mm_and_mv_take_what_torch_takes():
         (lambda: A / ON_META, ValueError, "is on cpu and what scales it on meta"),
         (lambda: A**A, TypeError, "exponent: expected a number, got a CSRTensor"),
         (lambda: A ** torch.ones(A.nnz), TypeError, "exponent: expected a number, got a Tensor"),
-        (lambda: A.topk_per_row(1.5), ValueError, "k: expected a number of entries per row"),
+        (lambda: A.topk_per_row(1.5), ValueError, "k: expected at least 0 entries per row"),
         (lambda: torch.transpose(A, 5, 6), ValueError, "expected the last two dimensions"),
         (
             lambda: A.with_values(A.values.expand(0, -1)).amax(),

@@ -4,7 +4,11 @@ SciPy's compiled conversions follow such indices out of bounds (three of these c
 process before they were checked), so a test that comes back at all is half of the point.
 """
 
+import io
+import pickle
 import re
+from collections import OrderedDict
+from pickle import BUILD, NEWOBJ, REDUCE
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sparsetorch import CSRTensor, Pattern, assembly, load, save
+from sparsetorch import CSRTensor, Pattern, assembly, load, poisson, save
 
 FAR = 10**8
 INVALID = "matrix: its index arrays are not valid"
@@ -60,12 +64,33 @@ def test_scipy_arrays_of_different_lengths():
         CSRTensor.from_scipy(lil)
     lil = sp.lil_array(sp.eye_array(5))
     lil.rows[1] = [FAR]
-    with pytest.raises(ValueError, match="indices from 0 to 4"):
+    with pytest.raises(ValueError, match="integers from 0 to 4 as columns"):
         CSRTensor.from_scipy(lil)
     dia = sp.dia_array(sp.eye_array(5))
     dia.offsets = np.array([0, 1])
     with pytest.raises(ValueError, match="one offset for each diagonal"):
         CSRTensor.from_scipy(dia)
+
+
+@pytest.mark.parametrize("offsets", [[0.5], [True], ["a"], [2**40], [-(2**63)]], ids=str)
+def test_offsets_of_scipy_diagonals_that_are_no_offsets(offsets):
+    dia = sp.dia_array((np.ones((1, 2)), [0]), shape=(2, 2))
+    dia.offsets = np.array(offsets)
+    with pytest.raises(ValueError, match=r"index arrays are not valid: expected .*offsets"):
+        CSRTensor.from_scipy(dia)
+
+
+def test_a_scipy_diagonal_outside_of_its_matrix_is_empty():
+    dia = sp.dia_array((np.ones((2, 2)), [0, 5]), shape=(2, 2))
+    assert CSRTensor.from_scipy(dia).to_dense().tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("column", [2**40, 2**70, -1, 5, 0.5, True, "1", None], ids=repr)
+def test_columns_of_scipy_lists_that_are_no_columns(column):
+    lil = sp.lil_array((2, 2))
+    lil.rows[0], lil.data[0] = [column], [1.0]
+    with pytest.raises(ValueError, match="not valid: expected integers from 0 to 1 as columns"):
+        CSRTensor.from_scipy(lil)
 
 
 def test_scipy_values_that_torch_lacks():
@@ -304,3 +329,69 @@ def test_what_no_file_holds(tmp_path, dtype):
     with pytest.raises(FileNotFoundError, match=r"path: no folder .*none"):
         save(CSRTensor.eye(2), tmp_path / "none" / "a.npz")
     assert not list(tmp_path.iterdir())
+
+
+class Raw:
+    """What a file holds, in this order: objects, and opcodes of pickle as bytes."""
+
+    def __init__(self, *parts: Any):
+        self.parts = parts
+
+
+PythonPickler: Any = pickle._Pickler  # the one of which a method may be replaced
+
+
+class Writer(PythonPickler):
+    """Writes a `Raw` as it is."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if not isinstance(obj, Raw):
+            return super().save(obj, save_persistent_id)
+        for part in obj.parts:
+            self.write(part) if isinstance(part, bytes) else self.save(part)
+
+
+def checkpoint(content: Any) -> Any:
+    """What `torch.load` makes of a file by default."""
+    file = io.BytesIO()
+    torch.save(content, file, pickle_module=SimpleNamespace(__name__="raw", Pickler=Writer))
+    file.seek(0)
+    return torch.load(file)
+
+
+GRID = poisson(4)
+ARRAYS = (GRID.pattern.crow, GRID.pattern.col, GRID.pattern.shape)
+
+
+def test_a_checkpoint_as_it_should_be():
+    restored = checkpoint(Raw(CSRTensor, (Raw(Pattern, ARRAYS, REDUCE), GRID.values), REDUCE))
+    assert torch.equal(restored.to_dense(), GRID.to_dense())
+    assert torch.equal(checkpoint(GRID).to_dense(), GRID.to_dense())
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (Raw(Pattern, ARRAYS, REDUCE, {"_col": ARRAYS[1] + FAR}, BUILD), pickle.UnpicklingError),
+        (Raw(Pattern, (), NEWOBJ, {"_col": ARRAYS[1] + FAR}, BUILD), TypeError),
+        (
+            Raw(CSRTensor, (GRID.pattern, GRID.values), REDUCE, {"values": torch.ones(1)}, BUILD),
+            pickle.UnpicklingError,
+        ),
+        (Raw(CSRTensor, (), NEWOBJ, {"values": torch.ones(1)}, BUILD), TypeError),
+        (Raw(CSRTensor, (OrderedDict(), GRID.values), REDUCE), TypeError),
+        (Raw(Pattern, (ARRAYS[0], ARRAYS[1] + FAR, (4, 4)), REDUCE), ValueError),
+    ],
+    ids=["pattern", "new pattern", "matrix", "new matrix", "no pattern", "columns"],
+)
+def test_checkpoints_that_lie(content, error):
+    """PyTorch's restricted unpickler writes to attributes of what it may make."""
+    with pytest.raises(error):
+        checkpoint(content)
+
+
+def test_a_checkpoint_that_changes_its_tensors_later():
+    col = ARRAYS[1].clone()
+    far = (col + FAR)._typed_storage(), 0, tuple(col.shape), col.stride()
+    pattern, _ = checkpoint([Raw(Pattern, (ARRAYS[0], col, (4, 4)), REDUCE), Raw(col, far, BUILD)])
+    assert torch.equal(pattern.col, ARRAYS[1])

@@ -250,7 +250,12 @@ def test_batches_without_members_and_callbacks():
             ValueError,
             r"adjoint: expected 'gmres'",
         ),
-        ((lambda z: z, torch.zeros(2)), {"window": 0}, ValueError, r"window: expected"),
+        (
+            (lambda z: z, torch.zeros(2)),
+            {"window": 0},
+            ValueError,
+            r"window: expected at least 1 iterate, got 0",
+        ),
         ((lambda z: z, torch.zeros(2)), {"rtol": -1.0}, ValueError, r"rtol: expected"),
     ],
 )

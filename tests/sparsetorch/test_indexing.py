@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_matrices import dense, random_csr
 
-from sparsetorch import CSRTensor, Pattern
+from sparsetorch import CSRTensor, Pattern, poisson
 
 KEYS = {
     "row": (2,),
@@ -37,6 +37,7 @@ KEYS = {
     "pairs": ([0, 2, 5], [1, 1, 4]),
     "pairs that repeat": ([2, 2], [0, 0]),
     "NumPy integers": (np.int64(2), np.int32(1)),
+    "numbers in tensors": (torch.tensor(2), torch.tensor(3, dtype=torch.uint8)),
     "one place": (2, 1),
 }
 
@@ -130,6 +131,9 @@ def test_parts_within_transforms(key, transform):
         ([0.5], TypeError, "expected integers or booleans"),
         (True, TypeError, "expected an integer"),
         (None, TypeError, "expected an integer"),
+        (torch.tensor(2.9), TypeError, r"expected an integer, .* got tensor\(2\.9"),
+        (torch.tensor(True), TypeError, r"expected an integer, .* got tensor\(True"),
+        ((0, torch.tensor(1j)), TypeError, r"A\[:, cols\]: expected an integer"),
         ([True, False], ValueError, "expected a mask of length 6, got 2"),
         (([0, 1], [0]), ValueError, "expected 2 indices like rows, got 1"),
         (torch.zeros(2, 2, dtype=torch.int64), ValueError, "expected one dimension"),
@@ -178,6 +182,15 @@ def test_prune_keeps_what_is_larger_in_any_matrix_of_the_batch():
     assert one.prune(0.5).values.tolist() == [-3.0, 1.0]
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (3, 4)])
+@pytest.mark.parametrize("batch", [(), (2,), (0,)])
+def test_prune_without_entries(shape, batch):
+    A = random_csr(shape[0], shape[1], 0.0, batch=batch)
+    assert A.prune().shape == A.shape
+    assert A.prune().nnz == 0
+    assert poisson(4).prune(1e9).prune().nnz == 0
+
+
 def test_topk_per_row_takes_the_largest_and_the_first_of_equal_ones():
     pattern = Pattern(torch.tensor([0, 3, 3, 6]), torch.tensor([0, 1, 2, 0, 1, 3]), (3, 4))
     A = CSRTensor(pattern, torch.tensor([1.0, -3.0, 2.0, 5.0, 5.0, -5.0]).requires_grad_())
@@ -188,7 +201,7 @@ def test_topk_per_row_takes_the_largest_and_the_first_of_equal_ones():
     assert A.values.grad.tolist() == [0, 1, 1, 1, 1, 0]
     assert A.topk_per_row(0).nnz == 0
     assert A.topk_per_row(9).nnz == A.nnz
-    with pytest.raises(ValueError, match="k: expected a number"):
+    with pytest.raises(ValueError, match="k: expected at least 0 entries per row"):
         A.topk_per_row(-1)
 
 

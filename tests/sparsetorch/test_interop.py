@@ -116,6 +116,27 @@ def test_networkx_round_trip():
         random_csr(2, 3).to_networkx()
 
 
+def test_complex_weights_of_networkx():
+    networkx = pytest.importorskip("networkx", reason="needs sparsetorch[graph]")
+    for weight in (1 + 2j, np.complex128(1 + 2j)):
+        graph = networkx.DiGraph()
+        graph.add_edge(0, 1, weight=weight)
+        A = CSRTensor.from_networkx(graph, dtype=torch.complex64)
+        assert A.to_dense().tolist() == [[0, 1 + 2j], [0, 0]]
+        with pytest.raises(TypeError, match=r"^weight: .* do not fit torch.float32: .*complex64"):
+            CSRTensor.from_networkx(graph)
+
+
+def test_what_is_no_graph_or_no_weight_of_networkx():
+    networkx = pytest.importorskip("networkx", reason="needs sparsetorch[graph]")
+    graph = networkx.DiGraph()
+    graph.add_edge(0, 1, cost="high")
+    with pytest.raises(TypeError, match=r"^weight: the values of 'cost' do not fit torch.float32"):
+        CSRTensor.from_networkx(graph, weight="cost")
+    with pytest.raises(TypeError, match=r"^graph: expected a NetworkX graph, got Tensor"):
+        CSRTensor.from_networkx(torch.eye(2))
+
+
 def test_without_networkx_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "networkx", None)
     with pytest.raises(ImportError, match=r"pip install 'sparsetorch\[graph\]'"):

@@ -8,20 +8,28 @@ import torch
 from random_matrices import dense, random_square
 
 from sparsetorch import CSRTensor, diags, eye, poisson
+from sparsetorch.distributed.blocks import Blocks
+from sparsetorch.distributed.halo import Halo
 from sparsetorch.linalg import (
     SolveError,
     Status,
     bicgstab,
+    block_cg,
     cg,
     chebyshev,
     factorized,
     fgmres,
     gmres,
+    lsqr,
     minres,
     richardson,
 )
+from sparsetorch.linalg.eigenproblem import Problem
+from sparsetorch.linalg.generalized import PencilProblem
 from sparsetorch.linalg.krylov import as_operator
 from sparsetorch.linalg.lanczos import eigenvalue_bounds
+from sparsetorch.linalg.lu import Ordering
+from sparsetorch.linalg.solvers import DirectSolver, KrylovSolver
 from sparsetorch.precond import Jacobi
 
 KRYLOV = [cg, minres, gmres, fgmres, bicgstab]
@@ -353,17 +361,47 @@ def test_errors_can_be_pickled():
         ({"rtol": float("nan")}, "rtol: expected a number of at least 0"),
         ({"rtol": -1.0}, "rtol: expected a number of at least 0"),
         ({"atol": float("inf")}, "atol: expected a number of at least 0"),
-        ({"maxiter": 2.5}, "maxiter: expected an integer"),
-        ({"maxiter": -1}, "maxiter: expected an integer"),
-        ({"restart": 0}, "restart: expected an integer of at least 1"),
-        ({"restart": -1}, "restart: expected an integer of at least 1"),
-        ({"restart": 2.5}, "restart: expected an integer of at least 1"),
+        ({"maxiter": 2.5}, "maxiter: expected at least 0 iterations, got 2.5"),
+        ({"maxiter": -1}, "maxiter: expected at least 0 iterations, got -1"),
+        ({"restart": 0}, "restart: expected at least 1 step, got 0"),
+        ({"restart": -1}, "restart: expected at least 1 step, got -1"),
+        ({"restart": 2.5}, "restart: expected at least 1 step, got 2.5"),
     ],
 )
 def test_options_that_no_iteration_can_have(options, message):
     A = random_square(5)
     with pytest.raises(ValueError, match=message):
         gmres(A, torch.ones(5, dtype=torch.float64), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"atol": None}, "atol: expected a number of at least 0, got NoneType"),
+        ({"rtol": "1e-6"}, "rtol: expected a number of at least 0, got str"),
+    ],
+)
+def test_tolerances_that_are_no_numbers(options, message):
+    A, b = random_square(5), torch.ones(5, dtype=torch.float64)
+    for method in (cg, gmres, lsqr, block_cg):
+        with pytest.raises(TypeError, match=message):
+            method(A.detach(), b, **options)
+
+
+def test_solutions_are_compared_by_identity():
+    solutions = [cg(REFLECTION, vector(1, 2)) for _ in range(2)]
+    assert solutions[0] == solutions[0]
+    assert solutions[0] != solutions[1]
+    assert len(set(solutions)) == 2
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Blocks, DirectSolver, Halo, KrylovSolver, Ordering, PencilProblem, Problem],
+    ids=lambda kind: kind.__name__,
+)
+def test_what_holds_tensors_is_compared_by_identity(kind):
+    assert (kind.__eq__, kind.__hash__) == (object.__eq__, object.__hash__)
 
 
 def test_rounding_that_holds_the_residual_above_the_tolerance_is_said():

@@ -141,6 +141,22 @@ def test_vmap_over_values_and_their_gradients(quantity):
     torch.testing.assert_close(torch.vmap(gradient, 1)(batch), expected)
 
 
+@every_quantity
+def test_many_gradients_in_one_backward(quantity):
+    values, sparse, reference = functions(quantity)
+
+    def jacobian(f):
+        return torch.autograd.functional.jacobian(f, values, vectorize=True)
+
+    def hessian(f):
+        return torch.autograd.functional.hessian(
+            lambda v: f(v).square().sum(), values, vectorize=True
+        )
+
+    torch.testing.assert_close(jacobian(sparse), jacobian(reference))
+    torch.testing.assert_close(hessian(sparse), hessian(reference))
+
+
 def test_the_gradient_of_a_symmetric_matrix_is_that_of_all_its_entries():
     """As for `torch.logdet` of the dense matrix, whatever triangle Cholesky reads."""
     A = poisson(4, 5, dtype=F64).requires_grad_()

@@ -258,7 +258,7 @@ def test_bad_input():
         make("linear")(torch.ones(2, 5, dtype=torch.float64))
     with pytest.raises(TypeError, match="nothing is cast silently"):
         make("linear")(torch.ones(2, 4))
-    with pytest.raises(ValueError, match="hops: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="hops: expected at least 1 hop, got 0"):
         TAGConv(1, 1, hops=0)
     with pytest.raises(ValueError, match=r"A: expected a square matrix, got shape \(3, 4\)"):
         gcn_normalize(random_csr(3, 4))

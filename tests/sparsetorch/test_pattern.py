@@ -11,7 +11,8 @@ import torch
 from random_matrices import MIXED, random_csr, random_pattern
 
 import sparsetorch.pattern
-from sparsetorch import CSRTensor, Pattern, merging
+from sparsetorch import CSRTensor, Pattern, graph, merging, poisson
+from sparsetorch.linalg import slogdet, solve
 from sparsetorch.structure import wider
 
 CROW = torch.tensor([0, 2, 2, 3])
@@ -93,6 +94,29 @@ def test_bad_arguments_are_named(crow, col, shape, message):
         Pattern(crow, col, shape)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+@pytest.mark.parametrize("strided", ["crow", "col"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_index_arrays_with_strides(strided, dtype):
+    """What is not PyTorch reads them by their address alone."""
+    A = poisson(4, dtype=torch.float64)
+    arrays = {"crow": A.pattern.crow.to(dtype), "col": A.pattern.col.to(dtype)}
+    arrays[strided] = torch.stack([arrays[strided]] * 2, 1)[:, 0]
+    B = CSRTensor(Pattern(arrays["crow"], arrays["col"], (4, 4), dtype), A.values)
+    x = torch.arange(4).double()
+    torch.testing.assert_close(B.to_torch() @ x, A.to_dense() @ x)
+    torch.testing.assert_close(solve(B, x), torch.linalg.solve(A.to_dense(), x))
+    torch.testing.assert_close(slogdet(B)[1], A.to_dense().logdet())
+    assert (graph.connected_components(B.pattern)[1] == 0).all()
+    assert graph.reverse_cuthill_mckee(B.pattern).tolist() == [3, 2, 1, 0]
+
+
+def test_index_arrays_that_will_do_are_not_copied():
+    crow, col = CROW.int(), torch.cat([COL, COL]).int()[3:]
+    pattern = Pattern(crow, col, (3, 3))
+    assert (pattern.crow.data_ptr(), pattern.col.data_ptr()) == (crow.data_ptr(), col.data_ptr())
+
+
 def test_the_transpose_is_computed_once_and_knows_its_origin(calls):
     pattern = random_pattern(6, 4, 0.5, 0)
     assert pattern.T.T is pattern
@@ -135,6 +159,19 @@ def test_a_product_is_forgotten_with_its_partner():
     assert product() is None
     B = random_pattern(4, 6, 0.5, 2)  # perhaps at the address of the old one
     assert A.matmul(B).shape == (6, 6)
+
+
+def test_a_partner_forgets_the_patterns_that_kept_results_for_it():
+    """Else a matrix that lives long collects a little of every one that it meets."""
+    partner = random_pattern(6, 6, 0.5, 1)
+    before = weakref.getweakrefcount(partner)
+    for seed in range(20):
+        pattern = random_pattern(6, 6, 0.5, seed)
+        for keep in (pattern.matmul, pattern.union, pattern.intersection):
+            keep(partner)
+    assert weakref.getweakrefcount(partner) > before
+    del pattern, keep
+    assert weakref.getweakrefcount(partner) == before
 
 
 def test_patterns_are_freed_without_the_garbage_collector():

@@ -238,7 +238,7 @@ def test_block_jacobi_names_what_is_wrong():
         block_jacobi(A)
     with pytest.raises(ValueError, match="block_size, partition: expected one of the two"):
         block_jacobi(A, 2, partition=torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="block_size: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="block_size: expected at least 1 unknown, got 0"):
         block_jacobi(A, 0)
     with pytest.raises(ValueError, match=r"partition: expected \(3,\) like A, got shape \(2,\)"):
         block_jacobi(A, partition=torch.tensor([0, 1]))
@@ -287,7 +287,7 @@ def test_chebyshev_names_what_is_wrong():
         chebyshev(A)
     with pytest.raises(ValueError, match=r"positive definite matrix .*, but D or A is not"):
         chebyshev(-A)
-    with pytest.raises(ValueError, match="degree: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="degree: expected at least 0 products with A, got -1"):
         chebyshev(A, -1)
     with pytest.raises(ValueError, match=r"bounds: expected \(smallest, largest\) eigenvalue"):
         chebyshev(A, 1, (2, 1))
@@ -377,7 +377,7 @@ def test_amg_names_what_is_wrong():
     A = POISSON
     with pytest.raises(ValueError, match=r"kind: expected 'ruge_stuben' or .*, got 'classical'"):
         amg(A, "classical")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="degree: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="degree: expected at least 0 products with A, got -1"):
         amg(A, degree=-1)
     with pytest.raises(ValueError, match="A: expected finite values, got NaN or infinity"):
         amg(A.with_values(A.values * torch.nan))

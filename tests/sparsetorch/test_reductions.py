@@ -1,5 +1,8 @@
 """What reductions refuse, and where they are not differentiable. Values: the OPERATIONS table."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
@@ -14,6 +17,54 @@ def test_other_dimensions_than_the_last_two(name, dim):
     A = random_csr(3, 4, batch=(2,))
     with pytest.raises(ValueError, match="dim: expected one of the last two dimensions"):
         getattr(A, name)(dim=dim)
+
+
+REDUCTIONS = ["sum", "mean", "amax", "amin", "norm", "softmax"]
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_integers_of_numpy_and_torch_are_dimensions(name):
+    A = random_csr(3, 4, batch=(2,))
+
+    def reduced(dim) -> torch.Tensor:
+        result = getattr(A, name)(dim=dim)
+        return result.values if isinstance(result, CSRTensor) else result
+
+    for dim in (np.int64(-1), np.int32(-1), torch.tensor(-1)):
+        assert torch.equal(reduced(dim), reduced(-1))
+    if name != "softmax":
+        both = (np.int64(-2), np.int64(-1))
+        assert torch.equal(getattr(A, name)(dim=both), getattr(A, name)(dim=(-2, -1)))
+        assert getattr(A, name)(dim=np.int64(1), keepdim=True).shape == (2, 1, 4)
+
+
+def test_integers_of_numpy_and_torch_are_offsets():
+    A = random_csr(3, 4)
+    ones: Any = (np.int64(1), torch.tensor(1))
+    for offset in ones:
+        assert torch.equal(A.diagonal(offset), A.diagonal(1))
+
+
+@pytest.mark.parametrize(
+    "dim", [-1.0, True, np.True_, "rows", torch.tensor(1.0), (0, 1.0)], ids=repr
+)
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_dimensions_that_are_no_integers(name, dim):
+    with pytest.raises(TypeError, match=r"^dim: expected an integer, got "):
+        getattr(random_csr(3, 4), name)(dim=dim)
+
+
+@pytest.mark.parametrize("offset", [1.0, True, torch.tensor(1.0)])
+def test_offsets_that_are_no_integers(offset):
+    with pytest.raises(TypeError, match=r"^offset: expected an integer, got "):
+        random_csr(3, 4).diagonal(offset)
+
+
+def test_the_norm_along_both_dimensions_knows_which_comes_first():
+    A = random_csr(3, 4)
+    for dim in ((-2, -1), (-1, -2), [0, 1], [1, 0]):
+        expected = torch.linalg.norm(A.to_dense(), 1, dim)
+        torch.testing.assert_close(A.norm(1, dim), expected)
 
 
 def test_an_empty_matrix_has_no_maximum():

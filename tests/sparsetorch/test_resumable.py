@@ -112,3 +112,20 @@ def test_a_data_module_goes_on():
     other.load_state_dict(state)
     assert other.state_dict() == state  # before there is a loader
     assert [int(x) for x in other.resumable(DATA, range(7))] == [3, 4, 5, 6]
+
+
+def test_a_second_training_on_a_data_module_begins_at_the_first_sample():
+    class Module(ResumableDataModule):
+        def train_dataloader(self):
+            return self.resumable(DATA, DistributedSampler(DATA, 1, 0, seed=3))
+
+    data = Module()
+    order = iter(data.train_dataloader())
+    next(order)
+    resumed = Module()
+    resumed.load_state_dict(data.state_dict())
+    assert len(list(resumed.train_dataloader())) == 6
+    resumed.teardown("validate")
+    assert len(list(resumed.train_dataloader())) == 6
+    resumed.teardown("fit")
+    assert len(list(resumed.train_dataloader())) == 7

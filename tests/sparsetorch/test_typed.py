@@ -273,7 +273,7 @@ def test_some_relations_and_no_root():
     for edge_types in ([], [BUYS, BUYS]):
         with pytest.raises(ValueError, match="edge_types: expected different ones"):
             RGCNConv(3, 2, edge_types)
-    with pytest.raises(ValueError, match="n_bases: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_bases: expected at least 1 basis, got 0"):
         RGCNConv(3, 2, EDGE_TYPES, n_bases=0)
     shown = str(RGCNConv(3, 2, [BUYS], n_bases=2))
     assert shown == ("RGCNConv(3, 2, [('user', 'buys', 'item')], n_bases=2, root=True, bias=True)")

@@ -15,7 +15,7 @@ LATEST = 9_999_999_999  # s; a larger number is in a smaller unit
 CHUNK = 1 << 20  # visits that are converted and sorted at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
     """Visits, device after device, each from the oldest to the newest.
 

@@ -52,7 +52,7 @@ def read_pages(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Tokens:
     """Lines of tokens: row (k,) of the page and length (k,) of each line, and hashes of tokens."""
 

@@ -14,7 +14,7 @@ LEAST_TOPICS = 8
 POPULAR = 50  # domains that everybody visits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Domains:
     """The domains of the web, the most popular first.
 
@@ -54,7 +54,7 @@ class Domains:
         return self.by_topic[np.clip(place, begin, end - 1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class People:
     """Users and their devices.
 

@@ -16,7 +16,7 @@ GAP = 40.0  # s, the mean between visits of a session
 LONGEST = 1500.0  # s, the longest such gap: under the 30 minutes that end a session
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rhythms:
     """The hours and days of users and devices.
 

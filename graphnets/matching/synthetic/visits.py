@@ -18,7 +18,7 @@ STEEP = 4.0  # how much more often the first of the popular domains are visited
 ROUTINE, FAVOURITE, INTEREST, OTHER = range(4)  # kinds of bursts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visits:
     """Visits of some devices, one after another: keys of pages, and times in ms."""
 

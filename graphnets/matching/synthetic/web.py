@@ -31,7 +31,7 @@ def salted(values: np.ndarray, salt: int) -> np.ndarray:
     return mixed(values.astype(np.uint64) ^ mixed(np.array([salt], np.uint64)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SyntheticWeb:
     """Pages by their keys (n,) int64, sorted, and the topic of each domain."""
 

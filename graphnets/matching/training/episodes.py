@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,10 @@ from torch.utils.data import Dataset
 
 from graphnets.matching.logs import DAY, Logs, windows
 from graphnets.matching.pairs import all_pairs, checked_pairs, same_user
+from sparsetorch.checks import check_count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Episode:
     """Devices and pairs of them whose answer is known.
 
@@ -60,10 +62,10 @@ class PairEpisodes(Dataset[Episode]):
                 f"labels: expected bool of shape ({len(pairs)},), got {labels.dtype} of shape "
                 f"{tuple(labels.shape)}"
             )
-        if batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {batch}")
+        self.batch = check_count("batch", batch, "pair")
         self.logs, self.pairs, self.labels = logs, pairs, labels
-        self.batch, self.seed, self.once, self.epoch = batch, seed, once, 0
+        self.seed, self.once, self.epoch = seed, once, 0
+        self._drawn: tuple[int, Tensor, Tensor] | None = None  # epoch, its pairs, their order
 
     def __len__(self) -> int:
         """Episodes an epoch."""
@@ -71,10 +73,7 @@ class PairEpisodes(Dataset[Episode]):
 
     def __getitem__(self, i: int) -> Episode:
         """Episode i of this epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        place = torch.randperm(len(self.logs), generator=generator)
-        order = place[self.pairs[:, 0]].argsort(stable=True)
-        chosen = order[i * self.batch : (i + 1) * self.batch]
+        chosen = self._order()[i * self.batch : (i + 1) * self.batch]
         pairs = self.pairs[chosen]
         if self.once:
             devices, local = pairs.unique(return_inverse=True)
@@ -87,6 +86,16 @@ class PairEpisodes(Dataset[Episode]):
             )
         weights = torch.ones(len(chosen))
         return Episode(logs, local, self.labels[chosen].float(), weights)
+
+    def _order(self) -> Tensor:
+        """Of the pairs in this epoch, (k,) int64; found once: it takes longer than an episode."""
+        drawn = self._drawn
+        if drawn is None or drawn[0] != self.epoch or drawn[1] is not self.pairs:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            place = torch.randperm(len(self.logs), generator=generator)
+            order = place[self.pairs[:, 0]].argsort(stable=True)
+            drawn = self._drawn = (self.epoch, self.pairs, order)
+        return drawn[2]
 
 
 class WindowEpisodes(Dataset[Episode]):
@@ -129,14 +138,16 @@ class WindowEpisodes(Dataset[Episode]):
                 f"logs: the user of device {logs.names[int(unknown[0])]!r} is not known; select "
                 "those that are"
             )
-        if min(count, users, min_visits) < 1 or per_user < 2 or not 0 < days[0] <= days[1]:
+        if not 0 < days[0] <= days[1] < math.inf:
             raise ValueError(
-                f"expected count, users, min_visits >= 1, per_user >= 2, 0 < days[0] <= days[1], "
-                f"got {count}, {users}, {min_visits}, {per_user}, {days}"
+                f"days: expected the shortest and the longest window, above 0, got {days}"
             )
-        self.logs, self.count, self.users, self.per_user = logs, count, users, per_user
-        self.days, self.min_visits, self.negatives, self.seed = days, min_visits, negatives, seed
-        self.epoch = 0
+        self.logs, self.days, self.seed, self.epoch = logs, days, seed, 0
+        self.count = check_count("count", count, "episode")
+        self.users = check_count("users", users, "person")
+        self.per_user = check_count("per_user", per_user, "windows", least=2)
+        self.min_visits = check_count("min_visits", min_visits, "visit")
+        self.negatives = check_count("negatives", negatives, "pairs", least=0)
         long = logs.page.lengths >= min_visits
         self.people = [
             (long & (logs.users == user)).nonzero()[:, 0] for user in logs.users[long].unique()

@@ -21,6 +21,7 @@ from graphnets.matching.training.episodes import Episode, PairEpisodes, WindowEp
 from graphnets.matching.vectors import token_vectors
 from graphnets.matching.vocabulary import Vocabulary, vocabulary
 from graphnets.matching.xdt import load_xdt
+from sparsetorch.checks import check_count, checked_integer
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
 
@@ -86,7 +87,8 @@ class CandidatesData(MatchingData):
 
     From the second epoch on, some false ones are those that the matcher, as it is by then, finds
     most alike: see `hard_pairs`. They are kept in checkpoints, so that a run that was stopped
-    within an epoch goes on with the same ones.
+    within an epoch goes on with the same ones. Each training begins with the same ones, whatever
+    was trained on this object before.
 
     Args:
         logs: of the devices.
@@ -113,8 +115,7 @@ class CandidatesData(MatchingData):
         super().__init__()
         self.logs, self.candidates, self.known, self.vectors = logs, candidates, known, vectors
         self.negatives, self.hardest, self.seed = negatives, hardest, seed
-        pairs, labels = hard_pairs(candidates, logs.users, negatives, seed)
-        self.episodes = PairEpisodes(logs, pairs, labels, batch, seed, once)
+        self.episodes = PairEpisodes(logs, *self._pairs(0), batch, seed, once)
         self.drawn = 0  # the epoch whose pairs these are
 
     def begin_epoch(self, epoch: int, score: Score) -> None:
@@ -122,15 +123,19 @@ class CandidatesData(MatchingData):
         super().begin_epoch(epoch, score)
         if epoch == self.drawn:
             return
-        self.episodes.pairs, self.episodes.labels = hard_pairs(
+        self.episodes.pairs, self.episodes.labels = self._pairs(epoch, score)
+        self.drawn = epoch
+
+    def _pairs(self, epoch: int, score: Score | None = None) -> tuple[Tensor, Tensor]:
+        """An epoch's pairs and labels; in the first one no matcher has learned anything."""
+        return hard_pairs(
             self.candidates,
             self.logs.users,
             self.negatives,
-            self.seed * 1_000_003 + epoch,
-            partial(score, self.logs) if self.hardest else None,
+            self.seed * 1_000_003 + epoch if epoch else self.seed,
+            partial(score, self.logs) if epoch and score and self.hardest else None,
             self.hardest,
         )
-        self.drawn = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Which episodes are done, and the pairs of this epoch."""
@@ -160,7 +165,8 @@ class LogsDataModule(MatchingData):
             users' too, whose labels are not looked at; else of the training users'.
 
     Raises:
-        ValueError: there are no such folds, or one is both.
+        TypeError, ValueError: a number is none or out of range, there are no such folds, or one is
+            both.
 
     Warns:
         UserWarning: most visits are in weeks of fewer than `min_visits`, whose pages are not known.
@@ -184,14 +190,23 @@ class LogsDataModule(MatchingData):
         transductive: bool = False,
     ) -> None:
         super().__init__()
-        for name, number in (("fold", fold), ("validation", validation)):
-            if number is not None and not 0 <= number < folds:
-                raise ValueError(f"{name}: expected a fold from 0 to {folds - 1}, got {number}")
+        # A checkpoint with a Path or NumPy's numbers in it would not be read.
+        path, transductive = str(path), bool(transductive)
+        folds = check_count("folds", folds, "folds", least=2)
+        fold = checked_fold("fold", fold, folds)
+        validation = checked_fold("validation", validation, folds)
         if fold is not None and fold == validation:
             raise ValueError(
                 f"validation: fold {fold} is left out for a test, which nothing may be chosen by"
             )
-        path = str(path)  # a checkpoint with a Path in it would not be read
+        fold_seed, seed = checked_integer("fold_seed", fold_seed), checked_integer("seed", seed)
+        episodes = check_count("episodes", episodes, "episode")
+        users = check_count("users", users, "person")
+        per_user = check_count("per_user", per_user, "windows", least=2)
+        days = (float(days[0]), float(days[1]))
+        min_visits = check_count("min_visits", min_visits, "visit")
+        negatives = check_count("negatives", negatives, "pairs", least=0)
+        vectors = check_count("vectors", vectors, "numbers a token", least=0)
         self.save_hyperparameters()
 
     def setup(self, stage: str) -> None:
@@ -249,3 +264,12 @@ class LogsDataModule(MatchingData):
         if self.hparams["validation"] is None:
             return []
         return DataLoader([self.validation], batch_size=None)  # pyright: ignore
+
+
+def checked_fold(name: str, number: int | None, folds: int) -> int | None:
+    """The number of a fold as an int, or None; ValueError if there is no such fold."""
+    if number is None:
+        return None
+    if number not in range(folds):
+        raise ValueError(f"{name}: expected a fold from 0 to {folds - 1}, got {number}")
+    return int(number)

@@ -48,16 +48,16 @@ def two_devices():
     )
 
 
-def write_xdt(path, n_users=15, seed=0):
+def write_xdt(path, n_users=15, seed=0, visits=150):
     """Drawn logs in the layout of the real ones: users with a desktop and a mobile device each.
 
-    Users of another seed have other interests.
+    Users of another seed have other interests. Visits are those of a device in three weeks.
     """
     rng = np.random.default_rng(seed)
     columns = {name: [] for name in COLUMNS}
     for user in range(n_users):
         for device in range(2):
-            n = 150
+            n = visits
             own = rng.random(n) < 0.5
             sld = np.where(
                 own,

@@ -91,6 +91,8 @@ def test_wrong_pairs_and_scores_are_refused():
         connected_components(2, pairs)
     with pytest.raises(ValueError, match="each pair once"):
         cap_degrees(pairs[[0, 0]], torch.zeros(2), 1)
+    with pytest.raises(ValueError, match=r"cap: .*got nan"):
+        cap_degrees(pairs, torch.zeros(2), float("nan"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"cap: .*got 0"):
         cap_degrees(pairs, torch.zeros(2), 0)
     with pytest.raises(ValueError, match=r"scores: .*2 pairs, got shape \(3,\)"):

@@ -101,9 +101,36 @@ def test_given_pairs_come_once_an_epoch_and_share_devices():
     assert episodes[0].logs.names != first
 
 
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch):
+    drawn, randperm = [], torch.randperm
+
+    def counted(n, **options):
+        drawn.append(n)
+        return randperm(n, **options)
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    pairs = all_pairs(len(LOGS))
+    episodes = PairEpisodes(LOGS, pairs, same_user(LOGS.users, pairs), batch=10)
+    first = [episodes[i].logs.names for i in range(len(episodes))]
+    assert len(drawn) == 1
+    episodes.epoch = 1
+    assert [episodes[i].logs.names for i in range(len(episodes))] != first
+    assert len(drawn) == 2
+    episodes.epoch = 0
+    assert [episodes[i].logs.names for i in range(len(episodes))] == first
+    few = pairs[:20]  # of the same epoch, but others
+    episodes.pairs, episodes.labels = few, same_user(LOGS.users, few)
+    alone = PairEpisodes(LOGS, few, episodes.labels, batch=10)
+    assert episodes[1].logs.names == alone[1].logs.names
+
+
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="per_user >= 2"):
+    with pytest.raises(ValueError, match="per_user: expected at least 2 windows, got 1"):
         window_episodes(per_user=1)
+    with pytest.raises(ValueError, match=r"min_visits: .*got nan"):
+        window_episodes(min_visits=float("nan"))
+    with pytest.raises(ValueError, match=r"days: .*got \(5\.0, nan\)"):
+        window_episodes(days=(5.0, float("nan")))
     unknown = drawn_logs()
     unknown.users[4] = -1
     with pytest.raises(ValueError, match="the user of device 'd4' is not known"):

@@ -231,6 +231,26 @@ def test_false_pairs_are_those_that_the_matcher_confuses(near):
     assert data.episodes.pairs is chosen  # drawn once an epoch
 
 
+def test_a_training_does_not_depend_on_one_before_it(near):
+    def losses(data):
+        L.seed_everything(0, verbose=False)
+        module, found = PairMatcher(levels=2, width=0, dropout=0.0), Losses()
+        L.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[found],
+        ).fit(module, data)
+        return found.values
+
+    data = candidates_data(near)
+    first = losses(data)
+    assert losses(data) == pytest.approx(first, rel=1e-3)
+
+
 def test_a_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_losses(near, tmp_path):
     class Stop(L.Callback):
         def on_train_batch_end(self, trainer, module, *_):
@@ -332,6 +352,7 @@ def test_each_task_is_validated_with_a_vocabulary_of_its_own(data_path, monkeypa
     [
         ({"fold": 5}, "fold: expected a fold from 0 to 4, got 5"),
         ({"fold": -1}, "fold: expected a fold from 0 to 4, got -1"),
+        ({"fold": 1.5}, r"fold: expected a fold from 0 to 4, got 1\.5"),
         ({"validation": 9}, "validation: expected a fold from 0 to 4, got 9"),
         ({"fold": 2, "validation": 2}, "validation: fold 2 is left out for a test"),
     ],

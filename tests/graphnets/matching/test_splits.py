@@ -63,6 +63,7 @@ def test_the_seed_decides():
 def test_as_many_users_as_folds_are_enough():
     users = torch.tensor([7, 7, 3, 9, 9, 9])
     assert sorted(f for (f,) in of_each(user_folds(users, 3, seed=0), users)) == [0, 1, 2]
+    assert torch.equal(user_folds(users, 3.0, 0), user_folds(users, 3, 0))  # pyright: ignore
     unknown = torch.full((3,), -1)
     assert user_folds(unknown, 3, seed=0).sort().values.tolist() == [0, 1, 2]
 
@@ -72,7 +73,8 @@ def test_as_many_users_as_folds_are_enough():
     [
         ([1, 1, 2], 3, None, "3 folds need as many users, got 2"),
         ([1, 1, 2, 2, 3], 2, [0, 1, 0, 0, 0], "as many users with several kinds, got 1; .*kinds"),
-        ([1, 2], 1, None, "n_folds: expected at least 2, got 1"),
+        ([1, 2], 1, None, "n_folds: expected at least 2 folds, got 1"),
+        ([1, 2], float("nan"), None, "n_folds: .*got nan"),
         ([1.0, 2.0], 2, None, "users: expected int64"),
         ([1, 2], 2, [0], r"kinds: expected int64 of shape \(2,\)"),
         ([], 2, None, "users: expected int64"),
