@@ -237,7 +237,7 @@ class GridDataModule(ResumableDataModule):
         shuffle_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # the module has a seed of its own
         recipe = GridRecipe(
             count, (nodes[0], nodes[1]), (subdomain[0], subdomain[1]), boundary, seed
         )

@@ -37,15 +37,18 @@ def fit(folder: Path, epochs: int, *more: str) -> None:
 
 @pytest.mark.usefixtures("gmsh")
 def test_fit_and_resume(tmp_path):
-    fit(tmp_path, 2)
+    fit(tmp_path, 2, "--seed_everything=1")
     runs = tmp_path / "runs" / "published"
     first = load_network(runs / "network.safetensors")
     assert len(first.record["losses"]) == 1
     assert (runs / "best.ckpt").exists()
-    fit(tmp_path, 4, f"--ckpt_path={runs / 'last.ckpt'}")
+    fit(tmp_path, 4, "--seed_everything=1", f"--ckpt_path={runs / 'last.ckpt'}")
     assert torch.load(runs / "last.ckpt", weights_only=False)["global_step"] == 4
     net, record = load_network(runs / "network.safetensors")
     assert record["losses"][:1] == first.record["losses"]
     assert len(record["losses"]) == 2
-    weights = first.net.state_dict()
-    assert any(not torch.equal(w, weights[name]) for name, w in net.state_dict().items())
+    epoch = 2 * record["losses"].index(min(record["losses"])) + 1  # that ends the best pass
+    kept = [torch.load(path, weights_only=False) for path in runs.glob("best*.ckpt")]
+    best = next(checkpoint for checkpoint in kept if checkpoint["epoch"] == epoch)
+    for name, weight in net.state_dict().items():
+        assert torch.equal(weight, best["state_dict"][f"net.{name}"])
