@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _read_array(path: Path, file: Any, name: str) -> np.ndarray:
     try:
         return file[name]
-    except (ValueError, zlib.error) as error:
+    except (ValueError, RuntimeError, zlib.error) as error:  # RuntimeError: said to be encrypted
         raise ValueError(f"{name}: the array in {path} cannot be read ({error})") from None
 
 

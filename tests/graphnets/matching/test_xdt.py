@@ -97,6 +97,12 @@ def test_other_files_are_named(tmp_path, arrays):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"logs.npz"):
         load_xdt(path)
+    np.savez(path, **longer)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"PK\1\2") + 8] ^= 1  # whether the first array is encrypted
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"the array in .*logs.npz cannot be read"):
+        load_xdt(path)
 
 
 def test_the_real_logs():
