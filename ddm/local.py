@@ -239,7 +239,7 @@ def local_solver(
 ) -> DenseBlocks | SparseBlocks:
     """Lay out the local matrices: "dense", "sparse", or "auto", which is sparse on the CPU.
 
-    The device alone decides. On the CPU the sparse factorization is made 4 to 33 times faster, and
+    The device alone decides. On the CPU the sparse factorization is made 4 to 40 times faster, and
     applied in 0.4 to 1.2 of the time (benchmarks/bench_local.py): dense inverses are for CUDA,
     where sparse factors cannot be made.
 
