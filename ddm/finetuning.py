@@ -207,9 +207,10 @@ class _Run:
         self.setup, self.net = setup, net
         self.raw = self._start(learned)
         if enrich:
+            start = self._fixed(self.raw)
             try:
-                self.setup = setup.enriched(self._fixed(self.raw), enrich)
-            except ValueError as error:  # a SingularError says the same without errors
+                self.setup = setup.enriched(start, enrich)
+            except ValueError as error:
                 raise ValueError(f"enrich={enrich}: {error}") from error
         # Gradients are good enough in float32, and twice as fast.
         self.working = self.setup.in_precision(torch.float32)

@@ -124,21 +124,17 @@ def safeguarded(
         learned, compared = _compared(learned, start, enrich)
     except (ValueError, RuntimeError) as error:
         return _refused(f"it cannot be used: {error}", _classical(setup, start, enrich))
-    converges = compared is not None and compared.rate < 1
-    if converges or learned.rate > SLOW:
-        classical = compared if converges else _or_ras(setup, compared, enrich)
-        assert classical is not None
-        if learned.rate >= 1 or _is_slower(learned, classical):
-            said = "it diverges: its" if learned.rate >= 1 else "its"
-            reason = (
-                f"{said} convergence factor is {learned.rate:.3g}, that of the classical method "
-                f"{classical.rate:.3g}"
-            )
-            return _refused(reason, classical, learned.rate)
-        compared = classical
-    return Verdict(
-        learned.method, True, "", learned.rate, compared and compared.rate, learned.errors
-    )
+    # Where the learned method is fast, a start that diverges needs no other in its place.
+    classical = compared if learned.rate <= SLOW else _or_ras(setup, compared, enrich)
+    if classical is not None and (learned.rate >= 1 or _is_slower(learned, classical)):
+        said = "it diverges: its" if learned.rate >= 1 else "its"
+        reason = (
+            f"{said} convergence factor is {learned.rate:.3g}, that of the classical method "
+            f"{classical.rate:.3g}"
+        )
+        return _refused(reason, classical, learned.rate)
+    rate = None if classical is None else classical.rate
+    return Verdict(learned.method, True, "", learned.rate, rate, learned.errors)
 
 
 def check_enrich(enrich: int | None) -> int | None:
