@@ -2,11 +2,13 @@
 
 Processes wait for the slowest at every step, so that meshes of mixed sizes, dealt at random, cost
 the time of the largest. Here a step gets meshes of neighbouring costs: sorted by cost, cut into
-groups of one a process, and the groups shuffled.
+groups of one a process, and the groups shuffled. A curriculum begins with the small or the simple
+ones, and lets the others in as training goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -18,6 +20,8 @@ from torch.utils.data import Dataset, DistributedSampler
 SPREAD = 0.05
 """Costs are blurred by this share before they are sorted, so that groups change from epoch to
 epoch."""
+FIRST = 0.1
+"""The share of the samples that a curriculum begins with."""
 
 
 def stored_costs(paths: Sequence[str | Path]) -> np.ndarray:
@@ -51,21 +55,31 @@ class BalancedSampler(DistributedSampler[int]):
     those nearest in cost are taken twice, so that all processes make as many steps. Like
     `torch.utils.data.DistributedSampler`, which balances nothing; `set_epoch` changes the order.
 
+    With a curriculum (Bengio, Louradour, Collobert and Weston, ICML 2009) the first steps draw from
+    a tenth of the samples, the lowest stages, and the share grows linearly to all. Epochs have as
+    many steps as without, so that early samples come several times in the first ones.
+
     Args:
         costs: (n,) of the samples, at least 0, such as `stored_costs`.
+        growth: epochs until a curriculum has all samples; 0 is none.
+        stages: (n,), of a curriculum: steps have samples of one stage where they can; None takes
+            the costs for stages, so that the cheap ones come first.
         num_replicas, rank: number of processes, and which of them this is; None asks
             torch.distributed, and is one process without it.
         shuffle: whether steps come in random order; else by falling cost.
         seed: the same in all processes.
 
     Raises:
-        ValueError: no costs, or some that are negative or not finite; a rank out of range.
+        ValueError: no costs, or some that are negative or not finite; a negative growth, or one
+            without shuffling; stages of another shape; a rank out of range.
     """
 
     def __init__(
         self,
         costs: Sequence[float] | np.ndarray,
         *,
+        growth: float = 0.0,
+        stages: Sequence[float] | np.ndarray | None = None,
         num_replicas: int | None = None,
         rank: int | None = None,
         shuffle: bool = True,
@@ -76,6 +90,17 @@ class BalancedSampler(DistributedSampler[int]):
             raise ValueError(f"costs: expected (n,) with n >= 1, got shape {self.costs.shape}")
         if not (np.isfinite(self.costs).all() and (self.costs >= 0).all()):
             raise ValueError("costs: expected finite values of at least 0")
+        if not (math.isfinite(growth) and growth >= 0):
+            raise ValueError(f"growth: expected a number of epochs of at least 0, got {growth!r}")
+        if growth and not shuffle:
+            raise ValueError("growth: a curriculum needs shuffle=True")
+        self.growth = growth
+        self.stages = None if stages is None else np.asarray(stages)
+        if self.stages is not None and self.stages.shape != self.costs.shape:
+            raise ValueError(
+                f"stages: expected one of each of the {len(self.costs)} costs, got shape "
+                f"{self.stages.shape}"
+            )
         alone = not (dist.is_available() and dist.is_initialized())
         super().__init__(
             _Range(len(self.costs)),
@@ -91,12 +116,24 @@ class BalancedSampler(DistributedSampler[int]):
         rng = np.random.default_rng([self.seed, self.epoch])
         blur = rng.uniform(-SPREAD, SPREAD, len(self.costs)) if self.shuffle else 0.0
         order = np.argsort(-self.costs * (1 + blur), kind="stable")
+        if self.growth and self.stages is not None:
+            order = order[np.argsort(-self.stages[order], kind="stable")]
         missing = -len(order) % self.num_replicas
         order = np.concatenate([order, np.resize(order[::-1], missing)])  # the cheapest, again
         groups = order.reshape(-1, self.num_replicas)
         if self.shuffle:
-            groups = rng.permuted(rng.permutation(groups), axis=1)
+            turns = rng.permutation(len(groups))
+            groups = rng.permuted(groups[self._admitted(turns)], axis=1)
         return groups
+
+    def _admitted(self, turns: np.ndarray) -> np.ndarray:
+        """Turns of groups by falling stage, brought among those that the curriculum has let in."""
+        if not self.growth:
+            return turns
+        last = len(turns) - 1
+        passed = (self.epoch + np.arange(len(turns)) / len(turns)) / self.growth
+        share = np.minimum(FIRST + (1 - FIRST) * passed, 1.0)
+        return last - (share * (last - turns)).astype(np.int64)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.steps()[:, self.rank].tolist())

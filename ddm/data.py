@@ -75,7 +75,7 @@ class Recipe:
         seed = self.seed + index
         rng = np.random.default_rng([seed, STREAM])
         n_nodes, size = (log_uniform(rng, *span) for span in (self.nodes, self.subdomain))
-        kind, turn = self.kinds[index % len(self.kinds)], index // len(self.kinds)
+        kind, turn = self.kinds[self.kind(index)], index // len(self.kinds)
         if kind == "poisson":
             problem = poisson(self._mesh(turn, seed, n_nodes, rng))
         else:
@@ -83,6 +83,10 @@ class Recipe:
         problem = problem.with_all_couplings()
         method = METHODS[turn % 2]
         return problem, _parts(problem.A, problem.block_size, size, method, seed)
+
+    def kind(self, index: int) -> int:
+        """Which of `kinds` sample `index` is of."""
+        return index % len(self.kinds)
 
     def owner(self, A: sp.csr_array, block_size: int, seed: int) -> np.ndarray:
         """Subdomains of any matrix, drawn as those of this recipe are, from a seed of its own."""

@@ -115,9 +115,12 @@ class InterfaceNet(nn.Module):
     def bounded(self, inputs: SchwarzGraph, robin: Tensor, unity: Tensor) -> tuple[Tensor, Tensor]:
         """Positive Robin weights, and corrections whose rows sum to zero where they are held."""
         graph = inputs.graph
-        mean = mean_edges(graph.to_fine, unity.unsqueeze(-1)) * inputs.held.to(unity)
-        shift = SCALE * (unity - mean.squeeze(-1).index_select(0, graph.cross.row))
-        theta = self.theta * torch.exp(2 * torch.tanh(robin))
+        wide = torch.promote_types(unity.dtype, torch.float32)
+        robin, unity = robin.to(wide), unity.to(wide)
+        with torch.autocast(unity.device.type, enabled=False):  # which would round the sums
+            mean = mean_edges(graph.to_fine, unity.unsqueeze(-1)) * inputs.held.to(unity)
+            shift = SCALE * (unity - mean.squeeze(-1).index_select(0, graph.cross.row))
+            theta = self.theta * torch.exp(2 * torch.tanh(robin))
         return theta.index_select(0, inputs.local), shift.index_select(0, inputs.local)
 
     def save(self, path: str | Path, **metadata: str) -> None:

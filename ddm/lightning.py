@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -24,6 +24,7 @@ from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
 
@@ -87,19 +88,20 @@ class SchwarzModule(L.LightningModule):
 
     def loss(self, setup: Setup) -> Tensor:
         """The loss of one sample: a scalar, the logarithm of factors, zero where nothing falls."""
-        h = self.hparams
-        method = self._enriched(setup.learned(self.net))
-        norm = stochastic_norm(
-            method.propagate,
-            self._slow_errors(setup, method),
-            steps=h["steps"],
-            sharpness=h["sharpness"],
-        )
-        loss = norm.log()
-        if h["krylov"]:
-            b = self._random(setup, h["right_hand_sides"])
-            reduction = krylov_reduction(setup.A, method.apply, b, steps=h["steps"])
-            loss = loss + h["krylov"] * reduction.log()
+        h, values = self.hparams, self(setup)
+        with in_full_precision(setup.A.device):  # mixed precision is for the network
+            method = self._enriched(setup.with_values(*values))
+            norm = stochastic_norm(
+                method.propagate,
+                self._slow_errors(setup, method),
+                steps=h["steps"],
+                sharpness=h["sharpness"],
+            )
+            loss = norm.log()
+            if h["krylov"]:
+                b = self._random(setup, h["right_hand_sides"])
+                reduction = krylov_reduction(setup.A, method.apply, b, steps=h["steps"])
+                loss = loss + h["krylov"] * reduction.log()
         return loss
 
     def _enriched(self, method: Schwarz) -> Schwarz:
@@ -147,7 +149,8 @@ class SchwarzModule(L.LightningModule):
             ValueError: a gradient is not finite, or a solve on the way met infinities.
         """
         parameters = list(self.net.parameters())
-        found = torch.autograd.grad(loss, parameters)
+        with in_full_precision(loss.device):
+            found = torch.autograd.grad(loss, parameters)
         if not all(bool(g.isfinite().all()) for g in (loss, *found)):
             raise SingularError("the loss or a gradient is not finite")
         # A function with this value and these gradients, for whoever goes backward.
@@ -156,8 +159,10 @@ class SchwarzModule(L.LightningModule):
 
     def score(self, setup: Setup) -> tuple[int, int]:
         """Stationary iterations to 1e-8: the learned method's, and those of its starting point."""
-        methods = (setup.learned(self.net), setup.classical(self.net.theta))
-        learned, start = (iterations_to_reduce(self._enriched(m), 1e-8) for m in methods)
+        values = self(setup)
+        with in_full_precision(setup.A.device):
+            methods = (setup.with_values(*values), setup.classical(self.net.theta))
+            learned, start = (iterations_to_reduce(self._enriched(m), 1e-8) for m in methods)
         return learned, start
 
     def validation_step(self, setup: Setup, batch_idx: int) -> None:
@@ -166,7 +171,9 @@ class SchwarzModule(L.LightningModule):
         several: dict[str, Any] = {"batch_size": 1, "sync_dist": True}  # means over all processes
         self.log("val/iterations", float(learned), prog_bar=True, **several)
         self.log("val/ratio", learned / classical, prog_bar=True, **several)
-        factor = convergence_factor(self._enriched(setup.learned(self.net)))
+        values = self(setup)
+        with in_full_precision(setup.A.device):
+            factor = convergence_factor(self._enriched(setup.with_values(*values)))
         self.log("val/factor", factor, **several)
 
     def configure_optimizers(self) -> Any:
@@ -201,6 +208,9 @@ class MeshDataModule(ResumableDataModule):
         val_count: validation meshes, with seeds that training does not use.
         fresh: whether training meshes get other subdomains each time that they come.
         files: mesh files to use instead of random domains; the last one is for validation.
+        curriculum: what training begins with, the smallest meshes ("size") or those of the first
+            of `kinds` ("kind"); None begins with all.
+        growth: epochs until a curriculum has all meshes, see `ddm.balance.BalancedSampler`.
     """
 
     def __init__(
@@ -217,9 +227,14 @@ class MeshDataModule(ResumableDataModule):
         smoothing: int = 2,
         fresh: bool = True,
         files: tuple[str, ...] = (),
+        curriculum: Literal["size", "kind"] | None = None,
+        growth: float = 2.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if curriculum not in (None, "size", "kind"):
+            raise ValueError(f'curriculum: expected "size", "kind" or None, got {curriculum!r}')
+        self.curriculum, self.growth = curriculum, growth
         self.folder = folder
         train = Recipe(
             count=count,
@@ -252,12 +267,18 @@ class MeshDataModule(ResumableDataModule):
 
     def train_dataloader(self) -> ResumableLoader[Setup]:
         """One sample at a time, shuffled; with several processes balanced by cost."""
-        dataset = MeshDataset(
-            self.recipes["training"], self.folder, fresh=self.fresh, **self.options
+        recipe = self.recipes["training"]
+        dataset = MeshDataset(recipe, self.folder, fresh=self.fresh, **self.options)
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not (several or self.curriculum):
+            return self.resumable(dataset, DistributedSampler(dataset, 1, 0))
+        by_kind = [recipe.kind(index) for index in range(len(dataset))]
+        sampler = BalancedSampler(
+            stored_costs(dataset.paths),
+            growth=self.growth if self.curriculum else 0.0,
+            stages=by_kind if self.curriculum == "kind" else None,
         )
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return self.resumable(dataset, BalancedSampler(stored_costs(dataset.paths)))
-        return self.resumable(dataset, DistributedSampler(dataset, 1, 0))
+        return self.resumable(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader:
         """One sample at a time, in double precision, for iteration counts to 1e-8."""

@@ -40,6 +40,7 @@ from ddm.partition import Decomposition
 from ddm.scipy_operator import ScipyOperator
 from ddm.transfer import Form, transfer
 from sparsetorch import CSRTensor
+from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.structure import outside_transforms
 from sparsetorch_kernels import watched
 
@@ -122,7 +123,8 @@ class Schwarz(ScipyOperator):
         self.factor_dtype = (
             A.dtype if factor_dtype is None else check_factor_dtype(A.dtype, factor_dtype)
         )
-        self.factors = self.local.factor(values.to(self.factor_dtype))
+        with in_full_precision(A.device):
+            self.factors = self.local.factor(values.to(self.factor_dtype))
         self.null = None if nullspace is None else NullSpace(A, nullspace)
         self.P = P
         if P is not None:
@@ -142,7 +144,8 @@ class Schwarz(ScipyOperator):
         null = None if self.null is None else self.null.coarse(P)
         # Kept, since making it moves all entries, which takes longer than a product with it.
         self.P, self._restriction = P, P.H
-        self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
+        with in_full_precision(A.device):
+            self.coarse = CoarseSolver(self._restriction @ (A @ P), coarse, null)
 
     def with_coarse_space(
         self, P: CSRTensor, coarse: str | CoarseFactory = "auto", *, levels: Levels | None = None
@@ -220,10 +223,11 @@ class Schwarz(ScipyOperator):
         self._check(r)
         if r.dim() == 1:
             return self._apply(r.unsqueeze(-1), transpose).squeeze(-1)
-        if self.null is None:
-            return self._combined(r, transpose)
-        z = self._combined(self.null.project(r, transpose), transpose)
-        return self.null.project(z, transpose)
+        with in_full_precision(r.device):  # the coarse solve is a product, which autocast rounds
+            if self.null is None:
+                return self._combined(r, transpose)
+            z = self._combined(self.null.project(r, transpose), transpose)
+            return self.null.project(z, transpose)
 
     def _combined(self, r: Tensor, transpose: bool) -> Tensor:
         """`M r`, or `M^T r`, of both levels, for r (n, k)."""

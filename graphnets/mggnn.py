@@ -71,7 +71,7 @@ class CrossEdges(nn.Module):
         def embedded(row: Tensor, col: Tensor, features: Tensor) -> Tensor:
             edges = fine.index_select(0, row)
             edges += coarse.index_select(0, col)
-            edges = edges.addmm_(features, self.edge.weight.T).relu_()
+            edges = torch.addmm(edges, features, self.edge.weight.T).relu_()  # heeds autocast
             return edges if head is None else head(edges)
 
         return by_blocks(embedded, graph.cross.row, graph.cross.col, graph.cross_edges)

@@ -62,6 +62,52 @@ def test_epochs_differ_and_repeat():
     assert (np.diff(COSTS[by_cost].max(axis=1)) <= 0).all()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_curriculum_lets_samples_in_by_their_costs(size):
+    sampler = samplers(size, growth=2.0)[0]
+    first = COSTS[sampler.steps()]
+    tenth, half = np.quantile(COSTS, (0.15, 0.7))  # costs are blurred, steps have several
+    assert first[: len(first) // 20 + 1].max() <= tenth
+    assert first.max() <= half
+    assert first[: len(first) // 2].max() < first.max()
+    sampler.set_epoch(1)
+    second = COSTS[sampler.steps()]
+    assert first.max() < second.max() < COSTS.max() * 1.0001
+    assert first.mean() < second.mean() < COSTS.mean()
+    sampler.set_epoch(2)
+    everything = samplers(size)[0]
+    everything.set_epoch(2)
+    np.testing.assert_array_equal(sampler.steps(), everything.steps())
+    assert len(first) == len(everything.steps())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_curriculum_lets_kinds_in_by_turns(size):
+    stages = np.arange(len(COSTS)) % 3
+    sampler = samplers(size, growth=1.0, stages=stages)[0]
+    steps = stages[sampler.steps()]
+    assert (steps[: len(steps) // 5] == 0).all()
+    assert {0, 1, 2} == set(steps.ravel().tolist())
+    assert (steps == 0).mean() > 0.5 > 0.2 > (steps == 2).mean()
+    assert (steps.min(axis=1) != steps.max(axis=1)).sum() <= 3  # processes are at the same kind
+    sampler.set_epoch(1)
+    assert set(np.unique(sampler.steps(), return_counts=True)[1].tolist()) <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"growth": -1.0}, "growth: expected a number of epochs of at least 0, got -1.0"),
+        ({"growth": np.inf}, "growth: expected a number of epochs"),
+        ({"growth": 1.0, "shuffle": False}, "growth: a curriculum needs shuffle=True"),
+        ({"growth": 1.0, "stages": [1]}, r"stages: expected one of each of the 2 costs, got .*1,"),
+    ],
+)
+def test_bad_curricula(options, message):
+    with pytest.raises(ValueError, match=message):
+        BalancedSampler([1.0, 2.0], **options)
+
+
 def test_fewer_samples_than_processes():
     assert [list(s) for s in samplers(4, costs=[3.0])] == [[0]] * 4
     assert samplers(4, costs=[3.0])[0].waiting() == 0

@@ -151,6 +151,30 @@ def test_every_parameter_learns_from_the_method():
         assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_rounds_the_network_and_not_the_coarse_space(dtype):
+    problem = poisson(delaunay(40))
+    setup, net = set_up(problem, partition(problem.A, 50)), network().float()
+    theta, shift = net(setup.inputs)
+    with torch.autocast("cpu", dtype):
+        rounded = net(setup.inputs)
+        method = setup.learned(net)
+    assert [x.dtype for x in rounded] == [torch.float32, torch.float32]
+    for mine, exact in zip(rounded, (theta, shift), strict=True):
+        assert (mine != exact).any()
+        torch.testing.assert_close(
+            mine, exact, rtol=0.1, atol=0.1 * float(exact.detach().abs().max())
+        )
+    node = torch.from_numpy(setup.decomposition.node)
+    sums = torch.zeros(setup.A.shape[0]).index_add(0, node, rounded[1].detach())
+    held = setup.inputs.held[:, 0] > 0
+    assert held.any()
+    assert sums[held].abs().max() < 1e-5
+    e = torch.randn(setup.A.shape[0], 3, dtype=torch.float64)
+    method.propagate(e).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_a_checkpoint_comes_back(tmp_path):
     net = network().float()
     net.save(tmp_path / "net.safetensors", seed="3")

@@ -81,6 +81,36 @@ def test_validation_of_the_untrained_network_is_the_classical_method(tmp_path, d
     assert 0 < metrics["val/factor"] < 1
 
 
+@pytest.mark.parametrize("curriculum", ["size", "kind"])
+def test_a_curriculum_begins_with_a_part_and_ends_with_all(tmp_path, curriculum):
+    data = MeshDataModule(
+        str(tmp_path), 8, (60, 240), (30, 60), val_count=1, kinds=("poisson", "diffusion"),
+        curriculum=curriculum, growth=1.0,
+    )  # fmt: skip
+    data.prepare_data()
+    loader = data.train_dataloader()
+    setups = list(loader)
+    assert len(setups) == 8
+    sizes = [setup.A.shape[0] for setup in setups]
+    keys = [setup.key for setup in setups]
+    assert len(set(keys)) < 8
+    loader.sampler.set_epoch(1)
+    everything = list(loader)
+    assert len({setup.key for setup in everything}) == 8
+    if curriculum == "size":
+        assert sizes[0] == min(setup.A.shape[0] for setup in everything)
+    else:
+        assert keys[0] in range(0, 8, 2)
+        assert sum(key % 2 for key in keys) < 4
+
+
+def test_a_curriculum_by_another_name_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match='curriculum: expected "size", "kind" or None, got \'hard\''
+    ):
+        MeshDataModule(str(tmp_path), curriculum="hard")  # type: ignore[arg-type]
+
+
 def test_a_killed_run_gives_what_it_would_have_given(tmp_path, data):
     class Killed(RuntimeError):
         pass
@@ -108,6 +138,31 @@ def test_a_killed_run_gives_what_it_would_have_given(tmp_path, data):
     resumed = run("resumed", ckpt_path=last)
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_mixed_precision_is_for_the_network_alone(tmp_path, data):
+    data.prepare_data()
+    setup = next(iter(data.train_dataloader()))
+    net = module()
+    torch.nn.init.normal_(list(net.net.head.parameters())[-2])
+
+    def gradients() -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(1)
+        net._errors.clear()
+        net.zero_grad()
+        loss = net.training_step(setup, 0)
+        loss.backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    exact, expected = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, found = gradients()
+    assert loss != exact
+    torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.02)
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.99
+    weights = [p.detach().clone() for p in net.parameters()]
+    trainer(tmp_path, 2, precision="bf16-mixed").fit(net, datamodule=data)
+    assert all((p != before).any() for p, before in zip(net.parameters(), weights, strict=True))
 
 
 def test_the_loss_is_the_sum_of_two_logarithms(data):

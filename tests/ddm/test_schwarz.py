@@ -78,6 +78,28 @@ def test_float32_stays_float32():
         assert (got - exact).norm() < 1e-5 * exact.norm()
 
 
+@pytest.mark.parametrize(("local", "coarse"), [("dense", "dense"), ("sparse", "sparse")])
+@pytest.mark.parametrize("levels", ["multiplicative", "additive", "balanced"])
+def test_autocast_rounds_nothing(local, coarse, levels):
+    d = decompose(A, partition(A, 5))
+    P = smooth(partition_of_unity(d), MATRIX).to(torch.float32)
+    x = random_matrix(N, 2).float()
+
+    def results(mixed: bool) -> list[torch.Tensor]:
+        values = MATRIX.values.float().requires_grad_()
+        matrix = MATRIX.to(torch.float32).with_values(values)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            method = Schwarz(matrix, d, P=P, levels=levels, local=local, coarse=coarse)
+            got = [method.apply(x), method.apply_transposed(x), method.propagate(x)]
+        gradient = torch.autograd.grad(got[0].square().sum(), values)[0]
+        return [*(x.detach() for x in got), gradient]
+
+    for got, expected in zip(results(True), results(False), strict=True):
+        torch.testing.assert_close(
+            got, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max())
+        )
+
+
 @pytest.mark.parametrize("space", ["one level", "smoothed"])
 def test_as_scipys_operator(space):
     method, M, _ = built(1, "ORAS", space, "auto", "auto")
