@@ -112,9 +112,10 @@ def test_configurations_are_those_of_the_networks_that_ship(name, monkeypatch, c
         train_mggnn.main()
     config = yaml.safe_load(capsys.readouterr().out)
     made = load_pretrained(name).metadata
-    added = {"enrich": 0}  # an option since they were trained
-    assert config["model"] == added | json.loads(made["training"])
-    assert config["data"] == json.loads(made["data"])
+    # Options since they were trained.
+    assert config["model"] == {"enrich": 0} | json.loads(made["training"])
+    added = {"curriculum": None, "growth": 2.0}
+    assert config["data"] == added | json.loads(made["data"])
     assert config["seed_everything"] == int(made["seed"])
     _, hours, minutes, _ = map(int, config["trainer"]["max_time"].split(":"))
     assert 60 * hours + minutes == int(made["minutes"])
