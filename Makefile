@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-demo: $(INSTALLED) compiler-wanted ## train MG-GNN for three minutes, then solve PDEs with it; writes demo/
+demo: $(INSTALLED) compiler-wanted ## train MG-GNN for three minutes, then solve PDEs by the network that ships; writes demo/
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: compiler-needed $(INSTALLED) ## run the tests, in a process for each core

@@ -7,6 +7,8 @@ T. N. Kipf, M. Welling, "Semi-supervised classification with graph convolutional
 They report 70.3 % of the test papers. Both the graph and the bags of words X are sparse here.
 
     python examples/csr_01_gcn_citeseer.py [folder with the files ind.citeseer.*]
+
+The files are in the folder data of github.com/kimiyoung/planetoid.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The main job: train MG-GNN on small meshes, then solve PDEs on large ones it has never seen.
+"""The main job: train MG-GNN on small meshes; solve PDEs on large ones by the one that ships.
 
     make demo                                  # or: python examples/demo.py [--minutes 3]
 

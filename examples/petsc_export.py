@@ -1,4 +1,4 @@
-"""Tune a Schwarz method with MG-GNN and write it, with its linear system, for PETSc.
+"""Write Schwarz methods, MG-GNN's among them, with their linear system, for PETSc.
 
     python examples/petsc_export.py [--nodes 20000] [--theta 0.5] [--folder petsc]
 

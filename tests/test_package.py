@@ -1,11 +1,15 @@
 """The wheel holds the five packages whole, and nothing else that would be installed."""
 
+import re
+import tomllib
 from email import message_from_string
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+
+import sparsetorch
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {  # package: the folder that holds it
@@ -40,6 +44,14 @@ def test_the_wheel_installs_the_five_packages_and_nothing_else(wheel):
     metadata = {name for name in top if name.endswith(".dist-info")}
     assert top - metadata == set(SOURCES)  # no top-level kernels, tests, examples or benchmarks
     assert len(metadata) == 1
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sparsetorch.__version__ == project["version"]
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited is not None
+    assert cited[1].strip('"') == project["version"]
 
 
 def test_kernels_is_a_source_root_and_no_package():
