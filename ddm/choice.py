@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from ddm.checkpoints import load_pretrained, pretrained_names, resolve_net
 from ddm.given import as_problem
@@ -142,7 +143,8 @@ def choose(
     try:
         net, unseen = chosen_net(problem, resolve_net(net))
     except NoNetworkError as error:
-        net, unseen = InterfaceNet(width=8, layers=1).eval(), str(error)
+        with torch.device("cpu"):
+            net, unseen = InterfaceNet(width=8, layers=1).eval(), str(error)
     if owner is None:
         owned = max(subdomain or net.unknowns, problem.block_size)  # a node at least
         n_parts = max(1, round(len(problem.b) / owned))

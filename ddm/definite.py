@@ -27,7 +27,7 @@ def is_definite(A: CSRTensor, kind: Kind) -> bool:
         return True
     if kind == "general" or A.dtype.is_complex or not bool((A.diagonal() > 0).all()):
         return False
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(A.shape[0], generator=generator, dtype=A.dtype).to(A.device)
-    b = A @ drawn  # in the range of A
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randn(A.shape[0], generator=generator, dtype=A.dtype, device="cpu")
+    b = A @ drawn.to(A.device)  # in the range of A
     return cg(A, b, rtol=1e-8, maxiter=STEPS).status is not Status.INDEFINITE

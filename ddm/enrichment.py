@@ -113,7 +113,7 @@ def _pieces(d: Decomposition, E: Tensor, large: Tensor) -> CSRTensor:
     """
     host = E.cpu().to(torch.complex128 if E.is_complex() else torch.float64)
     local, keep, rows = local_modes(d, host.numpy(), weights="owned")
-    squares = torch.zeros(d.n_subdomains, dtype=torch.float64)
+    squares = torch.zeros(d.n_subdomains, dtype=torch.float64, device="cpu")
     squares.index_add_(0, torch.from_numpy(d.owner), (host.abs() ** 2).sum(1))
     some = large & (squares > NEGLIGIBLE**2 * squares.max())
     return prolongation_of(d, local, keep & some[:, None], rows).to(E.device, E.dtype)

@@ -84,7 +84,7 @@ def _of_elements(A: CSRTensor, d: Decomposition, elements: Elements) -> Tensor:
             "elements: A does not store all of their couplings; those that add up to zero must be "
             "stored, too, as elements.assemble(n) does"
         )
-    found = torch.zeros(len(d.interface), dtype=A.dtype)
+    found = torch.zeros(len(d.interface), dtype=A.dtype, device="cpu")
     return found.index_add(0, torch.from_numpy(at), values.to(A.dtype))
 
 

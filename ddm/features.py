@@ -82,7 +82,7 @@ def schwarz_graph(
     d, A = decomposition, A.detach().to("cpu")
     _check(A)
     c = Condensed.of(A, d)
-    fine_nodes, fine_edges = _fine(c, torch.empty(0, dtype=dtype).numpy().dtype)
+    fine_nodes, fine_edges = _fine(c, torch.empty(0, dtype=dtype, device="cpu").numpy().dtype)
     touches = _touches_boundary(c)
     order = np.argsort(c.node, kind="stable")
     unity = _unity(c, order)

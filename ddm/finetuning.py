@@ -24,7 +24,7 @@ from ddm.definite import is_definite
 from ddm.extras import extra
 from ddm.learned import InterfaceNet
 from ddm.local import SingularError
-from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic_norm
+from ddm.losses import is_rounding, krylov_reduction, random_vectors, slow_errors, stochastic_norm
 from ddm.matrix_properties import is_symmetric
 from ddm.rates import is_exact
 from ddm.safeguard import LearnedRefusedWarning, convergence_rate
@@ -55,6 +55,8 @@ class FineTuned:
     history: list[tuple[float, float]]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def finetune(
     A: Any,
     net: InterfaceNet | str | None = None,
@@ -212,9 +214,9 @@ class _Run:
                 self.setup = setup.enriched(start, enrich)
             except ValueError as error:
                 raise ValueError(f"enrich={enrich}: {error}") from error
-        # Gradients are good enough in float32, and twice as fast.
+        # Gradients are good enough in float32 until residuals come near to rounding, and cheaper.
         self.working = self.setup.in_precision(torch.float32)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
         for x in self.raw:
             x.requires_grad_()
         self.errors = self._random(VECTORS)
@@ -277,13 +279,16 @@ class _Run:
     def loss(self) -> Tensor:
         method = self._method(self.working, self.raw)
         b = self._random(RIGHT_HAND_SIDES)
-        reduction = krylov_reduction(method.A, method.apply, b, steps=STEPS).log()
-        if self.setup.symmetric:  # for CG: its own iteration need not converge
-            return reduction
-        fresh = self._random(VECTORS)
-        self.errors = slow_errors(method.propagate, self.errors, fresh, WARMUP)
-        norm = stochastic_norm(method.propagate, self.errors, steps=STEPS, sharpness=5.0)
-        return norm.log() + reduction
+        reduction = krylov_reduction(method.A, method.apply, b, steps=STEPS)
+        loss = reduction.log()
+        if not self.setup.symmetric:  # which are for CG: their own iteration need not converge
+            fresh = self._random(VECTORS)
+            self.errors = slow_errors(method.propagate, self.errors, fresh, WARMUP)
+            norm = stochastic_norm(method.propagate, self.errors, steps=STEPS, sharpness=5.0)
+            loss = norm.log() + loss
+        if is_rounding(reduction, STEPS):
+            self.working = self.setup  # from the next step on
+        return loss
 
     @torch.no_grad()
     def check(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ddm.coarse.neumann import check_elements
 from ddm.matrix_properties import largest, rounding
+from ddm.problems.graph import check_numeric
 from ddm.problems.matrix import from_matrix
 from ddm.problems.problem import Elements, Problem
 from ddm.problems.singular import with_part_in_range
@@ -136,12 +137,13 @@ def with_right_hand_side(problem: Problem, b: Any) -> Problem:
     """The problem with another b (n,), in the range of A where that has a null space.
 
     Raises:
-        TypeError: b is complex and A real.
+        TypeError: b is complex and A real, or has no numbers.
         ValueError: another shape, or entries that are not finite.
     """
     b = np.asarray(b)
     if b.shape != problem.b.shape:
         raise ValueError(f"b: expected shape {problem.b.shape}, got {b.shape}")
+    check_numeric("b", b)
     if not np.isfinite(b).all():
         raise ValueError("b: some entries are not finite")
     if np.iscomplexobj(b) and not np.iscomplexobj(problem.b):

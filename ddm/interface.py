@@ -119,7 +119,7 @@ def schur(
     # Columns of A_EI, those of one subdomain side by side: the subdomains are solved for together.
     A_EI = sp.coo_array(part(~inner, inner))
     boundary = np.unique(A_EI.col)
-    L = torch.zeros(len(d.interface), dtype=A.dtype)
+    L = torch.zeros(len(d.interface), dtype=A.dtype, device="cpu")
     if len(boundary) == 0:  # nothing is outside, or it does not depend on what is inside
         return L.to(A.device)
     rank, width = _ranks(d.subdomain, boundary)

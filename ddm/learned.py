@@ -100,6 +100,7 @@ class InterfaceNet(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        self.to(torch.float32)  # as the features are, whatever the default dtype
 
     def forward(self, inputs: SchwarzGraph) -> tuple[Tensor, Tensor]:
         """Return theta (M,) and the correction c (M,) of each local node, as decomposed."""
@@ -140,7 +141,7 @@ class InterfaceNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a network that `save` wrote.
+        """Read a network that `save` wrote, onto the CPU.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -166,7 +167,8 @@ class InterfaceNet(nn.Module):
                 "train one with examples/train_mggnn.py"
             )
         try:
-            net = cls(**json.loads(header.pop("config")))
+            with torch.device("cpu"):  # where its weights are
+                net = cls(**json.loads(header.pop("config")))
             net.load_state_dict(weights)
             bad = [name for name, values in weights.items() if not values.isfinite().all()]
             if bad:

@@ -24,6 +24,7 @@ from ddm.losses import krylov_reduction, random_vectors, slow_errors, stochastic
 from ddm.rates import convergence_factor, iterations_to_reduce
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
+from sparsetorch.checks import check_count, check_tolerance
 from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.resumable import ResumableLoader
 from sparsetorch.resumable.lightning import ResumableDataModule
@@ -46,6 +47,14 @@ class SchwarzModule(L.LightningModule):
         right_hand_sides: of `krylov_reduction`.
         enrich: slow errors in the coarse spaces of methods as they are trained, and validated
             beside their start, see `ddm.enriched`: the network then learns what these leave.
+
+    `Trainer(precision=)` may be "32-true" or a mixed one, which rounds the network alone: the
+    matrices have a precision of their own. A step whose method is singular, or whose gradients
+    leave the range of float64, is skipped: `train/skipped` is 1 then.
+
+    Raises:
+        TypeError, ValueError: numbers that are none, or too small; while training, if all steps of
+            an epoch were skipped.
     """
 
     def __init__(
@@ -69,6 +78,15 @@ class SchwarzModule(L.LightningModule):
         enrich: int = 0,
     ) -> None:
         super().__init__()
+        check_count("vectors", vectors, "error")
+        check_count("steps", steps, "step")
+        check_count("warmup", warmup, "iterations", least=0)
+        check_count("right_hand_sides", right_hand_sides, "right-hand side")
+        check_count("enrich", enrich, "slow errors", least=0)
+        check_tolerance("lr", lr)
+        check_tolerance("weight_decay", weight_decay)
+        check_tolerance("sharpness", sharpness)
+        check_tolerance("krylov", krylov)
         self.save_hyperparameters()
         self.net = InterfaceNet(
             width=width,
@@ -81,6 +99,8 @@ class SchwarzModule(L.LightningModule):
             coordinates=coordinates,
         )
         self._errors: dict[Hashable, Tensor] = {}
+        self._taken = 0  # steps of this epoch
+        self._why_skipped = ""
 
     def forward(self, setup: Setup) -> tuple[Tensor, Tensor]:
         """Robin weights and corrections of the partition of unity for one setup."""
@@ -119,11 +139,12 @@ class SchwarzModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the errors: some 200 MB for 2,400 meshes of 3,400 nodes (those of one process)."""
         named = {key: e for key, e in self._errors.items() if isinstance(key, int | str)}
-        checkpoint["slow_errors"] = named
+        checkpoint["slow_errors"], checkpoint["steps_taken"] = named, self._taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them back."""
         self._errors = dict(checkpoint.get("slow_errors", {}))  # older checkpoints have none
+        self._taken = checkpoint.get("steps_taken", 0)
 
     @staticmethod
     def _random(setup: Setup, count: int) -> Tensor:
@@ -136,11 +157,20 @@ class SchwarzModule(L.LightningModule):
             try:
                 loss = self._with_gradients(self.loss(setup.in_precision(dtype)))
                 self.log("train/loss", loss, prog_bar=True, batch_size=1)
+                self.log("train/skipped", 0.0, batch_size=1)
+                self._taken += 1
                 return loss
-            except ValueError:  # singular, or beyond float32, where coefficients jump by 1e6
-                pass
+            except ValueError as error:  # singular, or beyond float32, where they jump by 1e6
+                self._why_skipped = str(error)
+        self.log("train/skipped", 1.0, batch_size=1)
         # Every process takes each step: one without gradients.
         return sum((0 * p.sum() for p in self.net.parameters()), torch.zeros(()))
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on where no step of an epoch could be taken."""
+        taken, self._taken = torch.tensor(float(self._taken), device=self.device), 0
+        if not self.trainer.strategy.reduce(taken, reduce_op="sum") and self._why_skipped:
+            raise ValueError(f"all steps of this epoch were skipped; the last: {self._why_skipped}")
 
     def _with_gradients(self, loss: Tensor) -> Tensor:
         """The loss, whose backward pass is over and has gone well.
@@ -234,6 +264,7 @@ class MeshDataModule(ResumableDataModule):
         self.save_hyperparameters()
         if curriculum not in (None, "size", "kind"):
             raise ValueError(f'curriculum: expected "size", "kind" or None, got {curriculum!r}')
+        check_tolerance("growth", growth)  # before meshes are made, which takes long
         self.curriculum, self.growth = curriculum, growth
         self.folder = folder
         train = Recipe(

@@ -219,8 +219,9 @@ def blown_up_by(solve: Callable[[Tensor], Tensor], diagonal: Tensor) -> Tensor:
     precisions), and by 1e-4 / eps at most where a Robin weight is 0.001. Taken in units of the
     diagonal's square root, so that neither units nor jumps of coefficients count.
     """
-    generator = torch.Generator().manual_seed(0)
-    b = torch.rand(len(diagonal), generator=generator, dtype=diagonal.abs().dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    real = diagonal.abs().dtype
+    b = torch.rand(len(diagonal), generator=generator, dtype=real, device="cpu")
     scale = diagonal.abs().sqrt()
     grown = scale * solve((scale * b.to(diagonal.device)).to(diagonal.dtype)).abs()
     return torch.nonzero(~(grown < 0.1 / torch.finfo(b.dtype).eps))[:, 0]  # NaN, too

@@ -32,12 +32,16 @@ def random_vectors(
 ) -> Tensor:
     """Random start vectors with unit 2-norm, (n, count): "normal", or "uniform" as in the paper.
 
+    `device` None is that of the generator, if there is one.
+
     Raises:
         ValueError: another `kind`.
     """
     draw = {"normal": torch.randn, "uniform": torch.rand}.get(kind)
     if draw is None:
         raise ValueError(f"kind: expected 'normal' or 'uniform', got {kind!r}")
+    if device is None and generator is not None:
+        device = generator.device
     vectors = draw(n, count, generator=generator, dtype=dtype, device=device)
     return vectors / vectors.norm(dim=0)
 
@@ -102,7 +106,8 @@ def krylov_reduction(
 
     The geometric mean over the vectors, real or complex, of `min_x ||b - A M K x||^(1/steps)`, with
     K a basis of the Krylov space. Unlike the spectral radius it counts how all errors fall
-    together. Differentiable.
+    together. Differentiable. Below about 1.4 eps^(1/steps), 0.19 in float32 with 8 steps, it is
+    rounding, and so is its gradient: `is_rounding` tells.
 
     Args:
         A: (n, n).
@@ -121,6 +126,11 @@ def krylov_reduction(
     b = vectors.T.unsqueeze(-1)
     residual = b - basis @ (basis.mH @ b)
     return (residual.norm(dim=1).log().mean() / steps).exp()
+
+
+def is_rounding(reduction: Tensor, steps: int = 8) -> bool:
+    """Whether what `krylov_reduction` gave after so many steps is too small for its dtype."""
+    return bool(reduction < 1.4 * torch.finfo(reduction.dtype).eps ** (1 / steps))
 
 
 def coarse_energy(A: CSRTensor, P: CSRTensor, P0: CSRTensor) -> Tensor:

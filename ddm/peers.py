@@ -87,6 +87,11 @@ class Multigrid(_Peer):
         finally:
             np.random.set_state(state)  # noqa: NPY002
         self._cycle = self.hierarchy.aspreconditioner(cycle="V")
+        self._arguments = (near_nullspace, block_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew from the matrix: PyAMG's hierarchies cannot be pickled."""
+        return _multigrid, (self.A, *self._arguments, self.is_symmetric, self.null)
 
     @property
     def nnz(self) -> int:
@@ -111,6 +116,16 @@ class Multigrid(_Peer):
         z = [torch.from_numpy(self._cycle.matvec(column.numpy())) for column in r.T.contiguous()]
         z = torch.stack(z, dim=1)
         return z if self.null is None else self.null.project(z)
+
+
+def _multigrid(
+    A: CSRTensor,
+    near_nullspace: np.ndarray,
+    block_size: int,
+    symmetric: bool,
+    null: NullSpace | None,
+) -> Multigrid:
+    return Multigrid(A, near_nullspace, block_size=block_size, symmetric=symmetric, null=null)
 
 
 def _nearly_m_matrix(A: sp.csr_matrix) -> bool:

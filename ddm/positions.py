@@ -18,10 +18,15 @@ def check_positions(coordinates: Any, n: int) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"coordinates: expected real numbers, got {array.dtype}")
     array = array.astype(np.float64)
-    if array.ndim != 2 or len(array) != n or not array.shape[1] or not np.isfinite(array).all():
-        raise ValueError(
-            f"coordinates: expected finite values of shape ({n}, d), got shape {array.shape}"
-        )
+    if array.ndim != 2 or len(array) != n or not array.shape[1]:
+        said = f"coordinates: expected shape ({n}, d), a row for each unknown, got {array.shape}"
+        if array.ndim == 2 and len(array) and n % len(array) == 0:
+            said += (
+                f"; of nodes with {n // len(array)} unknowns: np.repeat(x, {n // len(array)}, 0)"
+            )
+        raise ValueError(said)
+    if not np.isfinite(array).all():
+        raise ValueError("coordinates: some are not finite")
     return array
 
 

@@ -37,9 +37,9 @@ class Stationary(Protocol):
 
 def random_errors(method: Stationary, vectors: int, seed: int) -> Tensor:
     """Normal numbers (n, vectors), orthogonal to the null space where there is one."""
-    generator = torch.Generator().manual_seed(seed)
-    e = torch.randn(method.shape[0], vectors, dtype=method.A.dtype, generator=generator)
-    e = e.to(method.A.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape, dtype = (method.shape[0], vectors), method.A.dtype
+    e = torch.randn(shape, dtype=dtype, generator=generator, device="cpu").to(method.A.device)
     return e if method.null is None else method.null.project(e)
 
 
@@ -74,7 +74,7 @@ def convergence_factor(
     overflows.
     """
     e = random_errors(method, vectors, seed)
-    logs = torch.zeros(vectors, dtype=torch.float64)
+    logs = torch.zeros(vectors, dtype=torch.float64, device="cpu")
     for k in range(iterations):
         e = method.propagate(e)
         norms = e.norm(dim=0)

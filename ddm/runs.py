@@ -110,7 +110,7 @@ def sizes(operator: Operator | None) -> dict[str, int | None]:
 @cache
 def warm_up() -> None:
     """Import and load what methods use at their first call, so that none of them is charged."""
-    problem = from_matrix(poisson(6, 6, dtype=torch.float64).to_scipy())
+    problem = from_matrix(poisson(6, 6, dtype=torch.float64, device="cpu").to_scipy())
     bench = Workbench(problem, subdomain=9)
     for maker in (METHODS["oras"], METHODS["as"], METHODS["amg"], METHODS["direct"]):
         run("", maker, bench, rtol=1e-6, maxiter=20, repeats=1)

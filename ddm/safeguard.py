@@ -76,7 +76,7 @@ def convergence_rate(method: Schwarz, *, iterations: int = ITERATIONS) -> float:
     """
     if not method.is_symmetric:
         return convergence_factor(method, iterations=iterations, vectors=VECTORS)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     b = random_vectors(method.shape[0], VECTORS, generator=generator, dtype=method.A.dtype)
     steps = max(1, min(iterations, KRYLOV, method.shape[0] - 1))
     found = float(krylov_reduction(method.A, method.apply, b.to(method.A.device), steps=steps))

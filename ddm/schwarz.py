@@ -283,8 +283,9 @@ class Schwarz(ScipyOperator):
 @torch.no_grad()
 def largest_eigenvalue(F: Sweep, A: CSRTensor, iterations: int = 30) -> float:
     """The largest eigenvalue of F A by the power method: with 2 as the limit, near enough."""
-    generator = torch.Generator().manual_seed(0)
-    e = torch.randn(A.shape[0], 1, generator=generator, dtype=torch.float64).to(A.device, A.dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    e = torch.randn(A.shape[0], 1, generator=generator, dtype=torch.float64, device="cpu")
+    e = e.to(A.device, A.dtype)
     size = 1.0
     for _ in range(iterations):
         e = F(A @ (e / e.norm()))

@@ -50,13 +50,14 @@ class ScipyOperator:
             matvec=self.matvec,
             rmatvec=self.rmatvec,
             matmat=self.matvec,
-            dtype=torch.empty(0, dtype=self.A.dtype).numpy().dtype,
+            dtype=torch.empty(0, dtype=self.A.dtype, device="cpu").numpy().dtype,
         )
 
     def _on_arrays(self, function: Callable[[Tensor], Tensor], x: np.ndarray) -> np.ndarray:
         if np.iscomplexobj(x) and not self.A.dtype.is_complex:
             parts = (self._on_arrays(function, part) for part in (np.real(x), np.imag(x)))
             return next(parts) + 1j * next(parts)
-        contiguous = np.ascontiguousarray(x)  # torch takes no negative strides
+        # Torch takes no negative strides, and no bytes in another order.
+        contiguous = np.ascontiguousarray(x, dtype=np.asarray(x).dtype.newbyteorder("="))
         moved = torch.as_tensor(contiguous, dtype=self.A.dtype, device=self.A.device)
         return function(moved).detach().resolve_conj().cpu().numpy()

@@ -159,6 +159,9 @@ def _by_coordinates(
     steps_tried = _every_other(smoothings)
     for overlap, space, steps, (theta, way) in product(sizes, vectors, steps_tried, some):
         race.enter(Classical(theta, way, overlap, sizes[overlap], space, steps))
+    if race.leader is None:  # as where a zero on the diagonal leaves no smoothing: the others
+        for overlap, space, steps in product(sizes, vectors, smoothings):
+            race.enter(Classical(*some[0], overlap, sizes[overlap], space, steps))
     for _ in range(ROUNDS):
         before = race.best
         if before is None:
@@ -235,7 +238,7 @@ class _Race:
         """The best candidate; where none converges, the first that could be made."""
         if self.leader is None:
             raise ValueError(
-                "A: no classical method can be made for it; the first fails since it "
+                "A: no classical method can be made for it; the first: "
                 + self.table.rows[0]["status"]
             )
         return Search(*self.leader, self.least, self.table, self.objective)
@@ -253,9 +256,10 @@ def _stationary(race: _Race, method: Schwarz, setup_s: float) -> float:
 
 def _right(method: Schwarz) -> torch.Tensor:
     """A random right-hand side in the range of A."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(method.shape[0], dtype=method.A.dtype, generator=generator)
-    return method.A @ x.to(method.A.device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    A = method.A
+    x = torch.randn(A.shape[0], dtype=A.dtype, generator=generator, device="cpu")
+    return A @ x.to(A.device)
 
 
 def _krylov(race: _Race, method: Schwarz, setup_s: float) -> float:

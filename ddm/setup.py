@@ -177,6 +177,7 @@ class Setup:
         return Schwarz(self.A, self.decomposition, interface=interface, P=P, **options)
 
 
+@torch.inference_mode(False)  # its tensors can take part in derivatives later
 def set_up(
     A: sp.csr_array | Problem,
     owner: np.ndarray,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,9 @@ class TuningError(RuntimeError):
         )
         self.table = table
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.table,)
+
 
 class Tuned:
     """The fastest method that a tuning run found, and the table of all that it tried.
@@ -68,7 +72,9 @@ class Tuned:
     def solve(self, b: Any, rtol: float | None = None) -> Any:
         """The solution of A x = b, (n,) or (n, k): a tensor for a tensor, else an array.
 
-        Where the problem has a null space, b is brought into the range of A first.
+        Where the problem has a null space, b is brought into the range of A first; where unknowns
+        are fixed to zero in its place, so is b. x has no gradients: `sparsetorch.linalg.solve`
+        with the preconditioner has them.
 
         Raises:
             SolveError: the tolerance was not reached.
@@ -84,16 +90,21 @@ class Tuned:
 
     def _tensor(self, b: Tensor) -> Tensor:
         """The same in the range of A; what does not fit, the solve refuses."""
-        null, A = self._bench.null, self._bench.matrix
+        null, A, fixed = self._bench.null, self._bench.matrix, self._bench.problem.fixed
         fits = b.dtype == A.dtype and b.device == A.device and b.ndim in (1, 2)
-        if null is None or not fits or len(b) != A.shape[0]:
+        if not fits or len(b) != A.shape[0]:
+            return b
+        if fixed is not None:
+            b = b.clone()
+            b[torch.from_numpy(fixed)] = 0
+        if null is None:
             return b
         return null.project(b[:, None])[:, 0] if b.ndim == 1 else null.project(b)
 
     def _right_hand_side(self, b: Any) -> Tensor:
         problem = self._bench.problem
         columns = np.asarray(b)
-        if columns.ndim not in (1, 2) or len(columns) != len(problem.b):
+        if columns.ndim not in (1, 2) or len(columns) != len(problem.b) or not columns.size:
             raise ValueError(
                 f"b: expected shape ({len(problem.b)},) or ({len(problem.b)}, k), got "
                 f"{columns.shape}"
@@ -219,13 +230,15 @@ class _Bar:
 
     def __init__(self, race: Race, budget_s: float, shown: bool) -> None:
         self.race, self.start = race, time.perf_counter()
-        self.total = max(1, round(budget_s))
+        self.total = max(1, round(budget_s)) if math.isfinite(budget_s) else None
         self.bar: Any = extra("tqdm").tqdm(
             total=self.total,
             desc="tuning",
             unit="s",
             disable=None if shown else True,
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} s{postfix}",
+            bar_format=None
+            if self.total is None
+            else "{l_bar}{bar}| {n_fmt}/{total_fmt} s{postfix}",
         )
 
     def __enter__(self) -> _Bar:
@@ -242,7 +255,8 @@ class _Bar:
         trial = race.enter(name, maker)
         best = "" if race.best is None else f"best: {race.best.method} {race.least:.3g} s"
         self.bar.set_postfix_str(f"{len(race.trials)} tried, {best}", refresh=False)
-        passed = min(int(time.perf_counter() - self.start), self.total)
+        passed = int(time.perf_counter() - self.start)
+        passed = passed if self.total is None else min(passed, self.total)
         self.bar.update(passed - self.bar.n)
         return trial
 

@@ -148,7 +148,7 @@ def _dense(d: Decomposition, N: CSRTensor, A: CSRTensor) -> tuple[Tensor, Tensor
         beyond = 2 * K.abs().sum(-1).amax(-1) + 1
         w, U = torch.linalg.eigh(K + torch.diag_embed(padding * beyond[:, None]))
         W = torch.linalg.solve_triangular(factor.mT, U, upper=True)
-        inside = torch.arange(m) < torch.from_numpy(d.sizes[subdomains])[:, None]
+        inside = torch.arange(m, device="cpu") < torch.from_numpy(d.sizes[subdomains])[:, None]
         values[torch.from_numpy(subdomains), :m] = w.where(inside, float("inf"))
         batch, slot = np.nonzero(real)
         local = torch.from_numpy(starts[subdomains][batch] + slot)
@@ -201,9 +201,10 @@ def _subspace(
     limit: float,
 ) -> tuple[Tensor, Tensor]:
     """Subspace iteration with k vectors until `wanted` eigenvalues, up to 2 limit, stand still."""
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(len(d.node), k, generator=generator, dtype=torch.float64).to(A.dtype)
-    before = torch.full((d.n_subdomains, wanted), float("nan"), dtype=A.dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    shape = len(d.node), k
+    X = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(A.dtype)
+    before = X.new_full((d.n_subdomains, wanted), float("nan"))
     values = before
     for _ in range(MAXITER):
         values, X = _rayleigh_ritz(d, N, A, solve(A @ X))
@@ -231,7 +232,7 @@ def _rayleigh_ritz(
     H = (H + H.mT) / 2 + torch.diag_embed((~independent) * beyond[:, None])
     values, U = torch.linalg.eigh(H)
     count = independent.sum(1, keepdim=True)
-    values = values.where(torch.arange(Y.shape[1]) < count, float("inf"))
+    values = values.where(torch.arange(Y.shape[1], device=Y.device) < count, float("inf"))
     return values, turned(Y, whiten @ U, subdomain)
 
 

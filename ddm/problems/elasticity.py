@@ -41,7 +41,7 @@ def elasticity(
         source: f, a vector (d,), an array (m, d), or a function that gives (d, *x.shape); None
             stands for zero.
         degree: of the elements, 1 or 2.
-        plane: what 2D meshes mean.
+        plane: what 2D meshes mean; those in 3D have none.
         dirichlet: a displacement on all of the boundary that `neumann` and `robin` do not name, or
             a mapping {part: displacement}. A displacement is a sequence of d numbers, functions or
             None (None leaves that component free), one number for all, or a function that gives
@@ -59,6 +59,8 @@ def elasticity(
     if plane not in ("strain", "stress"):
         raise ValueError(f"plane: expected 'strain' or 'stress', got {plane!r}")
     d = mesh.dim()
+    if d == 3 and plane != "strain":
+        raise ValueError(f"plane: {plane!r} is for triangles, and the mesh has tetrahedra")
     space = discretize(mesh, degree, d)
     parts = conditions(mesh, dirichlet=dirichlet, neumann=neumann, robin=robin)
     mu, lam = lame(space.x, young, poisson_ratio)

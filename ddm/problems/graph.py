@@ -95,15 +95,23 @@ def _checked(graph: Any) -> sp.csr_array:
     return W
 
 
+def check_numeric(name: str, array: np.ndarray) -> None:
+    """Raise TypeError unless the entries are real or complex numbers."""
+    if array.dtype.kind not in "fiubc":
+        raise TypeError(f"{name}: expected numbers, got {array.dtype}")
+
+
 def vector(values: Any, n: int, name: str) -> np.ndarray:
     """A right-hand side (n,) in float64 or complex128.
 
     Raises:
+        TypeError: no numbers.
         ValueError: another shape, or values that are not finite.
     """
     array = np.asarray(values)
     if array.shape != (n,):
         raise ValueError(f"{name}: expected shape {(n,)}, got {array.shape}")
+    check_numeric(name, array)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: some values are not finite")
     return array.astype(np.result_type(array.dtype, np.float64))

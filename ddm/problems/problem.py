@@ -72,6 +72,8 @@ class Problem:
         elements: the element matrices that sum to A; None where there are none.
         nullspace: (n, k) orthonormal null vectors of a singular A, whose range b is in; None for a
             regular one.
+        fixed: (n,) whether an unknown is zero in the place of a null vector, and b there; None
+            where none is.
     """
 
     A: sp.csr_array
@@ -85,6 +87,7 @@ class Problem:
     kind: Kind = "general"
     elements: Elements | None = None
     nullspace: np.ndarray | None = None
+    fixed: np.ndarray | None = None
 
     @property
     def coordinates(self) -> np.ndarray:

@@ -7,7 +7,7 @@ problems, graph Laplacians, and elastic bodies that nothing holds.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import scipy.linalg
@@ -17,11 +17,11 @@ from scipy.sparse.csgraph import connected_components
 from ddm.matrix_properties import rounding
 from ddm.problems.problem import Elements, Problem
 
-Singular = Literal["refuse", "ground", "nullspace"]
+Singular = Literal["refuse", "ground", "nullspace", "regular"]
 TOLERANCE = 1e-10
 """Of A z against abs(A) abs(z), in the root mean square of the rows. Or one unit of A's rounding,
 where that is more: assembled in float32 a null vector leaves a third of it. A regular matrix that
-leaves no more, such as one with a tiny reaction term, cannot be told apart."""
+leaves no more, such as one with a tiny reaction term, cannot be told apart: "regular" says so."""
 
 
 def null_vectors(A: sp.csr_array, modes: np.ndarray, relative: float) -> np.ndarray:
@@ -93,14 +93,17 @@ def settle(problem: Problem, singular: Singular) -> Problem:
         problem: with a near null space.
         singular: "refuse"; "ground": as many unknowns as there are null vectors become zero, by
             equations without couplings; "nullspace": the null vectors go into the problem and out
-            of b, for methods that take a null space, or CG, which needs no more than such a b.
+            of b, for methods that take a null space, or CG, which needs no more than such a b;
+            "regular": nothing is looked for, since the matrix is known to be regular.
 
     Raises:
         ValueError: a singular matrix that is refused; a null space asked of one that is not
             symmetric; another `singular`.
     """
-    if singular not in ("refuse", "ground", "nullspace"):
-        raise ValueError(f"singular: expected 'refuse', 'ground' or 'nullspace', got {singular!r}")
+    if singular not in get_args(Singular):
+        raise ValueError(f"singular: expected one of {get_args(Singular)}, got {singular!r}")
+    if singular == "regular":
+        return problem
     assert problem.near_nullspace is not None
     found = kernels(problem.A, problem.near_nullspace)
     if not found:
@@ -108,11 +111,12 @@ def settle(problem: Problem, singular: Singular) -> Problem:
     if singular == "refuse":
         count = sum(kernel.vectors.shape[1] for kernel in found)
         raise ValueError(
-            f"the matrix is singular: it has {count} null vector(s), such as constants or "
-            "rigid motions that no boundary condition fixes"
+            f"the matrix is singular: it has {count} null vector(s), up to rounding, such as "
+            "constants or rigid motions that no boundary condition fixes"
             f"{f', on {len(found)} components of its graph' if len(found) > 1 else ''}; "
             "prescribe values somewhere on each component, or choose "
-            "singular='ground' (fix as many unknowns) or singular='nullspace'"
+            "singular='ground' (fix as many unknowns) or singular='nullspace'; or, if you know it "
+            "to be regular, as with a tiny reaction term, singular='regular'"
         )
     if singular == "ground":
         return ground(problem, found)
@@ -128,10 +132,14 @@ def settle(problem: Problem, singular: Singular) -> Problem:
 
 
 def with_part_in_range(problem: Problem, b: np.ndarray) -> Problem:
-    """The problem with the part of b (n,) that is in the range of A: all of it, if A is regular."""
+    """The problem with the part of b (n,) that is in the range of A: all of it, if A is regular.
+
+    Where unknowns are fixed to zero in the place of a null space, b is zero there.
+    """
     null = problem.nullspace
     if null is None:
-        return replace(problem, b=b)
+        fixed = problem.fixed
+        return replace(problem, b=b if fixed is None else np.where(fixed, 0, b))
     left = null.conj() if problem.kind == "symmetric" else null  # null vectors of A^H
     return replace(problem, b=b - left @ (left.conj().T @ b))
 
@@ -168,10 +176,11 @@ def ground(problem: Problem, found: list[Kernel]) -> Problem:
         off = (held[:, :, None] | held[:, None, :]) & ~np.eye(held.shape[1], dtype=bool)
         elements = Elements(elements.dofs, np.where(off, 0, elements.matrices))
     modes = problem.near_nullspace
-    return replace(
+    grounded = replace(
         problem,
         A=A,
-        b=np.where(pins, 0, problem.b),
         elements=elements,
         near_nullspace=None if modes is None else np.where(pins[:, None], 0, modes),
+        fixed=pins,
     )
+    return with_part_in_range(grounded, problem.b)

@@ -116,6 +116,18 @@ def test_singular_matrices_in_single_precision_are_gone_on_with_in_double(monkey
     assert tuned.rate < tuned.start_rate
 
 
+@pytest.mark.parametrize(("subdomains", "fast"), [(2, True), (60, False)])
+def test_fast_methods_are_gone_on_with_in_double_precision(subdomains, fast):
+    A = laplacian(24)
+    setup = set_up(A, partition(A, subdomains), overlap=2, smoothing=0)
+    run = ddm.finetuning._Run(setup, ddm.InterfaceNet(width=8, layers=1), 0)
+    optimizer = torch.optim.Adam(run.raw)
+    assert run.working.A.dtype == torch.float32
+    for _ in range(2):
+        assert run.step(optimizer)
+    assert (run.working is setup) == fast
+
+
 def singular_coarse(monkeypatch, fails):
     """Coarse matrices are singular in the calls, counted from 0, that `fails` is true of."""
     make, calls = CoarseSolver.__init__, []
@@ -318,3 +330,15 @@ def test_numbers_of_slow_errors_that_do_not_fit_are_refused():
         ValueError, match="vectors: expected fewer, or larger subdomains: none of 5"
     ):
         ddm.finetune(setup, steps=1, enrich=20)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_no_gradients_are_recorded(mode):
+    A = laplacian(20)
+    with mode():
+        setup = set_up(A, partition(A, 6))
+        found = ddm.finetune(setup, steps=5)
+        alone = ddm.finetune(A, subdomain=60, steps=1)
+    assert found.steps == 5
+    assert found.rate < found.start_rate
+    assert alone.steps == 1

@@ -274,3 +274,35 @@ def test_wider_numbers_are_refused():
         ddm.from_matrix(wide)
     with pytest.raises(TypeError, match="near_nullspace: expected numbers that float64 holds"):
         ddm.from_matrix(A, near_nullspace=np.ones((N, 1), np.longdouble))
+
+
+def test_a_matrix_that_is_nearly_singular_is_believed_to_be_regular():
+    m, h = 4000, 1 / 4000  # -u'' + 0.005 u without boundary values
+    ends = np.r_[1, np.full(m - 2, 2.0), 1]
+    off = -np.ones(m - 1)
+    N = sp.diags_array([off, ends, off], offsets=[-1, 0, 1]) / h**2
+    A, b = sp.csr_array(N + 0.005 * sp.eye_array(m)), np.cos(np.pi * np.arange(m) * h) + 1
+    with pytest.raises(ValueError, match=r"null vector\(s\), up to rounding.*singular='regular'"):
+        ddm.from_matrix(A, b)
+    problem = ddm.from_matrix(A, b, singular="regular")
+    assert problem.nullspace is None
+    assert problem.fixed is None
+    x = ddm.tune(problem, methods=("direct",), rtol=1e-4, progress=False).solve(b)
+    assert abs(x.mean() / 200.05 - 1) < 1e-3
+
+
+def test_right_hand_sides_are_numbers():
+    problem = ddm.from_matrix(sp.csr_array(2 * sp.eye_array(3)))
+    for b in (np.array(["a", "b", "c"]), np.array([None] * 3)):
+        with pytest.raises(TypeError, match="b: expected numbers, got"):
+            ddm.compare(problem, b, methods=("direct",))
+        with pytest.raises(TypeError, match="b: expected numbers, got"):
+            ddm.from_matrix(problem.A, b)
+
+
+def test_positions_of_nodes_are_told_from_those_of_unknowns():
+    A = sp.csr_array(2 * sp.eye_array(6))
+    with pytest.raises(ValueError, match=r"expected shape \(6, d\).*np.repeat\(x, 2, 0\)"):
+        ddm.from_matrix(A, coordinates=np.random.default_rng(0).random((3, 2)), block_size=2)
+    with pytest.raises(ValueError, match="coordinates: some are not finite"):
+        ddm.from_matrix(A, coordinates=np.full((6, 2), np.nan))

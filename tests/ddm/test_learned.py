@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from small_problems import delaunay, laplacian, small_setup
 
+import ddm
 from ddm.learned import InterfaceNet
 from ddm.mesh import distort
 from ddm.partition import partition
@@ -173,6 +174,22 @@ def test_autocast_rounds_the_network_and_not_the_coarse_space(dtype):
     e = torch.randn(setup.A.shape[0], 3, dtype=torch.float64)
     method.propagate(e).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_it_is_of_single_precision_whatever_the_default(dtype, tmp_path):
+    setup = small_setup(12, 5)
+    try:
+        torch.set_default_dtype(dtype)
+        net = InterfaceNet(width=8, layers=2)
+        theta, _ = net(setup.inputs)
+        net.save(tmp_path / "net.safetensors")
+        again = InterfaceNet.load(tmp_path / "net.safetensors")
+        verdict = ddm.safeguard.safeguarded(small_setup(12, 5), again)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert theta.dtype == torch.float32
+    assert verdict.learned
 
 
 def test_a_checkpoint_comes_back(tmp_path):

@@ -92,9 +92,10 @@ def test_a_curriculum_begins_with_a_part_and_ends_with_all(tmp_path, curriculum)
     setups = list(loader)
     assert len(setups) == 8
     sizes = [setup.A.shape[0] for setup in setups]
-    keys = [setup.key for setup in setups]
+    keys: list[Any] = [setup.key for setup in setups]
     assert len(set(keys)) < 8
-    loader.sampler.set_epoch(1)
+    sampler: Any = loader.sampler
+    sampler.set_epoch(1)
     everything = list(loader)
     assert len({setup.key for setup in everything}) == 8
     if curriculum == "size":
@@ -105,6 +106,8 @@ def test_a_curriculum_begins_with_a_part_and_ends_with_all(tmp_path, curriculum)
 
 
 def test_a_curriculum_by_another_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="growth: expected a number of at least 0, got -1"):
+        MeshDataModule(str(tmp_path), curriculum="size", growth=-1)
     with pytest.raises(
         ValueError, match='curriculum: expected "size", "kind" or None, got \'hard\''
     ):
@@ -152,7 +155,8 @@ def test_mixed_precision_is_for_the_network_alone(tmp_path, data):
         net.zero_grad()
         loss = net.training_step(setup, 0)
         loss.backward()
-        return loss.detach(), torch.cat([p.grad.flatten() for p in net.parameters()])
+        found: list[Any] = [p.grad for p in net.parameters()]
+        return loss.detach(), torch.cat([g.flatten() for g in found])
 
     exact, expected = gradients()
     with torch.autocast("cpu", torch.bfloat16):
@@ -348,14 +352,44 @@ def _singular(monkeypatch, which, refused):
     )
 
 
+def fit_skipping(run: L.Trainer, net, data, everything: bool) -> None:
+    """Train; if every step is skipped, that is an error, after the epoch."""
+    if not everything:
+        run.fit(net, datamodule=data)
+        assert run.global_step == 3
+        assert run.callback_metrics["train/skipped"] == 0
+        return
+    with pytest.raises(ValueError, match="all steps of this epoch were skipped; the last: "):
+        run.fit(net, datamodule=data)
+    assert run.global_step == 2  # an epoch
+    assert run.callback_metrics["train/skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vectors": 0}, "vectors: expected at least 1 error, got 0"),
+        ({"steps": 0}, "steps: expected at least 1 step, got 0"),
+        ({"warmup": -1}, "warmup: expected at least 0 iterations, got -1"),
+        ({"right_hand_sides": 0}, "right_hand_sides: expected at least 1"),
+        ({"enrich": -1}, "enrich: expected at least 0"),
+        ({"sharpness": -1.0}, "sharpness: expected a number of at least 0, got -1.0"),
+        ({"krylov": -1.0}, "krylov: expected a number of at least 0"),
+        ({"lr": float("nan")}, "lr: expected a number of at least 0"),
+    ],
+)
+def test_numbers_of_a_training_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        SchwarzModule(**options)
+
+
 @pytest.mark.parametrize("which", ["local", "coarse"])
 @pytest.mark.parametrize("refused", [{torch.float32}, {torch.float32, torch.float64}])
 def test_training_goes_on_where_matrices_are_singular(tmp_path, data, monkeypatch, which, refused):
     _singular(monkeypatch, which, refused)
     net = module(lr=1e-2)
     run = trainer(tmp_path, 3, limit_val_batches=0)
-    run.fit(net, datamodule=data)
-    assert run.global_step == 3
+    fit_skipping(run, net, data, torch.float64 in refused)
     last: Any = net.net.head[-1]
     assert bool(last.weight.any()) == (torch.float64 not in refused)  # it starts at zero
 
@@ -378,9 +412,7 @@ def test_training_goes_on_where_gradients_leave_the_range(tmp_path, data, refuse
             raise ValueError("b: expected finite numbers")
 
     net = Far(**module(lr=1e-2).hparams)
-    run = trainer(tmp_path, 3, limit_val_batches=0)
-    run.fit(net, datamodule=data)
-    assert run.global_step == 3
+    fit_skipping(trainer(tmp_path, 3, limit_val_batches=0), net, data, torch.float64 in refused)
     last: Any = net.net.head[-1]
     assert all(bool(p.isfinite().all()) for p in net.parameters())
     assert bool(last.weight.any()) == (torch.float64 not in refused)

@@ -3,11 +3,19 @@
 import pytest
 import torch
 from dense_elements import helmholtz
-from small_problems import random_interface, random_matrix, small_setup
+from small_problems import delaunay, random_interface, random_matrix, small_setup
 
-from ddm.losses import coarse_energy, krylov_reduction, random_vectors, stochastic_norm
+from ddm.losses import (
+    coarse_energy,
+    is_rounding,
+    krylov_reduction,
+    random_vectors,
+    stochastic_norm,
+)
 from ddm.partition import decompose, partition
+from ddm.problems import poisson
 from ddm.schwarz import Schwarz
+from ddm.setup import set_up
 from sparsetorch import CSRTensor
 from sparsetorch.linalg import fgmres
 
@@ -87,6 +95,25 @@ def test_krylov_reduction_is_the_residual_of_gmres(steps):
     ]
     mean = torch.tensor(residuals, dtype=torch.float64).log().mean() / steps
     torch.testing.assert_close(found.log(), mean, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("side", "subdomains", "overlap"), [(24, 2, 2), (40, 100, 1)])
+def test_a_reduction_that_is_rounding_is_told(side, subdomains, overlap):
+    """In float32, of a fast method and a slow one, beside float64."""
+    problem = poisson(delaunay(side))
+    setup = set_up(problem, partition(problem.A, subdomains), overlap=overlap, smoothing=0)
+    generator = torch.Generator().manual_seed(0)
+    b = random_vectors(setup.A.shape[0], 3, generator=generator, dtype=torch.float64)
+
+    def found(dtype: torch.dtype) -> torch.Tensor:
+        own = setup.in_precision(dtype)
+        return krylov_reduction(own.A, own.classical().apply, b.to(dtype), steps=8)
+
+    exact, rounded = found(torch.float64), found(torch.float32)
+    right = abs(float(rounded) / float(exact) - 1) < 0.01
+    assert right == (subdomains == 100)
+    assert is_rounding(rounded) == (not right)
+    assert not is_rounding(exact)
 
 
 def test_krylov_reduction_of_a_complex_matrix_is_the_residual_of_gmres():

@@ -59,3 +59,16 @@ def test_set_ups_and_methods(copied, local):
         other = copied(made)
         assert torch.equal(other.apply(r), made.apply(r))
         assert torch.equal(other.apply_transposed(r), made.apply_transposed(r))
+
+
+@pytest.mark.parametrize("copied", [through_pickle, copy.deepcopy])
+def test_results_of_trying(copied):
+    A, b = laplacian(12), np.ones(100)
+    table = ddm.compare(A, b, methods=("ras", "amg"))
+    again = copied(table)
+    assert again.rows == table.rows
+    tuned = ddm.tune(A, b, methods=("amg",), progress=False)
+    np.testing.assert_allclose(copied(tuned).solve(b), tuned.solve(b), rtol=1e-10)
+    error = copied(ddm.TuningError(table))
+    assert error.table.rows == table.rows
+    assert str(error) == str(ddm.TuningError(table))

@@ -279,3 +279,13 @@ def test_a_matrix_alone_is_searched_for():
     found = best_classical(A, subdomain=30, thetas=(1.0, 0.5), smoothings=(1,))
     same = best_classical(CSRTensor.from_scipy(A), subdomain=30, thetas=(1.0, 0.5), smoothings=(1,))
     assert found.best == same.best
+
+
+def test_a_zero_on_the_diagonal_leaves_methods_without_smoothing():
+    A, G = laplacian(22), sp.random_array((40, 400), density=0.05, rng=np.random.default_rng(0))
+    saddle = sp.csr_array(sp.block_array([[A, G.T], [G, None]]))
+    found = best_classical(saddle, overlaps=(1,), thetas=(1.0,))
+    assert found.best.smoothing == 0
+    assert np.isfinite(found.score)
+    with pytest.raises(ValueError, match=r"no classical method can be made for it; the first: d"):
+        best_classical(saddle, overlaps=(1,), thetas=(1.0,), smoothings=(1,))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import scipy.sparse.linalg
 import torch
 from matplotlib import pyplot as plt
@@ -297,3 +298,23 @@ def test_the_search_leaves_the_first_candidates_behind(problem):
     tuned = ddm.tune(problem, rtol=1e-8, solves=1000, budget_s=5, **QUIET)
     settings = {trial.settings for trial in tuned.trials if trial.method == "schwarz"}
     assert len(settings) > len(FIRST)
+
+
+def test_a_budget_without_an_end(problem):
+    assert ddm.tune(problem, budget_s=np.inf, methods=("ras",), progress=True).trials
+
+
+def test_fixed_unknowns_stay_zero_for_later_right_hand_sides():
+    graph = sp.eye_array(100, k=1) + sp.eye_array(100, k=-1)
+    L = sp.csgraph.laplacian(sp.csr_array(graph))
+    problem = ddm.graph_laplacian(graph)
+    tuned = ddm.tune(problem, methods=("direct",), progress=False)
+    b = np.random.default_rng(5).standard_normal((100, 2))
+    b -= b.mean(axis=0)  # in the range of L
+    for right in (b, b[:, 0], torch.from_numpy(b), torch.from_numpy(b[:, 1].copy())):
+        x = tuned.solve(right)
+        assert np.abs(L @ np.asarray(x) - np.asarray(right)).max() < 1e-10
+    assert problem.fixed is not None
+    assert problem.fixed.sum() == 1
+    other = ddm.tune(problem, b[:, 0], methods=("direct",), progress=False)
+    assert other._bench.problem.b[problem.fixed] == 0
