@@ -62,9 +62,12 @@ class Recipe:
         """Refuse ranges that are empty or too small."""
         object.__setattr__(self, "count", check_count("count", self.count, "mesh"))
         for name, low in (("nodes", 50), ("subdomain", 4)):
-            a, b = getattr(self, name)
-            if not low <= a <= b:
-                raise ValueError(f"{name}: expected {low} <= smallest <= largest, got {(a, b)}")
+            span = tuple(getattr(self, name))  # lists from a configuration, too
+            object.__setattr__(self, name, span)
+            if len(span) != 2 or not low <= span[0] <= span[1]:
+                raise ValueError(f"{name}: expected {low} <= smallest <= largest, got {span}")
+        if isinstance(self.kinds, str):
+            raise TypeError(f"kinds: expected a tuple of names, got {self.kinds!r}")
         if not self.kinds or (self.files and self.kinds != ("poisson",)):
             raise ValueError(
                 f"kinds: expected one at least, 'poisson' with files; got {self.kinds}"

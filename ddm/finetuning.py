@@ -30,7 +30,7 @@ from ddm.rates import is_exact
 from ddm.safeguard import LearnedRefusedWarning, convergence_rate
 from ddm.schwarz import Schwarz
 from ddm.setup import Setup
-from sparsetorch.checks import check_count
+from sparsetorch.checks import check_count, check_tolerance
 
 VECTORS, RIGHT_HAND_SIDES, STEPS, WARMUP = 12, 4, 8, 3
 CHECKS = 12  # of the measured rate, in all
@@ -106,6 +106,8 @@ def finetune(
     if not seconds > 0:
         raise ValueError(f"seconds: expected a positive number, got {seconds}")
     enrich = check_count("enrich", enrich, "slow errors", least=0)
+    steps = None if steps is None else check_count("steps", steps, "steps", least=0)
+    check_tolerance("lr", lr)
     setup, net, unseen = _ready(A, net, options)
     _check_definite(setup)
     if unseen:

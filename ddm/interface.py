@@ -26,7 +26,7 @@ def robin(
         TypeError: a complex theta for a real dtype.
         ValueError: theta, or its real part, is negative or not finite.
     """
-    _check_theta(theta)
+    check_theta(theta)
     if theta.imag and not dtype.is_complex:
         raise TypeError(f"dtype: expected a complex one for theta = {theta}, got {dtype}")
     d = decomposition
@@ -53,7 +53,7 @@ def robin_between(
         ValueError: theta is negative or not finite; the Neumann matrices differ from those of A
             away from the ring.
     """
-    _check_theta(theta)
+    check_theta(theta)
     return -(1 - theta) * _neumann_gap(A, decomposition, neumann).to(A.device)
 
 
@@ -149,6 +149,7 @@ def _ranks(subdomain: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, int]:
     return rank, int(counts.max())
 
 
-def _check_theta(theta: complex) -> None:
+def check_theta(theta: complex) -> None:
+    """Raise ValueError unless a Robin weight, or its real part, is finite and at least 0."""
     if not (np.isfinite(theta) and np.real(theta) >= 0):
         raise ValueError(f"theta: expected a weight of at least 0, got {theta}")

@@ -269,10 +269,10 @@ class MeshDataModule(ResumableDataModule):
         self.folder = folder
         train = Recipe(
             count=count,
-            nodes=(nodes[0], nodes[1]),
-            subdomain=(subdomain[0], subdomain[1]),
+            nodes=nodes,
+            subdomain=subdomain,
             seed=seed,
-            kinds=tuple(kinds),
+            kinds=kinds if isinstance(kinds, str) else tuple(kinds),
             files=tuple(files[:-1]),
         )
         validation = replace(

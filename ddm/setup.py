@@ -19,6 +19,7 @@ from ddm.enrichment import enriched
 from ddm.exterior import exterior
 from ddm.features import SchwarzGraph, schwarz_graph
 from ddm.given import check_not_beside, check_sum
+from ddm.interface import check_theta
 from ddm.learned import InterfaceNet
 from ddm.local import DenseBlocks, SparseBlocks, local_solver
 from ddm.matrix_properties import is_z_matrix
@@ -142,7 +143,11 @@ class Setup:
         """Two-level ORAS with one Robin weight; RAS with the default.
 
         Local matrices are `theta A_i + (1 - theta) N_i`.
+
+        Raises:
+            ValueError: theta is negative or not finite; a singular local or coarse matrix.
         """
+        check_theta(theta)
         interface = None if theta == 1.0 else (theta - 1.0) * self.exterior
         return self._method(interface, self.P)
 

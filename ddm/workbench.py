@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -60,12 +59,11 @@ class Workbench:
         net: InterfaceNet | str | None = None,
         search_s: float = 30.0,
     ) -> None:
-        if not 1 <= subdomain < math.inf:
-            raise ValueError(f"subdomain: expected at least 1 unknown, got {subdomain}")
+        subdomain = check_count("subdomain", subdomain, "unknown")
         if partitioner not in METHODS:
             raise ValueError(f"partitioner: expected one of {METHODS}, got {partitioner!r}")
         self.problem = problem = problem.with_all_couplings()
-        self.subdomain, self.partitioner = int(subdomain), partitioner
+        self.subdomain, self.partitioner = subdomain, partitioner
         self.net, self.search_s = resolve_net(net), search_s
         # Some hundred bytes an entry of A for each set of subdomains: a few where A is large.
         self.shelf = Shelf(min(max(int(MOST_KEPT / len(problem.b)), 6), 64))

@@ -89,7 +89,8 @@ def local_modes(
         raise ValueError(f"weights: expected 'shared' or 'owned', got {weights!r}")
     rows = np.flatnonzero(d.own) if weights == "owned" else np.arange(len(d.node))
     node, subdomain = d.node[rows], torch.from_numpy(d.subdomain[rows])
-    columns = B[node]  # (m, k)
+    largest = abs(B).max(axis=0)  # whose square may leave the range
+    columns = B[node] / np.where(largest > 0, largest, 1)  # (m, k)
     if weights == "shared":
         columns *= (1.0 / d.multiplicity[node])[:, None]
     scaled = torch.from_numpy(columns)

@@ -89,6 +89,17 @@ class Problem:
     nullspace: np.ndarray | None = None
     fixed: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        n, size = len(self.b), self.block_size
+        said = f"{n} unknowns, {self.A.nnz} entries, {self.A.dtype}, {self.kind}"
+        if size > 1:
+            said += f", {size} unknowns a node"
+        if self.nullspace is not None:
+            said += f", {self.nullspace.shape[1]} null vectors"
+        if self.fixed is not None:
+            said += f", {int(self.fixed.sum())} fixed"
+        return f"Problem({said})"
+
     @property
     def coordinates(self) -> np.ndarray:
         """Positions of the unknowns, (n, d).

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_problems import laplacian, random_matrix
 
-from ddm.coarse import check_coarse, partition_of_unity, smooth
+from ddm.coarse import check_coarse, nicolaides, partition_of_unity, smooth
 from ddm.partition import decompose, partition
 from sparsetorch import CSRTensor
 
@@ -68,3 +68,12 @@ def test_prolongations_that_fit_no_matrix_are_refused():
     dense[:, [0, 2]] = 0
     with pytest.raises(ValueError, match=r"P: column 0 is empty \(2 in all\), so the coarse"):
         check_coarse(CSRTensor.from_dense(dense), 6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_near_null_vectors_of_any_size(scale):
+    A = laplacian(10)
+    d = decompose(A, partition(A, 5))
+    vectors = np.ones((d.n, 1))
+    expected, found = (nicolaides(d, s * vectors).to_dense() for s in (1.0, scale))
+    torch.testing.assert_close(found, expected)

@@ -201,3 +201,10 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=rf"{path.name} is damaged .*; delete it"):
         dataset[0]
+
+
+def test_ranges_and_kinds_of_another_form_are_refused():
+    with pytest.raises(ValueError, match=r"nodes: expected 50 <= smallest <= largest, got .*300"):
+        Recipe(nodes=(100, 200, 300))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="kinds: expected a tuple of names, got 'poisson'"):
+        Recipe(kinds="poisson")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """What a user may hand to `compare` and `tune`, and what is refused."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -279,8 +280,7 @@ def test_wider_numbers_are_refused():
 def test_a_matrix_that_is_nearly_singular_is_believed_to_be_regular():
     m, h = 4000, 1 / 4000  # -u'' + 0.005 u without boundary values
     ends = np.r_[1, np.full(m - 2, 2.0), 1]
-    off = -np.ones(m - 1)
-    N = sp.diags_array([off, ends, off], offsets=[-1, 0, 1]) / h**2
+    N = (sp.diags_array(ends) - sp.eye_array(m, k=1) - sp.eye_array(m, k=-1)) / h**2
     A, b = sp.csr_array(N + 0.005 * sp.eye_array(m)), np.cos(np.pi * np.arange(m) * h) + 1
     with pytest.raises(ValueError, match=r"null vector\(s\), up to rounding.*singular='regular'"):
         ddm.from_matrix(A, b)
@@ -306,3 +306,25 @@ def test_positions_of_nodes_are_told_from_those_of_unknowns():
         ddm.from_matrix(A, coordinates=np.random.default_rng(0).random((3, 2)), block_size=2)
     with pytest.raises(ValueError, match="coordinates: some are not finite"):
         ddm.from_matrix(A, coordinates=np.full((6, 2), np.nan))
+
+
+def test_a_problem_prints_what_it_is():
+    assert repr(ddm.graph_laplacian(sp.eye_array(9, k=1) + sp.eye_array(9, k=-1))) == (
+        "Problem(9 unknowns, 21 entries, float64, spd, 1 fixed)"
+    )
+    problem = ddm.random_problem("elasticity", 0, 200)
+    assert repr(problem).endswith("float64, spd, 2 unknowns a node)")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (partial(ddm.finetune, steps=1.5), "steps: expected at least 0 steps, got 1.5"),  # pyright: ignore
+        (partial(ddm.finetune, lr=-1.0), "lr: expected a number of at least 0"),
+        (partial(ddm.compare, subdomain=2.9), "subdomain: expected at least 1 unknown, got 2.9"),  # pyright: ignore
+        (lambda A: ddm.set_up(A, np.arange(6)).classical(-1.0), "theta: expected a weight of at"),
+    ],
+)
+def test_numbers_that_do_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(sp.csr_array(2 * sp.eye_array(6)))
