@@ -58,6 +58,14 @@ def test_the_adjoint_is_the_adjoint(name):
     np.testing.assert_allclose(operator.matmat(np.stack([x, y], 1))[:, 1], operator.matvec(y))
 
 
+@pytest.mark.parametrize("form", [">f8", "<f8", ">f4", "int32"])
+def test_arrays_of_any_numbers(form):
+    problem = poisson(square(3))
+    method = ddm.learned_schwarz(problem, subdomain=10)
+    x = np.arange(len(problem.b)).astype(form)
+    np.testing.assert_array_equal(method.matvec(x), method.matvec(x.astype(float)))
+
+
 def test_cycles_for_unsymmetric_matrices_have_no_adjoint():
     A = PROBLEM.A + 0.1 * sp.triu(PROBLEM.A, 1)
     M = Multigrid(CSRTensor.from_scipy(sp.csr_array(A)), ONES, block_size=1, symmetric=False)
