@@ -18,15 +18,13 @@ def check_positions(coordinates: Any, n: int) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"coordinates: expected real numbers, got {array.dtype}")
     array = array.astype(np.float64)
+    expected = f"coordinates: expected finite values of shape ({n}, d), a row for each unknown"
     if array.ndim != 2 or len(array) != n or not array.shape[1]:
-        said = f"coordinates: expected shape ({n}, d), a row for each unknown, got {array.shape}"
-        if array.ndim == 2 and len(array) and n % len(array) == 0:
-            said += (
-                f"; of nodes with {n // len(array)} unknowns: np.repeat(x, {n // len(array)}, 0)"
-            )
-        raise ValueError(said)
+        size = n // len(array) if array.ndim == 2 and len(array) and n % len(array) == 0 else 1
+        of_nodes = f"; of nodes with {size} unknowns: np.repeat(x, {size}, axis=0)"
+        raise ValueError(f"{expected}, got shape {array.shape}{of_nodes if size > 1 else ''}")
     if not np.isfinite(array).all():
-        raise ValueError("coordinates: some are not finite")
+        raise ValueError(f"{expected}, got some that are not finite")
     return array
 
 

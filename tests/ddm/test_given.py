@@ -302,9 +302,9 @@ def test_right_hand_sides_are_numbers():
 
 def test_positions_of_nodes_are_told_from_those_of_unknowns():
     A = sp.csr_array(2 * sp.eye_array(6))
-    with pytest.raises(ValueError, match=r"expected shape \(6, d\).*np.repeat\(x, 2, 0\)"):
+    with pytest.raises(ValueError, match=r"shape \(6, d\).*np.repeat\(x, 2, axis=0\)"):
         ddm.from_matrix(A, coordinates=np.random.default_rng(0).random((3, 2)), block_size=2)
-    with pytest.raises(ValueError, match="coordinates: some are not finite"):
+    with pytest.raises(ValueError, match=r"coordinates: .*, got some that are not finite"):
         ddm.from_matrix(A, coordinates=np.full((6, 2), np.nan))
 
 
