@@ -1,4 +1,4 @@
-"""What methods ask of the entries of a matrix: is it symmetric, is it an M-matrix?"""
+"""What methods ask of a matrix: is it a CSRTensor, is it symmetric, is it an M-matrix?"""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ UNITS = 8
 """Or so many units of rounding, see `rounding`, where that is more: a matrix summed in float32 has
 row sums of -2 units and is asymmetric by 1, more where its element matrices are of float32, too.
 """
+
+
+def check_matrix(name: str, value: object) -> None:
+    """Raise TypeError unless a matrix is a CSRTensor."""
+    if not isinstance(value, CSRTensor):
+        raise TypeError(
+            f"{name}: expected a CSRTensor, got {type(value).__name__}; CSRTensor.from_scipy makes "
+            "one"
+        )
 
 
 def rounding(values: np.ndarray) -> float:

@@ -35,11 +35,13 @@ from ddm.coarse.nicolaides import check_coarse
 from ddm.coarse.solver import CoarseFactory, CoarseSolver, check_kind
 from ddm.interface import robin
 from ddm.local import LocalSolver, local_solver
+from ddm.matrix_properties import check_matrix
 from ddm.nullspace import NullSpace
 from ddm.partition import Decomposition
 from ddm.scipy_operator import ScipyOperator
 from ddm.transfer import Form, transfer
 from sparsetorch import CSRTensor
+from sparsetorch.checks import check_tensor
 from sparsetorch.linalg.full_precision import in_full_precision
 from sparsetorch.structure import outside_transforms
 from sparsetorch_kernels import watched
@@ -98,10 +100,7 @@ class Schwarz(ScipyOperator):
         nullspace: Tensor | np.ndarray | None = None,
     ) -> None:
         d = decomposition
-        if not isinstance(A, CSRTensor):
-            raise TypeError(
-                f"A: expected a CSRTensor, got {type(A).__name__}; CSRTensor.from_scipy makes one"
-            )
+        check_matrix("A", A)
         if A.ndim != 2:
             raise ValueError(f"A: expected one matrix, got shape {tuple(A.shape)}")
         if not isinstance(d, Decomposition):
@@ -134,10 +133,7 @@ class Schwarz(ScipyOperator):
 
     def _take_coarse_space(self, P: CSRTensor, coarse: str | CoarseFactory) -> None:
         A = self.A
-        if not isinstance(P, CSRTensor):
-            raise TypeError(
-                f"P: expected a CSRTensor, got {type(P).__name__}; CSRTensor.from_scipy makes one"
-            )
+        check_matrix("P", P)
         check_coarse(P, self.decomposition.n)
         if A.dtype.is_complex and not P.dtype.is_complex:
             P = P.to(A.dtype)
@@ -204,7 +200,7 @@ class Schwarz(ScipyOperator):
 
         Raises:
             ValueError: another shape.
-            TypeError: another dtype than that of A.
+            TypeError: no tensor, or one of another dtype than that of A.
         """
         return self._apply(r, transpose=False)
 
@@ -273,6 +269,7 @@ class Schwarz(ScipyOperator):
         return e - self.apply(self.A @ e)
 
     def _check(self, r: Tensor) -> None:
+        check_tensor("r", r)
         n = self.decomposition.n
         if r.dim() not in (1, 2) or r.shape[0] != n:
             raise ValueError(f"r: expected shape ({n},) or ({n}, k), got {tuple(r.shape)}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddm.matrix_properties import has_nonnegative_rows, is_symmetric, is_z_matrix
+from ddm.matrix_properties import check_matrix, has_nonnegative_rows, is_symmetric, is_z_matrix
 from ddm.partition import Decomposition, find_local
 from sparsetorch import CSRTensor, Pattern
 
@@ -94,9 +94,11 @@ def algebraic_neumann(A: CSRTensor, decomposition: Decomposition) -> CSRTensor:
     subdomain.
 
     Raises:
+        TypeError: A is no CSRTensor.
         ValueError: see `check_m_matrix`; A is not what the decomposition was made from.
     """
     d = decomposition
+    check_matrix("A", A)
     d.check_pattern(A.pattern)
     check_m_matrix(A)
     matrix = A.detach().to("cpu")

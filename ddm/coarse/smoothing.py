@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ddm.matrix_properties import check_matrix
 from sparsetorch import CSRTensor, Pattern
 from sparsetorch.checks import check_count
 from sparsetorch.precond import block_jacobi
@@ -29,12 +30,14 @@ def smooth(
         block_size: D holds diagonal blocks of this size, the unknowns of a node.
 
     Raises:
-        TypeError: `steps` is no number.
+        TypeError: P or A is no CSRTensor; `steps` is no number.
         ValueError: `steps` is no whole number of at least 0; a diagonal block of A is singular, or
             does not divide A.
 
     The prolongation smoother of smoothed aggregation (Vanek, Mandel, Brezina 1996, equation 7).
     """
+    check_matrix("P", P)
+    check_matrix("A", A)
     steps = check_count("steps", steps, "Jacobi steps", least=0)
     if not steps:
         return P

@@ -29,7 +29,7 @@ from torch import Tensor
 from ddm.coarse.neumann import algebraic_neumann
 from ddm.coarse.nicolaides import prolongation_of
 from ddm.coarse.segments import gram, segment_sums, turned
-from ddm.matrix_properties import is_symmetric
+from ddm.matrix_properties import check_matrix, is_symmetric
 from ddm.partition import Decomposition
 from ddm.size_classes import size_classes
 from sparsetorch import CSRTensor, Pattern
@@ -65,12 +65,14 @@ def geneo(
         count: at most so many of each subdomain.
 
     Raises:
-        TypeError: a complex matrix; a `neumann` that is no CSRTensor; a `count` that is no number.
+        TypeError: a complex matrix, or one that is no CSRTensor; a `neumann` that is none; a
+            `count` that is no number.
         ValueError: a local matrix is not positive definite; neither threshold nor count, or none
             that fit; see `algebraic_neumann`.
         NoEigenvalueError: a ValueError, no eigenvalue is below the threshold.
     """
     d = decomposition
+    check_matrix("A", A)
     if A.dtype.is_complex:
         raise TypeError(f"A: GenEO takes real symmetric matrices, got {A.dtype}")
     if threshold is None and count is None:

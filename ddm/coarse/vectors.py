@@ -21,7 +21,7 @@ def modes_of(near_nullspace: Any, n: int) -> np.ndarray:
 
     Raises:
         TypeError: numbers that these do not hold exactly.
-        ValueError: another shape, or values that are not finite.
+        ValueError: another shape, or values that are not finite or all zero.
     """
     modes = np.asarray(near_nullspace)
     dtype = np.dtype(np.complex128 if modes.dtype.kind == "c" else np.float64)
@@ -34,6 +34,8 @@ def modes_of(near_nullspace: Any, n: int) -> np.ndarray:
         raise ValueError(
             f"near_nullspace: expected finite values of shape ({n}, k), got {modes.shape}"
         )
+    if not modes.any():
+        raise ValueError("near_nullspace: every value is zero; leave it out to have constants")
     return modes
 
 

@@ -141,6 +141,11 @@ def test_matrices_that_cannot_be_smoothed_with_are_refused():
         smooth(CSRTensor.eye(3, torch.float64), A)
     with pytest.raises(ValueError, match="block_size: expected a divisor of 3, the rows of A"):
         smooth(CSRTensor.eye(3, torch.float64), A, block_size=2)
+    scipy = A.to_scipy()
+    with pytest.raises(TypeError, match=r"A: expected .*, got csr_array; CSRTensor\.from_scipy"):
+        smooth(A, scipy)  # type: ignore
+    with pytest.raises(TypeError, match="P: expected a CSRTensor, got csr_array"):
+        smooth(scipy, A)  # type: ignore
 
 
 @pytest.mark.parametrize("problem", [diffusion(8), elasticity(6)], ids=["diffusion", "elasticity"])
@@ -294,6 +299,10 @@ def test_what_geneo_cannot_take_is_refused(monkeypatch):
     for count in (0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="count: expected at least 1 eigenvector a subdomain"):
             geneo(A, d, neumann=N, count=count)  # type: ignore
+    with pytest.raises(TypeError, match="A: expected a CSRTensor, got csr_array"):
+        geneo(problem.A, d)  # type: ignore
+    with pytest.raises(TypeError, match="A: expected a CSRTensor, got csr_array"):
+        algebraic_neumann(problem.A, d)  # type: ignore
     with pytest.raises(TypeError, match="neumann: expected a CSRTensor, got int"):
         geneo(A, d, neumann=3)  # type: ignore
     with pytest.raises(ValueError, match="threshold: no subdomain has an eigenvalue below 1e-30"):

@@ -89,7 +89,9 @@ def test_the_vectors_of_a_coarse_space_are_those_of_the_problem_and_linear_funct
     np.testing.assert_array_equal(rigid, problem.near_nullspace)
     both = coarse_vectors(d, rigid, problem.positions)
     np.testing.assert_array_equal(both, with_linear(rigid, problem.coordinates, 2))
-    nothing = coarse_vectors(d, np.zeros((d.n, 1), dtype=np.int64))
-    np.testing.assert_array_equal(nothing, np.ones((d.n, 1)))
+    whole = coarse_vectors(d, np.ones((d.n, 1), dtype=np.int64))
+    np.testing.assert_array_equal(whole, np.ones((d.n, 1)))
+    with pytest.raises(ValueError, match="near_nullspace: every value is zero; leave it out"):
+        coarse_vectors(d, np.zeros((d.n, 1)))
     with pytest.raises(ValueError, match="near_nullspace: expected finite values of shape"):
         coarse_vectors(d, np.ones(d.n))

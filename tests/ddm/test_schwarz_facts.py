@@ -133,6 +133,8 @@ def test_wrong_vectors_are_refused(local):
                     operation(torch.ones(shape, dtype=torch.float64))
             with pytest.raises(TypeError, match=r"r: expected torch\.float64 like A, got"):
                 operation(torch.ones(n))
+            with pytest.raises(TypeError, match="r: expected a tensor, got ndarray"):
+                operation(np.ones(n))  # type: ignore
         with pytest.raises(ValueError, match=f"expected size {n}"):
             method.propagate(torch.ones(n + 1, dtype=torch.float64))
 
