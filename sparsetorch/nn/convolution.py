@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -130,17 +132,27 @@ class TAGConv(nn.Module):
         """
         A = as_matrix(A, x)
         if self.linear.in_features <= (self.hops + 1) * self.linear.out_features:
-            # Concatenated the powers would take up to three times as long.
-            first, *weights = self.linear.weight.chunk(self.hops + 1, dim=1)
-            y = linear(x, first, self.linear.bias)
-            for weight in weights:
-                x = propagate(A, x)
-                flat = x.ndim == y.ndim == 2
-                y = torch.addmm(y, x, weight.mT) if flat else y + torch.matmul(x, weight.mT)
-            return y
+            return self.mix(self.powers(A, x))
         # Horner's rule.
         first, *weights = reversed(self.linear.weight.mT.chunk(self.hops + 1))
         y = torch.matmul(x, first)
         for weight in weights:
             y = propagate(A, y) + torch.matmul(x, weight)
         return y if self.linear.bias is None else y + self.linear.bias.to(y.dtype)
+
+    def powers(self, A: CSRTensor | Tensor, x: Tensor) -> Iterator[Tensor]:
+        """`A^k x` for k = 0 .. hops, each like x (*batch, n, width_in)."""
+        yield x
+        for _ in range(self.hops):
+            x = propagate(A, x)
+            yield x
+
+    def mix(self, powers: Iterable[Tensor]) -> Tensor:
+        """`sum_k x_k W_k^T + b` of what `powers` gives, or of some rows of each."""
+        # Concatenated they would take up to three times as long.
+        powers, weights = iter(powers), iter(self.linear.weight.chunk(self.hops + 1, dim=1))
+        y = linear(next(powers), next(weights), self.linear.bias)
+        for x, weight in zip(powers, weights, strict=True):
+            flat = x.ndim == y.ndim == 2
+            y = torch.addmm(y, x, weight.mT) if flat else y + torch.matmul(x, weight.mT)
+        return y

@@ -159,3 +159,28 @@ def test_blocks_of_rows_give_what_all_rows_do(monkeypatch):
     with torch.no_grad():
         torch.testing.assert_close(by_blocks(module, x), whole)
         assert by_blocks(module, x[:0]).shape == (0, 2)
+
+
+@torch.no_grad()
+def test_blocks_overwrite_what_fits_and_nothing_else(monkeypatch):
+    monkeypatch.setattr("graphnets.mggnn.BLOCK", 7)
+    x, y = torch.randn(30, 3), torch.randn(30, 3)
+    added = x + y
+    for other in (torch.zeros(30, 2), torch.zeros(30, 3, dtype=torch.float64)):
+        assert torch.equal(by_blocks(torch.add, x, y, over=other), added)
+        assert not other.any()
+    given = y.clone()
+    assert by_blocks(torch.add, x, given, over=given) is given
+    assert torch.equal(given, added)
+
+
+def test_inference_by_blocks_gives_what_training_does(monkeypatch):
+    graph, net = random_graph(40, 6), network()
+    given = [getattr(graph, name).clone() for name in ("fine_nodes", "cross_edges")]
+    expected = net(graph)
+    monkeypatch.setattr("graphnets.mggnn.BLOCK", 7)
+    with torch.no_grad():
+        for found, wanted in zip(net(graph), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+    assert torch.equal(graph.fine_nodes, given[0])
+    assert torch.equal(graph.cross_edges, given[1])
