@@ -45,6 +45,10 @@ def _layout(A: Sparse, x: Tensor, transpose: bool) -> Layout:
 def product(A: Sparse, B: Sparse) -> Sparse:
     """`A B` as a sparse matrix; its structure is found once and kept on A's pattern."""
     _check_alike("@", A, B)
+    if not watched(A.values, B.values):
+        found = A.pattern.matmul_at_once(B.pattern, A.values, B.values)
+        if found is not None:
+            return Sparse(*found)
     pattern = A.pattern.matmul(B.pattern)
     return Sparse(pattern, _masked_product(A, B, pattern))
 

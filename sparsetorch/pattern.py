@@ -33,6 +33,7 @@ from sparsetorch_kernels import (
     find_entries,
     forward_layout,
     principal_blocks,
+    spgemm_at_once,
     spgemm_structure,
     transpose_structure,
 )
@@ -346,16 +347,42 @@ class Pattern:
         product = self._products.get(other)
         if product is None:
             with finding_structure("Pattern.matmul", kept=True):
-                check_pattern("other", other)
-                if self._shape[1] != other._shape[0]:
-                    raise ValueError(
-                        f"matmul: inner dimensions differ: {self._shape} @ {other._shape}"
-                    )
-                self._check_device("matmul", other)
-                left, right = in_one_dtype(self, other)
-                crow, col = spgemm_structure(left.forward_layout, right.forward_layout)
-                product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
-                self._products.put(other, product)
+                left, right = self._factors(other)
+                product = self._keep_product(other, *spgemm_structure(left, right))
+        return product
+
+    def matmul_at_once(
+        self, other: Pattern, values: Tensor, other_values: Tensor
+    ) -> tuple[Pattern, Tensor] | None:
+        """`matmul` with the product's values, (nnz,), in one pass; they have no derivatives.
+
+        None where the pattern is known already, or no kernel does it.
+
+        Raises:
+            ValueError: see `matmul`.
+        """
+        if self._products.get(other) is not None:
+            return None
+        with finding_structure("Pattern.matmul", kept=True):
+            left, right = self._factors(other)
+            found = spgemm_at_once(left, values, right, other_values)
+            if found is None:
+                return None
+            crow, col, product_values = found
+            return self._keep_product(other, crow, col), product_values
+
+    def _factors(self, other: Pattern) -> tuple[Layout, Layout]:
+        """This pattern and another one, checked and alike, for their product."""
+        check_pattern("other", other)
+        if self._shape[1] != other._shape[0]:
+            raise ValueError(f"matmul: inner dimensions differ: {self._shape} @ {other._shape}")
+        self._check_device("matmul", other)
+        left, right = in_one_dtype(self, other)
+        return left.forward_layout, right.forward_layout
+
+    def _keep_product(self, other: Pattern, crow: Tensor, col: Tensor) -> Pattern:
+        product = Pattern.trusted(crow, col, (self._shape[0], other._shape[1]))
+        self._products.put(other, product)
         return product
 
     def union(self, other: Pattern) -> PatternUnion:

@@ -17,6 +17,7 @@ from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import (
     find_entries,
     principal_blocks,
+    spgemm_at_once,
     spgemm_structure,
     transpose_structure,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "sddmm",
     "solve_triangular",
     "spgemm",
+    "spgemm_at_once",
     "spgemm_structure",
     "spmm",
     "spmm_extremum",

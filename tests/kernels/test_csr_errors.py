@@ -5,7 +5,15 @@ import torch
 from csr_cases import layout_of
 from scipy import sparse
 
-from sparsetorch_kernels import forward_layout, sddmm, spgemm, spgemm_structure, spmm, spmv
+from sparsetorch_kernels import (
+    forward_layout,
+    sddmm,
+    spgemm,
+    spgemm_at_once,
+    spgemm_structure,
+    spmm,
+    spmv,
+)
 
 A = layout_of(sparse.random_array((5, 4), density=0.5, rng=0))
 V, X = torch.ones(A.col.numel()), torch.ones(4, 3)
@@ -70,6 +78,7 @@ N = A.col.numel()
             r"c has shape \(5, 4\); the product has \(5, 5\)",
         ),
         (lambda: spgemm_structure(A, A), ValueError, "a has 4 columns and b 5 rows"),
+        (lambda: spgemm_at_once(A, V, A, V), ValueError, "a has 4 columns and b 5 rows"),
         (
             lambda: spgemm_structure(A, LONG),
             TypeError,

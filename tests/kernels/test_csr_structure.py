@@ -8,8 +8,11 @@ from scipy import sparse
 
 from sparsetorch_kernels import (
     Layout,
+    _native,
     find_entries,
     principal_blocks,
+    spgemm,
+    spgemm_at_once,
     spgemm_structure,
     transpose_structure,
 )
@@ -98,6 +101,45 @@ def test_product_keeps_what_cancels(product, name, index):
         assert (crow.dtype, col.dtype) == (a.crow.dtype, a.col.dtype)
 
 
+def test_a_product_at_once_is_its_pattern_and_its_values(index, any_value):
+    if _native.ops() is None:
+        pytest.skip("the native library alone does it")
+    for matrix in MATRICES.values():
+        a = layout_of(matrix, index)
+        b = layout_of(sparse.random_array((a.n_cols, 17), density=0.1, rng=0), index)
+        crow, col = spgemm_structure(a, b)
+        c = Layout(crow, col, None, *transpose_structure(crow, col, b.n_cols), a.n_rows, b.n_cols)
+        u, v = (any_value(x.col.numel()) for x in (a, b))
+        found = spgemm_at_once(a, u, b, v)
+        assert found is not None
+        assert torch.equal(found[0], crow)
+        assert torch.equal(found[1], col)
+        assert [x.dtype for x in found] == [crow.dtype, col.dtype, u.dtype]
+        torch.testing.assert_close(found[2], spgemm(a, u, b, v, c), equal_nan=True)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
+def any_value(request):
+    """Random values of a dtype, one of them infinite, one of them NaN."""
+
+    def draw(count):
+        values = torch.randn(count, dtype=request.param, generator=torch.Generator().manual_seed(0))
+        values[count // 3 : count // 3 + 1] = torch.inf
+        values[count // 2 : count // 2 + 1] = torch.nan
+        return values
+
+    return draw
+
+
+def test_what_no_pass_finds_at_once(index, monkeypatch):
+    a = layout_of(MATRICES["stencil"], index)
+    n = a.col.numel()
+    for values in (torch.ones(2, n), torch.ones(n).half(), torch.ones(n, device="meta")):
+        assert spgemm_at_once(a, values, a, values) is None
+    monkeypatch.setattr(_native, "ops", lambda: None)
+    assert spgemm_at_once(a, torch.ones(n), a, torch.ones(n)) is None
+
+
 @each_matrix
 def test_transposing_twice_is_the_identity(name, index):
     a = layout_of(MATRICES[name], index)
@@ -119,6 +161,11 @@ def test_rows_of_every_length(index):
     a, b = layout_of(sparse.eye_array(len(chosen)), index), layout_of(wide, index)
     tall = layout_of(sparse.csr_array(np.ones((400, 1)) * np.eye(1, len(chosen), 43)), index)
     assert torch.equal(spgemm_structure(a, b)[1], b.col)
+    values = torch.randn(b.col.numel())
+    found = spgemm_at_once(a, torch.ones(a.n_rows), b, values)
+    assert found is None or torch.equal(found[2], values)  # the native library finds it
+    found = spgemm_at_once(b, values, layout_of(sparse.eye_array(5000), index), torch.ones(5000))
+    assert found is None or torch.equal(found[2], values)
     crow, col = spgemm_structure(tall, b)  # 400 full rows: two million entries
     assert torch.equal(crow, torch.arange(401, dtype=crow.dtype) * 5000)
     assert torch.equal(col, torch.arange(5000, dtype=col.dtype).repeat(400))

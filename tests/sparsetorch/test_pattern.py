@@ -14,6 +14,7 @@ import sparsetorch.pattern
 from sparsetorch import CSRTensor, Pattern, graph, merging, poisson
 from sparsetorch.linalg import slogdet, solve
 from sparsetorch.structure import wider
+from sparsetorch_kernels import _native
 
 CROW = torch.tensor([0, 2, 2, 3])
 COL = torch.tensor([0, 2, 1])
@@ -149,6 +150,22 @@ def test_a_product_is_found_once(calls):
     A, B = random_pattern(6, 4, 0.5, 0), random_pattern(4, 5, 0.5, 1)
     assert A.matmul(B) is A.matmul(B)
     assert calls["spgemm_structure"] == 1
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_product_that_nobody_differentiates_is_found_with_its_values(mode, calls):
+    A, B = random_csr(6, 4, seed=0), random_csr(4, 5, seed=1)
+    dense = A.to_dense() @ B.to_dense()
+    with mode():
+        C = A.detach() @ B.detach()
+    torch.testing.assert_close(C.to_dense().clone(), dense)
+    assert calls["spgemm_structure"] == (1 if _native.ops() is None else 0)
+    again = A.with_values(A.values.detach().requires_grad_()) @ B
+    assert again.pattern is C.pattern  # kept, and good for derivatives
+    torch.testing.assert_close(again.to_dense(), dense)
+    again.values.sum().backward()
+    with pytest.raises(ValueError, match=r"matmul: inner dimensions differ: \(6, 4\) @ \(6, 4\)"):
+        A.detach() @ A.detach()
 
 
 def test_a_product_is_forgotten_with_its_partner():

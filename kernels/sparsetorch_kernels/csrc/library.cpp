@@ -173,6 +173,9 @@ STABLE_TORCH_LIBRARY(sparsetorch_native, m) {
   m.def(
       "product_structure(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, int n_cols) "
       "-> (Tensor, Tensor)");
+  m.def(
+      "product(Tensor a_crow, Tensor a_col, Tensor b_crow, Tensor b_col, Tensor a_values, "
+      "Tensor b_values, int n_cols) -> (Tensor, Tensor, Tensor)");
   m.def("permute(Tensor values, Tensor perm, bool inverse) -> Tensor");
   m.def("levels_of_rows(Tensor crow, Tensor col) -> Tensor");
   m.def(
@@ -199,6 +202,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsetorch_native, CPU, m) {
   m.impl("find_entries", TORCH_BOX(&sparsetorch::find_entries));
   m.impl("principal_blocks", TORCH_BOX(&sparsetorch::principal_blocks));
   m.impl("product_structure", TORCH_BOX(&sparsetorch::product_structure));
+  m.impl("product", TORCH_BOX(&sparsetorch::product));
   m.impl("permute", TORCH_BOX(&sparsetorch::permute));
   m.impl("levels_of_rows", TORCH_BOX(&sparsetorch::levels_of_rows));
   m.impl("solve_triangular", TORCH_BOX(&sparsetorch::solve_triangular));

@@ -92,10 +92,11 @@ struct ProductScratch {
 
 constexpr int64_t kShortRow = 32;
 
-// The distinct columns of a row of at most kShortRow products. Up to 16 are sorted by their ranks:
-// the rank of each is the number of smaller ones, and 16 comparisons are one instruction or two.
-template <typename I, typename P>
-int64_t short_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i, I* seen, I* row) {
+// The distinct columns of a row of at most kShortRow products, each of which `sums` adds up. Up to
+// 16 are sorted by their ranks: the rank of each is the number of smaller ones, and 16 comparisons
+// are one instruction or two.
+template <typename I, typename P, typename Sums>
+int64_t short_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i, I* seen, I* row, Sums& sums) {
   const I mark = static_cast<I>(i);
   I found[kShortRow + 1] = {};
   int64_t count = 0;
@@ -103,8 +104,10 @@ int64_t short_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i, I* seen, I*
     const int64_t k = a.col[e];
     for (int64_t f = b.crow[k]; f < b.crow[k + 1]; ++f) {
       const I j = b.col[f];
+      const bool is_new = seen[j] != mark;
+      sums.add(e, f, j, is_new);
       found[count] = j;
-      count += seen[j] != mark;
+      count += is_new;
       seen[j] = mark;
     }
   }
@@ -121,16 +124,17 @@ int64_t short_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i, I* seen, I*
 }
 
 // The distinct columns of a row of any length: set bits, which are then read in order.
-template <typename I, typename P>
+template <typename I, typename P, typename Sums>
 int64_t long_row(const Csr<I, P>& a, const Csr<I, P>& b, int64_t i,
-                 const ProductScratch<I>& scratch, I* row) {
+                 const ProductScratch<I>& scratch, I* row, Sums& sums) {
   for (int64_t e = a.crow[i]; e < a.crow[i + 1]; ++e) {
     const int64_t k = a.col[e];
     for (int64_t f = b.crow[k]; f < b.crow[k + 1]; ++f) {
-      const uint64_t j = static_cast<uint64_t>(b.col[f]);
+      const uint64_t j = static_cast<uint64_t>(b.col[f]), bit = uint64_t{1} << (j % 64);
       uint64_t& word = scratch.words[j / 64];
       if (word == 0) scratch.groups[j / 4096] |= uint64_t{1} << (j / 64 % 64);
-      word |= uint64_t{1} << (j % 64);
+      sums.add(e, f, j, (word & bit) == 0);
+      word |= bit;
     }
   }
   int64_t count = 0;
