@@ -58,7 +58,7 @@ def spgemm_structure(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
 def spgemm_at_once(
     a: Layout, a_values: Tensor, b: Layout, b_values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The product A B, pattern and values, in one pass: in two thirds of the time of two.
+    """The product A B, pattern and values, in one pass, which is faster than two.
 
     a (n, m), a_values (nnz_a,), b (m, p), b_values (nnz_b,), neither layout permuted -> crow
     (n + 1,) and col (nnz,) as `spgemm_structure` has them, values (nnz,), without derivatives. None
