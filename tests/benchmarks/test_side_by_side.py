@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,3 +83,7 @@ def test_memory_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
     rows = (tmp_path / "table.md").read_text().splitlines()[4:]
     assert len(rows) == 3
     assert rows[0].startswith("| Poisson, 40 x 40 |")
+    none = SimpleNamespace(stdout="0")
+    monkeypatch.setattr(bench_memory.subprocess, "run", lambda *args, **options: none)
+    bench_memory.main()  # where nothing was taken there is no ratio
+    assert (tmp_path / "table.md").read_text().splitlines()[4].endswith("| 0 | 0 | - |")
