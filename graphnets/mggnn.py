@@ -36,7 +36,7 @@ def by_blocks(function: Callable[..., Tensor], *args: Tensor, over: Tensor | Non
 
     On the CPU, where no gradient is recorded, by blocks that stay in cache: in half the time. The
     result then overwrites `over`, an argument that is not needed any more, if it fits: large arrays
-    are slow to get from the system, two fifths of the time of a whole network.
+    are slow to get from the system.
     """
     n = len(args[0])
     if torch.is_grad_enabled() or args[0].device.type != "cpu" or n <= BLOCK:
@@ -44,12 +44,12 @@ def by_blocks(function: Callable[..., Tensor], *args: Tensor, over: Tensor | Non
     first, *blocks = zip(*(x.split(BLOCK) for x in args), strict=True)
     head = function(*first)
     shape = (n, *head.shape[1:])
-    fits = over is not None and over.shape == shape and over.dtype == head.dtype
-    whole = over if over is not None and fits else head.new_empty(shape)
-    whole[:BLOCK] = head
+    if over is None or over.shape != shape or over.dtype != head.dtype:
+        over = head.new_empty(shape)
+    over[:BLOCK] = head
     for i, block in enumerate(blocks, start=1):
-        whole[i * BLOCK : (i + 1) * BLOCK] = function(*block)
-    return whole
+        over[i * BLOCK : (i + 1) * BLOCK] = function(*block)
+    return over
 
 
 class CrossEdges(nn.Module):

@@ -11,13 +11,13 @@ from sparsetorch_kernels.cholesky.ops import (
     eliminate,
     order_by_minimum_degree,
 )
+from sparsetorch_kernels.csr.at_once import spgemm_at_once
 from sparsetorch_kernels.csr.backend import backend_info
 from sparsetorch_kernels.csr.checks import HALF
 from sparsetorch_kernels.csr.ops import sddmm, spgemm, spmm, spmv
 from sparsetorch_kernels.csr.structure import (
     find_entries,
     principal_blocks,
-    spgemm_at_once,
     spgemm_structure,
     transpose_structure,
 )

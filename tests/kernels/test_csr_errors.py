@@ -80,6 +80,12 @@ N = A.col.numel()
         (lambda: spgemm_structure(A, A), ValueError, "a has 4 columns and b 5 rows"),
         (lambda: spgemm_at_once(A, V, A, V), ValueError, "a has 4 columns and b 5 rows"),
         (
+            lambda: spgemm_at_once(A, V.int(), A.T, V),
+            TypeError,
+            "a_values is torch.int32; expected",
+        ),
+        (lambda: spgemm_at_once(A, V, A.T, V[:1]), ValueError, r"b_values has shape \(1,\); expec"),
+        (
             lambda: spgemm_structure(A, LONG),
             TypeError,
             "b has torch.int64 indices; a has torch.int32",

@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from sparsetorch_kernels import _native
-from sparsetorch_kernels.csr.checks import HALF, check_layout, check_product
+from sparsetorch_kernels.csr.checks import check_layout, check_product
 from sparsetorch_kernels.csr.reference import row_ids, scalar_products
 from sparsetorch_kernels.layout import Layout, alike
 
@@ -52,34 +52,11 @@ def spgemm_structure(a: Layout, b: Layout) -> tuple[Tensor, Tensor]:
         crow, col = native.product_structure(a.crow, a.col, b.crow, b.col, b.n_cols)
     else:
         crow, col = product_by_scipy(a, b)
-    return _narrow(crow, a), col.to(a.col.dtype)
+    return narrowed(crow, a), col.to(a.col.dtype)
 
 
-def spgemm_at_once(
-    a: Layout, a_values: Tensor, b: Layout, b_values: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The product A B, pattern and values, in one pass, which is faster than two.
-
-    a (n, m), a_values (nnz_a,), b (m, p), b_values (nnz_b,), neither layout permuted -> crow
-    (n + 1,) and col (nnz,) as `spgemm_structure` has them, values (nnz,), without derivatives. None
-    where no kernel does it: on other devices, for batches, in half precision. Raises like
-    `spgemm_structure`.
-    """
-    native = _native.ops()
-    a_values, b_values = a_values.detach(), b_values.detach()
-    real = type(a_values) is type(b_values) is Tensor  # no fake ones
-    fits = a_values.ndim == b_values.ndim == 1 and a_values.dtype not in HALF
-    if native is None or not (real and fits and a_values.is_cpu):
-        return None
-    check_layout("a", a)
-    check_product(a, b)
-    a, b = alike((a, b))
-    crow, col, values = native.product(a.crow, a.col, b.crow, b.col, a_values, b_values, b.n_cols)
-    return _narrow(crow, a), col, values
-
-
-def _narrow(crow: Tensor, a: Layout) -> Tensor:
-    """Row pointers of a product in the dtype of those of A, if that can count its entries."""
+def narrowed(crow: Tensor, a: Layout) -> Tensor:
+    """Row pointers of a product A B in the dtype of A's, if that can count its entries."""
     fits = int(crow[-1]) <= torch.iinfo(a.crow.dtype).max
     return crow.to(a.crow.dtype) if fits else crow.long()
 

@@ -1,4 +1,5 @@
-// The operators that find structure: the transpose of a pattern and the pattern of a product.
+// The operators that find structure: the transpose of a pattern, and the pattern of a product, with
+// its values where they are wanted as well.
 #pragma once
 
 #include <numeric>
@@ -255,8 +256,8 @@ void for_each_share(const RowShares& shares, const Work& work) {
 }
 
 // The pattern of A B: its row pointers, put into `start`, and its columns. Each thread collects the
-// rows of its share, tells that share's `sums` of each product and of the end of each row, and copies
-// its columns to their place when the sizes of all rows are known.
+// rows of its share, tells that share's `sums` of each product and of the end of each row, and
+// copies its columns to their place when the sizes of all rows are known.
 template <typename I, typename P, typename Sums>
 Tensor find_product(const Factors& factors, const RowShares& shares, std::vector<Sums>& sums,
                     int64_t* start) {
@@ -268,7 +269,9 @@ Tensor find_product(const Factors& factors, const RowShares& shares, std::vector
   Tensor bits = torch::stable::empty({shares.count, n_words + n_groups}, ScalarType::Long);
   torch::stable::zero_(bits);
   std::vector<Collected<I>> found;
-  for (int64_t share = 0; share < shares.count; ++share) found.emplace_back(like, shares.cost(share));
+  for (int64_t share = 0; share < shares.count; ++share) {
+    found.emplace_back(like, shares.cost(share));
+  }
   for_each_share(shares, [&](int64_t share) {
     I* const seen = marks.mutable_data_ptr<I>() + share * n_cols;
     std::fill_n(seen, n_cols, I{-1});
@@ -312,8 +315,7 @@ inline std::tuple<Tensor, Tensor> product_structure(const Tensor& a_crow, const 
   return {crow, col};
 }
 
-// A B: its pattern, with crow in int64, and its values. In two thirds to four fifths of the time that
-// to find the one, the transpose of B and then the other takes.
+// A B: its pattern, with crow in int64, and its values, with one look at each product.
 inline std::tuple<Tensor, Tensor, Tensor> product(const Tensor& a_crow, const Tensor& a_col,
                                                   const Tensor& b_crow, const Tensor& b_col,
                                                   const Tensor& a_values, const Tensor& b_values,
